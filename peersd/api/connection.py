@@ -1,0 +1,225 @@
+"""One connection of the API: its lines become requests, many under way at once, their answers sent in any order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+import trio
+
+from peersd.api.jsonrpc import (
+    LINE_BYTES_MAX,
+    OUR_ERROR,
+    Invalid,
+    Request,
+    RpcError,
+    encode_batch,
+    encode_error,
+    encode_result,
+    internal_error,
+    line_too_long,
+    parse_line,
+)
+from peersd.api.line_reader import LineReader, LineTooLong
+from peersd.api.outbox import Outbox
+
+_log = logging.getLogger("peersd.api")
+
+IN_FLIGHT_MAX: Final = 64
+"""Requests of one connection under way; further lines wait in the socket (guess: four clients fill a commit batch)."""
+
+SEND_BYTES: Final = 256 * 1024
+"""Given to the socket at a time, so that the limit below measures progress and not the length of an answer."""
+
+SEND_STALLED_S: Final = 300.0
+"""A client that takes no byte of its answers for so long is cut off (guess: longer than one looks at a debugger)."""
+
+HANG_UP_LOOK_S: Final = 0.5
+"""How often a connection whose client sends no more is looked at: has it gone, or does it wait for answers?"""
+
+
+class Dispatcher(Protocol):
+    """What a connection asks about requests; `peersd.api.methods.Methods` is one."""
+
+    def changes(self, method: str) -> bool:
+        """Whether a call of this method must finish although its client has gone."""
+        ...
+
+    async def call(self, method: str, params: list[object] | dict[str, object] | None) -> object:
+        """The result, or RpcError."""
+        ...
+
+
+@contextmanager
+def guarded(what: str, method: str = "") -> Generator[None]:
+    """The guard of the API: a fault of ours is logged with its traceback and ends what it guards, never the daemon."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001  one of the three places
+        _log.exception(f"{what} failed", extra={"fields": {"method": method[:64]} if method else {}})
+
+
+class Connection:
+    """One connection.
+
+    Args:
+        stream: the accepted socket; closed by its owner.
+        dispatcher: answers the requests.
+    """
+
+    def __init__(self, stream: trio.SocketStream, dispatcher: Dispatcher) -> None:
+        self._stream = stream
+        self._dispatcher = dispatcher
+        self._outbox = Outbox()
+        self._places = trio.Semaphore(IN_FLIGHT_MAX)
+        self._everything = trio.CancelScope()
+        self._reading = trio.CancelScope()
+        self._finishing: set[trio.CancelScope] = set()
+        self._interruptible: set[trio.CancelScope] = set()
+        self._input_ended = trio.Event()
+
+    async def run(self) -> None:
+        """Answer requests until the client has sent its last and all are answered, or it vanished, or `abort`.
+
+        Requests that change something are finished in each case but the last.
+        """
+        with self._everything:
+            async with trio.open_nursery() as companions:
+                companions.start_soon(self._send_answers)
+                companions.start_soon(self._watch_for_hang_up)
+                async with trio.open_nursery() as requests:
+                    with self._reading:
+                        await self._read_requests(requests)
+                await self._outbox.wait_sent()
+                companions.cancel_scope.cancel()
+
+    async def refuse(self, error: RpcError) -> None:
+        """Send one error and nothing else."""
+        with trio.move_on_after(HANG_UP_LOOK_S):
+            try:
+                await self._stream.send_all(encode_error(None, error) + b"\n")
+            except trio.BrokenResourceError:
+                return
+
+    def stop_reading(self) -> None:
+        """Begin no further request; what is under way is answered."""
+        self._reading.cancel()
+
+    def interrupt(self) -> None:
+        """End what changes nothing (a wait, a long query) with an error answer; what changes something goes on."""
+        for scope in self._interruptible:
+            scope.cancel()
+
+    def abort(self) -> None:
+        """Cancel everything, also what would otherwise finish."""
+        self._everything.cancel()
+        for scope in self._finishing:
+            scope.shield = False
+
+    async def _read_requests(self, requests: trio.Nursery) -> None:
+        reader = LineReader(self._stream, LINE_BYTES_MAX)
+        while True:
+            await self._places.acquire()
+            parsed: Request | Invalid | list[Request | Invalid]
+            try:
+                line = await reader.next_line()
+                if line is None:
+                    self._input_ended.set()
+                    return
+                parsed = parse_line(line)
+            except LineTooLong:
+                parsed = Invalid(line_too_long(), None)
+            except trio.BrokenResourceError:
+                self._everything.cancel()
+                return
+            requests.start_soon(self._answer, parsed)
+            # Lets this request run to its first wait before the next begins, so that requests begin in the order of
+            # their lines: a nursery starts what is ready at once in random order.
+            await trio.lowlevel.checkpoint()
+
+    async def _answer(self, parsed: Request | Invalid | list[Request | Invalid]) -> None:
+        try:
+            if isinstance(parsed, list):
+                # One after another: who sends a batch expects its CREATE TABLE before its INSERT.
+                answers = [await self._answer_one(one) for one in parsed]
+                answer = encode_batch([one for one in answers if one is not None])
+            else:
+                answer = await self._answer_one(parsed)
+            if answer is not None:
+                await self._outbox.put(answer + b"\n")
+        finally:
+            self._places.release()
+
+    async def _answer_one(self, request: Request | Invalid) -> bytes | None:
+        if isinstance(request, Invalid):
+            return encode_error(request.id, request.error)
+        answer = None
+        with guarded("request", request.method):
+            answer = encode_error(request.id, internal_error())
+            try:
+                answer = encode_result(request.id, await self._call(request))
+            except RpcError as error:
+                answer = encode_error(request.id, error)
+        return None if request.is_notification else answer
+
+    async def _call(self, request: Request) -> object:
+        changes = self._dispatcher.changes(request.method)
+        kept = self._finishing if changes else self._interruptible
+        with trio.CancelScope(shield=changes) as scope:
+            kept.add(scope)
+            try:
+                return await self._dispatcher.call(request.method, request.params)
+            finally:
+                kept.discard(scope)
+        raise stopping()
+
+    async def _send_answers(self) -> None:
+        try:
+            while True:
+                rest = memoryview(await self._outbox.take())
+                while rest:
+                    with trio.fail_after(SEND_STALLED_S):
+                        await self._stream.send_all(rest[:SEND_BYTES])
+                    rest = rest[SEND_BYTES:]
+                self._outbox.sent()
+        except trio.TooSlowError:
+            _log.warning("client takes no answers", extra={"fields": {"stalled_s": SEND_STALLED_S}})
+            self._everything.cancel()
+        except trio.BrokenResourceError:
+            self._everything.cancel()
+
+    async def _watch_for_hang_up(self) -> None:
+        # The end of input has two causes that read alike: a client that closed its sending half and waits for answers, and
+        # one that has gone, whose queries should end. Only poll() tells them apart, and trio has no way to wait for it.
+        await self._input_ended.wait()
+        while not _has_hung_up(self._stream.socket):  # noqa: ASYNC110  there is no event to wait for
+            await trio.sleep(HANG_UP_LOOK_S)
+        self._everything.cancel()
+
+
+def caller_refused() -> RpcError:
+    """The answer to another user's process."""
+    data: dict[str, object] = {"code": "not_allowed", "hint": f"run as the user with id {os.geteuid()}", "retry": False}
+    return RpcError(OUR_ERROR, "this daemon belongs to another user", data)
+
+
+def stopping() -> RpcError:
+    """The answer to a query or wait that the daemon's end interrupts."""
+    data: dict[str, object] = {"code": "busy", "hint": "try again once it runs again", "retry": True}
+    return RpcError(OUR_ERROR, "the daemon is stopping", data)
+
+
+def busy() -> RpcError:
+    """The answer to one connection too many."""
+    data: dict[str, object] = {"code": "busy", "hint": "close connections that are not used, or try again later", "retry": True}
+    return RpcError(OUR_ERROR, "too many connections", data)
+
+
+def _has_hung_up(connection: trio.socket.SocketType) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _fd, event in poll.poll(0))

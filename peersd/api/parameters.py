@@ -1,0 +1,198 @@
+"""Reading the parameters of one request: names, types, ranges, each mistake told with a hint."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from peersd.api.jsonrpc import RpcError, invalid_params
+from peersd.api.values import SqlParams, decode_params
+
+NAME_CHARACTERS_MAX: Final = 128
+"""Names of users, devices and groups (guess: what fits a line of a table)."""
+
+TEXT_CHARACTERS_MAX: Final = 4096
+"""Descriptions, ids, URLs (guess)."""
+
+TICKET_CHARACTERS_MAX: Final = 16384
+"""A ticket names several members' addresses; far below this (guess)."""
+
+TIMEOUT_S_MIN: Final = 0.001
+TIMEOUT_S_MAX: Final = 3600.0
+
+_ABSENT: Final = object()
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`did you mean "x"? ` when a known word is close, else empty."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f'did you mean "{close[0]}"? ' if close else ""
+
+
+class Parameters:
+    """The parameters of one request against the names that its method takes.
+
+    Args:
+        method: for hints.
+        names: the names that the method takes, in the order that positions count.
+        given: as it came: a list by position, an object by name, or None.
+
+    Raises:
+        RpcError: -32602 for a name that the method does not take, or too many positions.
+    """
+
+    def __init__(self, method: str, names: Sequence[str], given: list[object] | dict[str, object] | None) -> None:
+        self._names = names
+        self._takes = f"{method} takes {', '.join(names)}" if names else f"{method} takes no parameters"
+        if isinstance(given, list):
+            if len(given) > len(names):
+                raise invalid_params(f"{len(given)} positions", self._takes)
+            given = dict(zip(names, given, strict=False))
+        for name in given or ():
+            if name not in names:
+                raise invalid_params(f'unknown parameter "{name[:64]}"', suggest(name, names) + self._takes, parameter=name[:64])
+        self._given = given or {}
+
+    def text(self, name: str, *, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
+        """A text that must be there and not be empty."""
+        value = self._required(name)
+        if not isinstance(value, str):
+            raise self._wrong(name, "a text")
+        if not value:
+            raise self._wrong(name, "a text that is not empty")
+        return self._bounded(name, value, characters_max)
+
+    def optional_text(self, name: str) -> str | None:
+        """A text, or None when absent or null."""
+        value = self._get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise self._wrong(name, "a text")
+        return self._bounded(name, value, TEXT_CHARACTERS_MAX)
+
+    def label(self, name: str) -> str:
+        """A name that people will see: one line, no control or formatting characters, no blanks at its ends."""
+        value = self.text(name, characters_max=NAME_CHARACTERS_MAX)
+        if value != value.strip() or any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") for c in value):
+            raise self._wrong(name, "a name on one line, without control characters or blanks at its ends")
+        return value
+
+    def optional_label(self, name: str) -> str | None:
+        """As `label`, or None when absent or null."""
+        return None if self._get(name) is None else self.label(name)
+
+    def selector(self, name: str) -> str | None:
+        """An id, prefix or name that chooses a group, user or device; None when absent or null."""
+        return None if self._get(name) is None else self.text(name)
+
+    def selectors(self, name: str) -> list[str] | None:
+        """A list of ids, prefixes or names; None when absent or null."""
+        value = self._get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
+            raise self._wrong(name, "a list of texts, not empty")
+        return [self._bounded(name, item, TEXT_CHARACTERS_MAX) for item in value]
+
+    def choice(self, name: str, choices: Sequence[str], default: str) -> str:
+        """One of a few words."""
+        value = self._get(name)
+        if value is None:
+            return default
+        if value not in choices:
+            raise self._wrong(name, "one of " + ", ".join(choices))
+        return str(value)
+
+    def flag(self, name: str) -> bool:
+        """True or false; false when absent or null."""
+        value = self._get(name)
+        if value is None:
+            return False
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def integer(self, name: str, *, default: int, least: int, most: int) -> int:
+        """A whole number within `least..most`; 5.0 is not one."""
+        value = self._get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self._wrong(name, f"a whole number from {least} to {most}")
+        return value
+
+    def timeout_s(self, default: float | None) -> float:
+        """The parameter `timeout_s`, 0.001 to 3600 seconds; it must be there when there is no default."""
+        value = self._required("timeout_s") if default is None else self._get("timeout_s")
+        if value is None and default is not None:
+            return default
+        number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+        if not TIMEOUT_S_MIN <= number <= TIMEOUT_S_MAX:
+            raise self._wrong("timeout_s", f"a number of seconds from {TIMEOUT_S_MIN} to {TIMEOUT_S_MAX:.0f}")
+        return float(number)
+
+    def sql(self, name: str = "sql") -> str:
+        """A statement; its length is bounded by the line."""
+        return checked_sql(self._required(name), name)
+
+    def sql_params(self, name: str = "params") -> SqlParams:
+        """The parameters of a statement; empty when absent or null."""
+        return checked_sql_params(self._get(name), name)
+
+    def array(self, name: str) -> list[object]:
+        """A list that must be there; what it holds is the caller's to check."""
+        value = self._required(name)
+        if not isinstance(value, list):
+            raise self._wrong(name, "a list")
+        return value
+
+    def _get(self, name: str) -> object:
+        assert name in self._names, f"{name} is read but not declared"
+        return self._given.get(name)
+
+    def _required(self, name: str) -> object:
+        value = self._given.get(name, _ABSENT)
+        assert name in self._names, f"{name} is read but not declared"
+        if value is _ABSENT:
+            raise invalid_params(f"{name} is missing", self._takes, parameter=name)
+        return value
+
+    def _wrong(self, name: str, expected: str) -> RpcError:
+        return invalid_params(f"{name} must be {expected}", self._takes, parameter=name)
+
+    def _bounded(self, name: str, value: str, characters_max: int) -> str:
+        if len(value) > characters_max:
+            raise self._wrong(name, f"at most {characters_max} characters")
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise self._wrong(name, "text that has a UTF-8 form")
+        return value
+
+
+def checked_sql(value: object, name: str) -> str:
+    """A statement: a text that is not blank and has a UTF-8 form.
+
+    Raises:
+        RpcError: -32602.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise invalid_params(f"{name} must be one SQL statement, as text", parameter=name)
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        raise invalid_params(f"{name} must be text that has a UTF-8 form", parameter=name)
+    return value
+
+
+def checked_sql_params(value: object, name: str) -> SqlParams:
+    """The parameters of a statement; empty when None.
+
+    Raises:
+        RpcError: -32602, with what was wrong about which value.
+    """
+    try:
+        return decode_params(value)
+    except ValueError as error:
+        hint = 'a list for ?, an object for :name; a blob is {"$blob": "<base64>"}'
+        raise invalid_params(f"{name}: {error}", hint, parameter=name) from None

@@ -1,0 +1,1 @@
+"""The command `peers`: a pure client of the local API."""

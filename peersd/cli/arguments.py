@@ -1,0 +1,172 @@
+"""The command line of `peers`: commands, flags, and examples for each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any, Final, TypeAlias
+
+from peersd.cli import commands
+from peersd.cli.durations import parse_duration_s
+from peersd.cli.output import Output
+from peersd.cli.sql_command import sql
+from peersd.client import Peers
+
+Command: TypeAlias = Callable[[Peers, argparse.Namespace], Awaitable[Output]]
+
+EXAMPLES: Final = """\
+examples:
+  peersd run &                          start the daemon
+  peers init --user ada                 once, on a new device
+  peers group create team
+  peers sql "CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)"
+  peers invite create                   prints a ticket; the other side runs: peers join TICKET
+  peers sql "SELECT * FROM note"
+
+Exit status: 0, 1 (the daemon said no), 2 (usage), 3 (no daemon).
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; the chosen command stands in `run`, a coroutine function of (peers, arguments)."""
+    parser = argparse.ArgumentParser(
+        prog="peers",
+        description="Talk to the peersd daemon: groups, invites, SQL, sync.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"peers {version('peersd')}")
+    _add_common(parser, default=None)
+    top = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_device_commands(top)
+    _add_group_commands(top)
+    _add_invite_commands(top)
+    _add_data_commands(top)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, default: Any) -> None:
+    # They stand before the command or after it; after it, an absent one must not wipe out what stood before.
+    common = parser.add_argument_group("everywhere")
+    absent = {"default": default} if default is not None else {}
+    common.add_argument("--json", action="store_true", help="print the API's answer as JSON", **absent)
+    common.add_argument("--data", metavar="FOLDER", help="the daemon's data folder ($PEERSD_DATA)", **absent)
+    common.add_argument("--socket", metavar="PATH", help="the daemon's socket ($PEERSD_SOCKET)", **absent)
+
+
+def _add(parent: Any, name: str, run: Command, help_text: str, examples: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = parent.add_parser(
+        name,
+        help=help_text,
+        description=help_text[0].upper() + help_text[1:] + ".",
+        epilog="examples:\n" + "".join(f"  {line.strip()}\n" for line in examples.strip().splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_common(parser, argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_family(top: Any, name: str, help_text: str) -> Any:
+    family = top.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+    _add_common(family, argparse.SUPPRESS)
+    return family.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
+
+
+def _add_group_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-g", "--group", metavar="GROUP", help="an id, a prefix of one, a name, or personal; else the active group"
+    )
+
+
+def _add_device_commands(top: Any) -> None:
+    init = _add(
+        top, "init", commands.init, "make this device's user", "peers init --user ada\npeers init --user ada --device laptop"
+    )
+    init.add_argument("--user", required=True, metavar="NAME", help="your name, as others will see it")
+    init.add_argument("--device", metavar="NAME", help="this device's name (the machine's)")
+    _add(top, "status", commands.status, "show the daemon, its device and users", "peers status\npeers status --json")
+    _add(top, "links", commands.links, "list the links to other devices", "peers links")
+    connect = _add(top, "connect", commands.connect, "dial a device's address", "peers connect ws://192.0.2.7:7330")
+    connect.add_argument("url", metavar="URL")
+    _add(top, "stop", commands.stop, "stop the daemon and wait for its end", "peers stop\npeers stop --data ~/second")
+
+
+def _add_group_commands(top: Any) -> None:
+    groups = _add(top, "groups", commands.groups, "list your groups", "peers groups\npeers groups --all")
+    groups.add_argument("--all", action="store_true", help="hidden groups and those left, too")
+    family = _add_family(top, "group", "make, show and switch groups")
+    create = _add(
+        family, "create", commands.group_create, "make a group", 'peers group create team\npeers group create "Our house"'
+    )
+    create.add_argument("name", metavar="NAME")
+    create.add_argument("--description", metavar="TEXT")
+    show = _add(family, "show", commands.group_show, "show a group (the active one)", "peers group show\npeers group show team")
+    # Two ways to say the same, as -g works everywhere else; given neither, the active group is meant.
+    show.add_argument("name", metavar="GROUP", nargs="?")
+    show.add_argument("-g", "--group", help=argparse.SUPPRESS)
+    switch = _add(family, "switch", commands.group_switch, "make a group the active one", "peers group switch team")
+    switch.add_argument("group", metavar="NAME")
+    members = _add(
+        top, "members", commands.members, "list a group's members and their devices", "peers members\npeers members -g team"
+    )
+    _add_group_flag(members)
+    members.add_argument("--left", action="store_true", help="those who left or were removed, too")
+
+
+def _add_invite_commands(top: Any) -> None:
+    family = _add_family(top, "invite", "make, list and revoke invites")
+    create_examples = "peers invite create\npeers invite create -g team --role reader --expires 12h --uses 5"
+    create = _add(family, "create", commands.invite_create, "make an invite and print its ticket", create_examples)
+    _add_group_flag(create)
+    create.add_argument("--role", choices=commands.ROLE_NAMES, default="writer", help="what the joiner becomes (writer)")
+    create.add_argument("--expires", type=parse_duration_s, default="7d", metavar="DURATION", help="such as 30m, 12h, 7d (7d)")
+    create.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join by it (1)")
+    _add_group_flag(_add(family, "list", commands.invite_list, "list a group's invites", "peers invite list -g team"))
+    revoke = _add(
+        family, "revoke", commands.invite_revoke, "make an invite's ticket worthless", "peers invite revoke inv-mfrggzdf"
+    )
+    revoke.add_argument("id", metavar="ID")
+    _add_group_flag(revoke)
+    join_examples = "peers join ticket-mfrggzdf…\npbpaste | peers join -"
+    join = _add(top, "join", commands.join, "join a group by its ticket (- reads standard input)", join_examples)
+    join.add_argument("ticket", metavar="TICKET")
+    _add_timeout(join, "30s")
+
+
+def _add_data_commands(top: Any) -> None:
+    sql_examples = """
+        peers sql "SELECT * FROM note"
+        peers sql -g team "INSERT INTO note (text) VALUES (?)" --param hello
+        peers sql "SELECT * FROM note WHERE text = :t" --param :t=hello --csv
+        peers sql -f notes.sql --transaction
+        echo "SELECT 1" | peers sql -
+    """
+    parser = _add(top, "sql", sql, "run SQL in a group (- reads standard input)", sql_examples)
+    parser.add_argument("sql", metavar="SQL", nargs="?")
+    _add_group_flag(parser)
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="VALUE",
+        help='for each ?, or :name=VALUE: 42, 4.5, null, "42" and {"$blob": "…"} as in JSON, else text; may be repeated',
+    )
+    parser.add_argument("-f", "--file", metavar="FILE", help="statements, run one after another up to the first that fails")
+    parser.add_argument("--transaction", action="store_true", help="all statements (writes only) or none")
+    parser.add_argument("--csv", action="store_true", help="rows as CSV")
+    parser.add_argument("--limit", type=int, metavar="N", help="rows at most (10000)")
+    _add_timeout(parser, "30s")
+    sync_examples = "peers sync\npeers sync -g team --wait --timeout 2m"
+    sync = _add(top, "sync", commands.sync, "show how far other devices are, or wait for them", sync_examples)
+    _add_group_flag(sync)
+    sync.add_argument("--wait", action="store_true", help="until they durably hold all that this device holds now")
+    sync.add_argument("--device", action="append", dest="devices", metavar="DEVICE", help="wait for this one; may be repeated")
+    _add_timeout(sync, "60s")
+
+
+def _add_timeout(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--timeout", type=parse_duration_s, default=default, metavar="DURATION", help=f"give up after ({default})"
+    )

@@ -1,0 +1,74 @@
+"""The command `peers`: parse, ask the daemon, print, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from peersd.cli.arguments import make_parser
+from peersd.cli.output import Output, UsageError
+from peersd.cli.tables import escape
+from peersd.client import NoDaemon, PeersError, open_client
+from peersd.client.values import encode_json
+
+EXIT_OK: Final = 0
+EXIT_REFUSED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NO_DAEMON: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status: 0, 1 (the daemon said no), 2 (usage), 3 (no daemon), 130 (interrupted)."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        return _print(trio.run(_run, arguments), as_json=arguments.json)
+    except UsageError as error:
+        print(f"peers: {escape(str(error))}", file=sys.stderr)
+        return EXIT_USAGE
+    except PeersError as error:
+        _print_error(error, as_json=arguments.json)
+        if isinstance(error, NoDaemon):
+            return EXIT_NO_DAEMON
+        return EXIT_USAGE if error.code == "invalid_params" else EXIT_REFUSED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+async def _run(arguments: argparse.Namespace) -> Output:
+    async with open_client(arguments.socket, data=arguments.data) as peers:
+        output: Output = await arguments.run(peers, arguments)
+        return output
+
+
+def _print(output: Output, *, as_json: bool) -> int:
+    text = encode_json(output.answer, ascii_only=True) + "\n" if as_json else output.text
+    if output.note and not as_json:
+        sys.stderr.write(output.note)
+    try:
+        # Bytes, so that neither the locale nor a lone surrogate can fail what the daemon has answered.
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has enough. Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_OK
+
+
+def _print_error(error: PeersError, *, as_json: bool) -> None:
+    if as_json:
+        told = {"error": {**error.data, "code": error.code, "message": error.message, "hint": error.hint}}
+        print(encode_json(told, ascii_only=True), file=sys.stderr)
+        return
+    print(f"peers: {escape(error.message)} ({escape(error.code)})", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {escape(error.hint)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The command `peersd`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from peersd.daemon.config import Config, ConfigError, load_config
+from peersd.daemon.logs import start_logging
+from peersd.errors import PeersdError
+
+EXAMPLES: Final = """\
+examples:
+  peersd run
+  peersd run --listen ws://0.0.0.0:7331 --data ~/second --socket ~/second/peersd.sock
+  peersd run --advertise wss://peers.example.org --config /etc/peersd.toml
+
+The file is TOML, with the keys data, socket, listen, advertise, and [links] max, deny. Flags go before it.
+Then, in another terminal: peers init --user NAME
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status: 0, 1 (could not run, or ended by force), 2 (usage or configuration)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        config = load_config(
+            file=arguments.config,
+            data=arguments.data,
+            socket=arguments.socket,
+            listen=arguments.listen,
+            advertise=arguments.advertise,
+        )
+    except ConfigError as error:
+        print(f"peersd: {error}", file=sys.stderr)
+        return 2
+    return _run(config)
+
+
+def _run(config: Config) -> int:
+    # Imported here so that --help and mistakes of usage do not wait for SQLite and cryptography to load.
+    import trio
+
+    from peersd.daemon.lock import lock_data_folder
+    from peersd.daemon.process import run_daemon
+    from peersd.node import open_node
+
+    os.umask(0o077)
+    start_logging()
+    status = 0
+    try:
+        with lock_data_folder(config.data):
+            trio.run(run_daemon, config, open_node)
+    except* PeersdError as group:
+        _tell(group)
+        status = 1
+    except* KeyboardInterrupt:
+        status = 1
+    return status
+
+
+def _tell(group: BaseExceptionGroup[PeersdError]) -> None:
+    for error in group.exceptions:
+        if isinstance(error, PeersdError):
+            hint = f"\n  hint: {error.hint}" if error.hint else ""
+            print(f"peersd: {error.message}{hint}", file=sys.stderr)
+        else:
+            _tell(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="peersd",
+        description="The peersd daemon: shares SQLite databases between devices and people, without a server.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"peersd {version('peersd')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run in the foreground until SIGTERM or `peers stop`",
+        description="Run the daemon in the foreground, logging to standard error; systemd (Type=notify) is told when ready.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("--listen", action="append", default=[], metavar="URL", help="ws://ADDRESS:PORT, may be repeated")
+    run.add_argument("--advertise", action="append", default=[], metavar="URL", help="what others dial; may be repeated")
+    run.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
+    run.add_argument("--data", metavar="FOLDER", help="the data folder ($PEERSD_DATA, ~/.local/share/peersd)")
+    run.add_argument("--socket", metavar="PATH", help="the socket of the local API ($PEERSD_SOCKET)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Admitting who redeems a ticket: any member's device may (DESIGN 10)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from peersd.errors import PeersdError
+from peersd.net.channels import IncomingOpen, LinkHandle
+from peersd.node.group import Group
+from peersd_protocol.acts import encode_body
+from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS
+from peersd_protocol.entries import Kind
+from peersd_protocol.errors import RemoteProtocolError
+from peersd_protocol.messages import Runs, decode_message, decode_runs
+from peersd_protocol.redemption import Redemption, verify_redemption
+from peersd_protocol.runs import Run
+
+_log = logging.getLogger("peersd.node")
+
+PROOF_TIMEOUT_S: Final = HANDSHAKE_TIMEOUT_MS / 1000
+
+
+class Refusal(Exception):
+    """The OPEN is refused; with a reason only for who proved to hold the ticket."""
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+async def admit(
+    group: Group, proof: Redemption, wish: IncomingOpen, handle: LinkHandle, own_users: list[bytes], wall_ms: int
+) -> None:
+    """Verifies a redemption and makes its user a member. A member who redeems again is just let in.
+
+    Args:
+        group: the group that the OPEN's token named.
+        proof: the redemption in the OPEN.
+        wish: the OPEN; the identity log follows on it.
+        handle: its link.
+        own_users: this device's users, one of whom admits.
+        wall_ms: the clock that the invite's expiry is judged by.
+
+    Raises:
+        Refusal: as the rules say; without a reason until the invite key's signature proved good.
+        ChannelIsClosed: the other side left.
+    """
+    if not verify_redemption(proof, group_id=group.id, device=handle.remote_device, handshake_hash=handle.handshake_hash):
+        raise Refusal(None)
+    invite = group.state.invites.get(proof.invite_hash)
+    if invite is None or invite.public_key != proof.invite_public_key:
+        raise Refusal(None)
+    admitting = next((user for user in own_users if group.state.role_of(user)), None)
+    if admitting is None or group.state.personal:
+        raise Refusal(None)
+    runs = await _receive_identity(wish, group, proof)
+    async with group.admitting:
+        refusal = group.state.invite_refusal(proof.invite_hash, proof.user, wall_ms)
+        if refusal is not None:
+            raise Refusal(refusal)
+        try:
+            await group.store.take_runs(runs)
+        except RemoteProtocolError as error:
+            _log.warning("redemption_refused", extra={"fields": {"group": group.id[:4].hex(), "detail": error.detail}})
+            raise Refusal("invite_invalid") from error
+        if group.state.role_of(proof.user):
+            return
+        act = proof.admit(handle.remote_device, handle.handshake_hash)
+        try:
+            await group.store.act(admitting, Kind.CONTROL, encode_body(act))
+        except PeersdError as error:
+            raise Refusal("invite_invalid") from error
+    _log.info("member_admitted", extra={"fields": {"group": group.id[:4].hex(), "user": proof.user[:4].hex()}})
+
+
+async def _receive_identity(wish: IncomingOpen, group: Group, proof: Redemption) -> list[Run]:
+    """The joining user's identity log, as it follows the OPEN; verified as far as form and owner go."""
+    if not wish.proof_follows:
+        raise Refusal("invite_invalid")
+    with trio.move_on_after(PROOF_TIMEOUT_S) as scope:
+        message = await wish.receive_proof()
+    if scope.cancelled_caught:
+        raise Refusal("invite_invalid")
+    try:
+        packed = decode_message(message)
+        runs = decode_runs(packed, group.id) if isinstance(packed, Runs) else []
+    except RemoteProtocolError as error:
+        raise Refusal("invite_invalid") from error
+    is_own = all(run.log.kind is Kind.IDENTITY and run.log.user == proof.user for run in runs)
+    if not is_own or all(entry.header.hash != proof.identity_head_hash for run in runs for entry in run.entries):
+        raise Refusal("invite_invalid")
+    return runs

@@ -1,0 +1,44 @@
+"""The registry of a user's groups: a table of the personal group, so that it syncs to the user's other devices like anything else."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from peersd.store.handle import StoreHandle
+from peersd_protocol.acts import SchemaAct, encode_body
+from peersd_protocol.entries import Kind
+from peersd_protocol.schema import Default
+from peersd_protocol.schema_ops import DEFAULT_LITERAL, DEFAULT_NONE, ColumnDef, CreateTable
+
+TABLE: Final = "peers_groups"
+
+_NO_DEFAULT: Final = Default(DEFAULT_NONE)
+
+_COLUMNS: Final = (
+    ColumnDef("group_id", "TEXT", _NO_DEFAULT, True, None),
+    ColumnDef("name", "TEXT", _NO_DEFAULT, False, None),
+    ColumnDef("joined_at_ms", "INTEGER", _NO_DEFAULT, False, None),
+    ColumnDef("hidden", "INTEGER", Default(DEFAULT_LITERAL, 0), True, None),
+    ColumnDef("left_at_ms", "INTEGER", _NO_DEFAULT, False, None),
+)
+"""`group_id` as text; `name` when it was written last; times in milliseconds since 1970; `hidden` 0 or 1; `left_at_ms` NULL for a member."""
+
+
+async def create_registry(personal: StoreHandle, user: bytes) -> None:
+    """Makes the table; the personal group's first schema act."""
+    act = SchemaAct((CreateTable(TABLE, _COLUMNS, (0,), False, False),))
+    await personal.act(user, Kind.CONTROL, encode_body(act))
+
+
+async def register(personal: StoreHandle, user: bytes, group_id: str, name: str, joined_at_ms: int) -> None:
+    """Enters a group that was made or joined, or enters it again."""
+    sql = f"""INSERT INTO {TABLE} (group_id, name, joined_at_ms) VALUES (?, ?, ?)
+        ON CONFLICT DO UPDATE SET name = excluded.name, joined_at_ms = excluded.joined_at_ms, left_at_ms = NULL"""
+    await personal.write_own(user, [(sql, (group_id, name, joined_at_ms))])
+
+
+async def registered(personal: StoreHandle) -> dict[str, bool]:
+    """The ids of all groups that the user is in, each with whether it is hidden; oldest first."""
+    sql = f"SELECT group_id, hidden FROM {TABLE} WHERE left_at_ms IS NULL ORDER BY joined_at_ms, group_id"
+    answer = await personal.query(sql, None, rows_max=100_000, timeout_s=30.0)
+    return {cast(str, group_id): bool(hidden) for group_id, hidden in answer.rows}

@@ -1,0 +1,202 @@
+"""The seam between the event loop and a store: every touch of SQLite runs in a thread, one at a time a connection (DESIGN 2, 8)."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from peersd.errors import PeersdError
+from peersd.store.batch import Success
+from peersd.store.client_sql import QueryResult
+from peersd.store.reader import Reader
+from peersd.store.statements import Params
+from peersd.store.store import Commit, Store, Write
+from peersd_protocol.canonical import Value
+from peersd_protocol.entries import Header, Kind, LogKey
+from peersd_protocol.messages import Block, Runs, Want
+from peersd_protocol.replication import Chunk, Comparison, Cursor, Ingested, Read, SessionId
+from peersd_protocol.runs import Run
+from peersd_protocol.vectors import Vector
+
+T = TypeVar("T")
+
+BATCH_REQUESTS_MAX = 256
+"""DESIGN 8: what queued during the previous commit, at most this many."""
+
+QUEUED_REQUESTS_MAX = 4096
+"""Writes that may wait for a group's committer before clients are told `busy` (guess: 16 full batches)."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    write: Write
+    done: trio.Event
+    outcome: Success | PeersdError | None = None
+
+
+class StoreHandle:
+    """A store as tasks use it. Made by `open_store`.
+
+    Attributes:
+        on_commit: called on the event loop after every commit with what it added and the session it came by.
+        on_acts: called after a commit that changed the group's state.
+    """
+
+    def __init__(self, store: Store, path: str | os.PathLike[str]) -> None:
+        self.store = store
+        self.path = os.fspath(path)
+        self.on_commit: Callable[[Commit, SessionId | None], None] = lambda commit, origin: None
+        self.on_acts: Callable[[], None] = lambda: None
+        self._thread = trio.CapacityLimiter(1)
+        self._reader_thread = trio.CapacityLimiter(1)
+        self._reader: Reader | None = None
+        self._queue: deque[_Waiting] = deque()
+        self._has_requests = trio.Event()
+
+    async def call(self, call: Callable[..., T], *args: object) -> T:
+        """Runs `call(*args)` on the writer's thread; waits for its end even when cancelled, since the thread goes on."""
+        with trio.CancelScope(shield=True):
+            return await trio.to_thread.run_sync(call, *args, limiter=self._thread)
+
+    # --- Writing ----------------------------------------------------------------------------------------------------------------
+
+    async def write(self, write: Write) -> Success:
+        """Queues a client's write for the next commit and returns what it did, after it is durable.
+
+        Raises:
+            PeersdError: `busy` if too many wait, or why the request failed.
+        """
+        if len(self._queue) >= QUEUED_REQUESTS_MAX:
+            raise PeersdError("busy", "too many writes are waiting for this group", hint="try again", retry=True)
+        waiting = _Waiting(write, trio.Event())
+        self._queue.append(waiting)
+        self._has_requests.set()
+        with trio.CancelScope(shield=True):
+            await waiting.done.wait()
+        assert waiting.outcome is not None
+        if isinstance(waiting.outcome, PeersdError):
+            raise waiting.outcome
+        return waiting.outcome
+
+    async def run_committer(self) -> None:
+        """Commits what is queued, batch by batch, without waiting on a timer; does not return."""
+        while True:
+            await self._has_requests.wait()
+            self._has_requests = trio.Event()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_REQUESTS_MAX))]
+                outcomes, commit = await self.call(self.store.write, [waiting.write for waiting in batch])
+                self._tell(commit, None)
+                for waiting, outcome in zip(batch, outcomes, strict=True):
+                    waiting.outcome = outcome
+                    waiting.done.set()
+
+    async def act(self, user: bytes, kind: Kind, body: bytes) -> Header:
+        """Writes one act; durable when it returns."""
+        header, commit = await self.call(self.store.act, user, kind, body)
+        self._tell(commit, None)
+        return header
+
+    async def write_own(self, user: bytes, statements: Sequence[tuple[str, tuple[Value, ...]]]) -> None:
+        """See Store.write_own."""
+        self._tell(await self.call(self.store.write_own, user, statements), None)
+
+    def _tell(self, commit: Commit | None, origin: SessionId | None) -> None:
+        if commit is None:
+            return
+        if commit.entries or commit.vector is not None:
+            self.on_commit(commit, origin)
+        if commit.acts_changed:
+            self.on_acts()
+
+    # --- Replication ------------------------------------------------------------------------------------------------------------
+
+    async def take(self, packed: Runs | Block, origin: SessionId | None) -> Ingested:
+        """Takes a message in; what it committed has been told to `on_commit` when this returns.
+
+        Raises:
+            RemoteProtocolError: nothing of the message was kept.
+        """
+        ingested, commit = await self.call(self.store.take, packed)
+        self._tell(commit, origin)
+        return ingested
+
+    async def take_runs(self, runs: Sequence[Run]) -> None:
+        """Takes in runs that are at hand, such as a joining user's identity log.
+
+        Raises:
+            RemoteProtocolError: nothing of them was kept.
+        """
+        self._tell(await self.call(self.store.take_runs, runs), None)
+
+    async def compare(self, vector: Vector) -> Comparison:
+        """See streams.compare."""
+        return await self.call(self.store.compare, vector)
+
+    async def locate(self, want: Want) -> tuple[dict[LogKey, tuple[int, int]], Cursor] | None:
+        """See streams.locate."""
+        return await self.call(self.store.locate, want)
+
+    async def look_up(self, hashes: tuple[bytes, ...]) -> Vector:
+        """See streams.look_up."""
+        return await self.call(self.store.look_up, hashes)
+
+    async def read(self, read: Read) -> Chunk:
+        """See streams.read_stream."""
+        return await self.call(self.store.read, read)
+
+    # --- Reading ----------------------------------------------------------------------------------------------------------------
+
+    async def query(self, sql: str, params: Params, rows_max: int, timeout_s: float) -> QueryResult:
+        """Runs one read-only statement of a client on a connection apart from the writer.
+
+        Raises:
+            PeersdError: `sql_refused`, with `kind` for a statement that sql.execute would take; `sql_error`, `timeout`, `too_large`.
+        """
+
+        def run() -> QueryResult:
+            if self._reader is None:
+                self._reader = Reader(self.path)
+            return self._reader.query(self.store.state.schema, sql, params, rows_max=rows_max, timeout_s=timeout_s)
+
+        return await trio.to_thread.run_sync(run, limiter=self._reader_thread)
+
+    async def is_schema(self, sql: str, params: Params) -> bool:
+        """Whether a client's statement defines tables or indexes; judged by SQLite, on the reading connection.
+
+        Raises:
+            PeersdError: `sql_error`, `sql_refused`: it would not run at all.
+        """
+        def run() -> bool:
+            if self._reader is None:
+                self._reader = Reader(self.path)
+            return self._reader.classify(self.store.state.schema, sql, params) == "schema"
+
+        return await trio.to_thread.run_sync(run, limiter=self._reader_thread)
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        with trio.CancelScope(shield=True):
+            if self._reader is not None:
+                await trio.to_thread.run_sync(self._reader.close, limiter=self._reader_thread)
+            await self.call(self.store.close)
+
+
+@asynccontextmanager
+async def open_store(open_: Callable[[], Store], path: str | os.PathLike[str]) -> AsyncIterator[StoreHandle]:
+    """Opens a store in a thread, runs its committer, and closes it in the end."""
+    store = await trio.to_thread.run_sync(open_)
+    handle = StoreHandle(store, path)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.run_committer)
+            yield handle
+            nursery.cancel_scope.cancel()
+    finally:
+        await handle.aclose()

@@ -1,0 +1,65 @@
+-- The logs of a group, as one replica holds them. Applications never see these tables.
+
+-- What the store is: keys are `format` (1), `group` (the group's id), `data_heads` and `act_heads` (canonical arrays of the
+-- hashes of entries that no other entry names yet), `writer` (the epoch this device writes in, and the machine and file it began on).
+CREATE TABLE IF NOT EXISTS _peers_meta (
+  key TEXT PRIMARY KEY,
+  value ANY
+) STRICT, WITHOUT ROWID;
+
+-- One row a log. `kind` is 1 identity, 2 control, 3 data; `user` (32 bytes) is empty but for identity logs. `forked` is 1 once two
+-- entries stood at one sequence.
+CREATE TABLE IF NOT EXISTS _peers_log (
+  id INTEGER PRIMARY KEY,
+  kind INTEGER NOT NULL,
+  user BLOB NOT NULL,
+  device BLOB NOT NULL,
+  epoch BLOB NOT NULL,
+  forked INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (kind, user, device, epoch)
+) STRICT;
+
+-- Acting users, so that an entry names its own by a small number. `user` is 32 bytes, or empty in a user's own genesis.
+CREATE TABLE IF NOT EXISTS _peers_author (
+  id INTEGER PRIMARY KEY,
+  user BLOB NOT NULL UNIQUE
+) STRICT;
+
+-- One row an entry; `id` is its position: the order in which this replica took entries in, which is causal. `prev` is the id of the
+-- entry before it in its log (0: none). `hlc` is the stamp as one integer (milliseconds << 16 | counter). `deps` and `heads` are canonical
+-- arrays of hashes, NULL when empty; `ext` likewise. `signature` (64 bytes) is kept where a run ends. `body` is the body's canonical
+-- form as in a run. `state`: 0 void, 1 applied, 2 kept aside, 3 held as an ancestor.
+CREATE TABLE IF NOT EXISTS _peers_entry (
+  id INTEGER PRIMARY KEY,
+  log INTEGER NOT NULL REFERENCES _peers_log,
+  seq INTEGER NOT NULL,
+  prev INTEGER NOT NULL,
+  author INTEGER NOT NULL REFERENCES _peers_author,
+  state INTEGER NOT NULL,
+  hlc INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  deps BLOB,
+  heads BLOB,
+  ext BLOB,
+  signature BLOB,
+  body BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS _peers_entry_by_log ON _peers_entry (log, seq);
+CREATE INDEX IF NOT EXISTS _peers_entry_by_hash ON _peers_entry (hash);
+CREATE INDEX IF NOT EXISTS _peers_entry_with_heads ON _peers_entry (log, seq) WHERE heads IS NOT NULL;
+
+-- Blocks of detached bodies, by the hash of their entry and their index in the body; those of an entry that is not in _peers_entry
+-- yet are staged: its body is still under way.
+CREATE TABLE IF NOT EXISTS _peers_block (
+  entry BLOB NOT NULL,
+  idx INTEGER NOT NULL,
+  data BLOB NOT NULL,
+  PRIMARY KEY (entry, idx)
+) STRICT, WITHOUT ROWID;
+
+-- Runs whose last entry's detached body is under way: the packed run, kept until its blocks are complete.
+CREATE TABLE IF NOT EXISTS _peers_staged (
+  entry BLOB PRIMARY KEY,
+  run BLOB NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,117 @@
+"""The high-water mark: how far this device has spoken in a group, kept apart from the store (DESIGN 6).
+
+A store that is behind its mark, or is not the file the mark was made for, has been copied, restored or moved: what it writes next must
+not stand at a position that a peer has already seen filled, so it opens a new epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from peersd_protocol import canonical
+from peersd_protocol.entries import EPOCH_BYTES
+from peersd_protocol.errors import RemoteProtocolError
+from peersd_protocol.vectors import Tip
+
+RECORD_BYTES_MAX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the mark states.
+
+    Attributes:
+        epoch: the writer's epoch, 16 bytes.
+        control, data: the last own entry of either log that may have been sent, (0, b"") for none.
+        machine: the machine's id.
+        inode: the inode of the store's file.
+    """
+
+    epoch: bytes
+    control: Tip
+    data: Tip
+    machine: bytes
+    inode: int
+
+
+class MarkKeeper(Protocol):
+    """Where a store's mark is kept."""
+
+    def load(self) -> Mark | None:
+        """The mark, or None if there is none or it is not readable (which counts as none: a new epoch is always safe)."""
+
+    def save(self, mark: Mark) -> None:
+        """Replaces the mark; when this returns it is on disk."""
+
+
+class MarkFile:
+    """A mark in a small file beside the device's key.
+
+    The record has a fixed length and a checksum and is overwritten in place: a torn write is unreadable, and so means a new epoch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def load(self) -> Mark | None:
+        """See MarkKeeper."""
+        try:
+            record = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        length, checksum = int.from_bytes(record[:2], "big"), int.from_bytes(record[2:6], "big")
+        packed = record[6 : 6 + length]
+        if len(packed) != length or zlib.crc32(packed) != checksum:
+            return None
+        try:
+            epoch, control, data, machine, inode = canonical.decode(packed, bytes_max=RECORD_BYTES_MAX)
+        except (RemoteProtocolError, ValueError):
+            return None
+        if not isinstance(epoch, bytes) or len(epoch) != EPOCH_BYTES or not isinstance(machine, bytes) or not isinstance(inode, int):
+            return None
+        return Mark(epoch, _tip(control), _tip(data), machine, inode)
+
+    def save(self, mark: Mark) -> None:
+        """See MarkKeeper."""
+        packed = canonical.encode([mark.epoch, list(mark.control), list(mark.data), mark.machine, mark.inode])
+        record = len(packed).to_bytes(2, "big") + zlib.crc32(packed).to_bytes(4, "big") + packed
+        is_new = False
+        if self._fd is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            is_new = not self._path.exists()
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.pwrite(self._fd, record.ljust(RECORD_BYTES_MAX, b"\0"), 0)
+        os.fsync(self._fd)
+        if is_new:
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _tip(value: canonical.Value) -> Tip:
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], int) and isinstance(value[1], bytes):
+        return value[0], value[1]
+    return 0, b""
+
+
+def read_machine_id() -> bytes:
+    """The machine's own id where the system has one, else its host name: it only has to differ after a move."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            return Path(path).read_bytes().strip()[:64]
+        except OSError:
+            continue
+    return os.uname().nodename.encode()[:64]

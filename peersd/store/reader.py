@@ -1,0 +1,72 @@
+"""The read-only connection for clients' queries, apart from the writer (DESIGN 8)."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from peersd.errors import PeersdError
+from peersd.store.client_sql import QueryResult, classify, run_query
+from peersd.store.database import open_reader
+from peersd.store.sandbox import Sandbox
+from peersd.store.statements import Params
+from peersd_protocol.schema import EMPTY, Schema
+
+OWN_TABLE_PREFIX = "peers_"
+"""Tables of ours that clients may read and not write."""
+
+
+def admit_schema(sandbox: Sandbox, schema: Schema) -> None:
+    """Tells a sandbox which tables there are."""
+    names = [table.name for table in schema.tables]
+    own = [name for name in names if name.lower().startswith(OWN_TABLE_PREFIX)]
+    sandbox.admit_tables([name for name in names if name not in own], own)
+
+
+class Reader:
+    """One read-only connection, used by one thread at a time."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._connection = open_reader(path)
+        self._sandbox = Sandbox()
+        self._sandbox.install(self._connection)
+        self._schema = EMPTY
+
+    def query(self, schema: Schema, sql: str, params: Params, *, rows_max: int, timeout_s: float) -> QueryResult:
+        """Runs one query of a client.
+
+        Args:
+            schema: the group's schema now.
+            sql, params, rows_max: see run_query.
+            timeout_s: how long it may run.
+
+        Raises:
+            PeersdError: as run_query; a `sql_refused` for a statement that sql.execute would take says which `kind` it is.
+        """
+        self._admit(schema)
+        try:
+            return run_query(
+                self._connection, self._sandbox, sql, params, rows_max=rows_max, deadline_s=time.monotonic() + timeout_s
+            )
+        except PeersdError as error:
+            if error.code in ("sql_refused", "schema_refused"):
+                kind = classify(self._connection, self._sandbox, sql, params)
+                if kind != "read":
+                    raise PeersdError(
+                        "sql_refused", "A query cannot write.", hint="Send it with sql.execute.", kind=kind
+                    ) from error
+            raise
+
+    def classify(self, schema: Schema, sql: str, params: Params) -> str:
+        """What kind of statement a text is; see client_sql.classify."""
+        self._admit(schema)
+        return classify(self._connection, self._sandbox, sql, params)
+
+    def _admit(self, schema: Schema) -> None:
+        if schema is not self._schema:
+            admit_schema(self._sandbox, schema)
+            self._schema = schema
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()

@@ -1,0 +1,494 @@
+"""One group's store: its SQLite file, logs, merge and tables behind one face (DESIGN 6 to 8).
+
+Synchronous: the daemon calls it in a worker thread (handle.py), the simulator inline.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, cast
+
+import apsw
+
+from peersd.errors import PeersdError
+from peersd.store import database, streams
+from peersd.store.authority import Authority
+from peersd.store.batch import Request, Success, run_batch
+from peersd.store.capture import Capture
+from peersd.store.changes import SQLValue
+from peersd.store.intake import Intake, decode_changeset
+from peersd.store.log import Log, State
+from peersd.store.mark import Mark, MarkKeeper
+from peersd.store.merge import Merge
+from peersd.store.reader import admit_schema
+from peersd.store.recorder import EntryRecorder
+from peersd.store.sandbox import Sandbox
+from peersd.store.schema_plan import plan_schema
+from peersd.store.writer import Writer
+from peersd_protocol import canonical
+from peersd_protocol.acts import decode_act
+from peersd_protocol.canonical import Value
+from peersd_protocol.constants import ACT_BYTES_MAX, STREAM_MESSAGE_BYTES
+from peersd_protocol.entries import EPOCH_BYTES, Act, Header, Kind, LogKey
+from peersd_protocol.group_state import GroupState
+from peersd_protocol.messages import Block, Runs, Want, encode_runs
+from peersd_protocol.replication import Chunk, Committed, Comparison, Cursor, Ingested, Read
+from peersd_protocol.roles import ROLE_NEEDED, Deed, format_role, may
+from peersd_protocol.runs import Entry, Run, run_value
+from peersd_protocol.schema_ops import SchemaOp
+from peersd_protocol.signing import SigningKey
+from peersd_protocol.vectors import Tip, Vector
+
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class StoreContext:
+    """What every store of a device has in common.
+
+    Attributes:
+        key: the device's signing key.
+        wall_ms: the clock, milliseconds since 1970.
+        entropy: makes random bytes of a length.
+        machine: the machine's id (see mark.py).
+        uuid7: what the SQL function calls, or None for the real one.
+    """
+
+    key: SigningKey
+    wall_ms: Callable[[], int]
+    entropy: Callable[[int], bytes]
+    machine: bytes
+    uuid7: Callable[[], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one transaction made durable.
+
+    Attributes:
+        entries: the entries that count, in order.
+        message: a RUNS message of exactly these, where that is small enough to be sent at once.
+        vector: what is held now, where it does not follow from `entries`.
+        acts_changed: whether the group's state may have changed.
+    """
+
+    entries: tuple[Committed, ...]
+    message: bytes | None
+    vector: Vector | None
+    acts_changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A client's write: who acts, and the request."""
+
+    user: bytes
+    request: Request
+
+
+class Store:
+    """A group's store. Made by `create_store` or `open_store`.
+
+    Attributes:
+        group: the group's id.
+        log: its logs.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes | None) -> None:
+        self._context = context
+        self._mark_keeper = mark
+        self._path = os.fspath(path)
+        self._connection = database.open_writer(path, uuid7=context.uuid7)
+        try:
+            self._sandbox = Sandbox()
+            self._sandbox.install(self._connection)
+            self._capture = Capture(self._connection)
+            self._capture.install()
+            with self._transaction():
+                self.log = Log(self._connection, group or b"")
+                self._open_meta(group)
+                self._authority = Authority(self._connection, self.log)
+                self._merge = Merge(self._connection, self.log.rank, self._applying)
+                if self._merge.set_schema(self.state.schema):
+                    self._rebuild()
+                self._writer = Writer(self.log, self._authority, context.key, self._choose_epoch(), context.wall_ms)
+            self._admit_tables()
+            self._intake = Intake(self._connection, self.log, self._authority, self._merge, self._restate)
+            self._unmarked = self._own_tips() != self._marked
+        except BaseException:
+            self._connection.close(force=True)
+            raise
+
+    def _open_meta(self, group: bytes | None) -> None:
+        stored = self.log.load_meta("group")
+        if stored is None:
+            if group is None:
+                raise PeersdError("store_corrupt", f"{self._path} holds no group", hint="restore the file from a backup")
+            self.log.save_meta("format", FORMAT)
+            self.log.save_meta("group", group)
+            stored = group
+        if self.log.load_meta("format") != FORMAT:
+            raise PeersdError("needs_upgrade", f"{self._path} was written by a later version", hint="upgrade peersd")
+        if group is not None and stored != group:
+            raise PeersdError("store_corrupt", f"{self._path} holds another group", hint="restore the file from a backup")
+        assert isinstance(stored, bytes)
+        self.group = self.log.group = stored
+
+    # --- What the store is ------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> GroupState:
+        """The group's acts, evaluated."""
+        return self._authority.state
+
+    @property
+    def epoch(self) -> bytes:
+        """The epoch this device writes in."""
+        return self._writer.epoch
+
+    def vector(self) -> Vector:
+        """What is held, safe to be told: the mark is beyond it."""
+        self.fence()
+        return self.log.vector()
+
+    def identity_runs(self, user: bytes) -> list[Run]:
+        """The whole identity log of a user, as far as it is held here."""
+        return self._runs("log IN (SELECT id FROM _peers_log WHERE kind = 1 AND user = ?) AND state > 0 ORDER BY id", (user,))
+
+    def _runs(self, where: str, bindings: Sequence[object]) -> list[Run]:
+        runs: list[Run] = []
+        open_: list[Entry] = []
+        for _, entry, _, signature in self.log.entries(where, bindings):
+            open_.append(entry)
+            if signature is not None:
+                runs.append(Run(tuple(open_), signature))
+                open_ = []
+        return runs
+
+    def load_local(self, key: str) -> Value:
+        """A value that this device keeps with the store and shares with nobody."""
+        return self.log.load_meta(f"local_{key}")
+
+    def save_local(self, key: str, value: Value) -> None:
+        """Sets such a value, durably."""
+        with self._transaction():
+            self.log.save_meta(f"local_{key}", value)
+
+    @contextmanager
+    def _applying(self) -> Iterator[None]:
+        """While what others wrote is applied, nothing is captured."""
+        self._capture.applying = True
+        try:
+            yield
+        finally:
+            self._capture.applying = False
+
+    # --- Transactions and the mark ----------------------------------------------------------------------------------------------
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._connection)
+
+    def _reload(self) -> None:
+        """After a rollback: memory may be ahead of the file."""
+        self._writer.reset()
+        self.log.reload()
+        self._authority.reload()
+        if self._merge.set_schema(self.state.schema):
+            raise AssertionError("a rollback leaves the tables as they were")
+
+    def _own_tips(self) -> tuple[Tip, Tip]:
+        tips: list[Tip] = []
+        for kind in (Kind.CONTROL, Kind.DATA):
+            row = self.log.log(LogKey(kind, b"", self._context.key.public, self._writer.epoch))
+            tip = row.tips[-1] if row and row.tips else None
+            tips.append((tip.seq, tip.hash) if tip else (0, b""))
+        return tips[0], tips[1]
+
+    def _inode(self) -> int:
+        return os.stat(self._path).st_ino if self._path != ":memory:" else 0
+
+    def _choose_epoch(self) -> bytes:
+        """The epoch to go on in: the stored one, unless the file is not the one the mark was made for, or is behind it."""
+        stored = self.log.load_meta("epoch")
+        mark = self._mark_keeper.load()
+        self._marked: tuple[Tip, Tip] | None = None
+        if isinstance(stored, bytes):
+            epoch = stored
+            tips: list[Tip] = []
+            for kind in (Kind.CONTROL, Kind.DATA):
+                row = self.log.log(LogKey(kind, b"", self._context.key.public, epoch))
+                tips.append((row.tips[-1].seq, row.tips[-1].hash) if row and row.tips else (0, b""))
+            is_fresh = tips == [(0, b""), (0, b"")] and mark is None
+            if is_fresh or (
+                mark is not None
+                and (mark.epoch, mark.machine, mark.inode) == (epoch, self._context.machine, self._inode())
+                and self._is_at_least(tips[0], mark.control, Kind.CONTROL, epoch)
+                and self._is_at_least(tips[1], mark.data, Kind.DATA, epoch)
+            ):
+                self._marked = (mark.control, mark.data) if mark else None
+                return epoch
+        epoch = self._context.entropy(EPOCH_BYTES)
+        self.log.save_meta("epoch", epoch)
+        return epoch
+
+    def adopt_epoch(self, epoch: bytes) -> None:
+        """Goes on in the epoch that a genesis was written in, before anything else is."""
+        with self._transaction():
+            self.log.save_meta("epoch", epoch)
+        self._writer.epoch = epoch
+
+    def _is_at_least(self, tip: Tip, marked: Tip, kind: Kind, epoch: bytes) -> bool:
+        if marked[0] == 0 or tip == marked:
+            return True
+        found = self.log.find(marked[1])
+        return tip[0] > marked[0] and found is not None and found.seq == marked[0]
+
+    def fence(self) -> None:
+        """Makes sure that the mark is on disk before anything of what it covers is told to a peer."""
+        if not self._unmarked:
+            return
+        control, data = self._own_tips()
+        self._mark_keeper.save(Mark(self._writer.epoch, control, data, self._context.machine, self._inode()))
+        self._marked = (control, data)
+        self._unmarked = False
+
+    # --- Writing here -----------------------------------------------------------------------------------------------------------
+
+    def write(self, writes: Sequence[Write]) -> tuple[list[Success | PeersdError], Commit | None]:
+        """Runs clients' writes in one transaction; each that changes rows becomes an entry of its own.
+
+        Returns:
+            An outcome for each, and what was committed, or None if nothing was.
+        """
+        refusals = {index: refusal for index, write in enumerate(writes) if (refusal := self._refusal(write.user, Deed.WRITE))}
+        admitted = [write for index, write in enumerate(writes) if index not in refusals]
+        recorder = EntryRecorder(self.log, self._merge, self._writer, [write.user for write in admitted], self._reload)
+        requests = [write.request for write in admitted]
+        done = iter(run_batch(self._connection, self._sandbox, self._capture, requests, recorder) if requests else ())
+        return [refusals.get(index) or next(done) for index in range(len(writes))], self._take_commit(acts_changed=False)
+
+    def write_own(self, user: bytes, statements: Sequence[tuple[str, tuple[Value, ...]]]) -> Commit | None:
+        """Runs statements of the daemon itself on its own tables (`peers_…`), as one entry, without the clients' sandbox."""
+        recorder = EntryRecorder(self.log, self._merge, self._writer, [user], self._reload)
+        recorder.restart()
+        try:
+            with self._transaction():
+                for sql, params in statements:
+                    self._connection.execute(sql, cast("tuple[SQLValue, ...]", params))
+                changes = self._capture.take()
+                if changes:
+                    recorder.record(0, changes)
+                recorder.finish()
+        except BaseException:
+            self._capture.discard()
+            self._reload()
+            raise
+        return self._take_commit(acts_changed=False)
+
+    def _refusal(self, user: bytes, deed: Deed) -> PeersdError | None:
+        role = self.state.role_of(user)
+        if may(role, deed):
+            return None
+        needed, held = format_role(ROLE_NEEDED[deed]), format_role(role)
+        return PeersdError(
+            "not_allowed",
+            f"This needs the role {needed}; yours is {held}.",
+            hint="Ask an admin of the group for that role.",
+            role_needed=needed,
+            role_held=held,
+        )
+
+    def plan_schema(self, user: bytes, sql: str) -> list[SchemaOp]:
+        """The operations that a client's schema statement comes to; none where it changes nothing.
+
+        Raises:
+            PeersdError: `schema_refused`, `sql_error`, `not_allowed`.
+        """
+        if refusal := self._refusal(user, Deed.CHANGE_SCHEMA):
+            raise refusal
+        return plan_schema(sql, self.state.schema)
+
+    def act(self, user: bytes, kind: Kind, raw_body: bytes) -> tuple[Header, Commit | None]:
+        """Writes one act of this device. Whether the user may do it is the caller's to check first: an act that does not stand is
+        refused here.
+
+        Raises:
+            PeersdError: `not_allowed` if it would not stand.
+        """
+        self._writer.reset()
+        try:
+            with self._transaction():
+                written = self._writer.append(kind, user, raw_body)
+                self._restate([Act(written.header, canonical.decode(raw_body, bytes_max=ACT_BYTES_MAX))])
+                if written.header.hash not in self.state.standing:
+                    raise PeersdError("not_allowed", "the group's rules do not allow this", hint="see `peers members` for your role")
+                self._writer.seal()
+                self.log.save_heads()
+        except BaseException:
+            self._reload()
+            raise
+        self._admit_tables()
+        return written.header, self._take_commit(acts_changed=True)
+
+    def _take_commit(self, *, acts_changed: bool) -> Commit | None:
+        committed, runs = tuple(self._writer.committed), self._writer.runs
+        self._writer.reset()
+        if not committed:
+            return None
+        self._unmarked = True
+        return Commit(committed, self._encode_small(runs), self.log.vector() if self._is_forked(committed) else None, acts_changed)
+
+    def _encode_small(self, runs: Sequence[Run]) -> bytes | None:
+        """The runs as one message, if that is small and complete in itself; then it may be sent as it is, so the mark is set."""
+        size = sum(len(block) for run in runs for entry in run.entries for block in entry.body.blocks)
+        if not runs or size > STREAM_MESSAGE_BYTES // 2 or any(entry.body.block_hashes and not entry.body.blocks for run in runs for entry in run.entries):
+            return None
+        self.fence()
+        return encode_runs(runs)
+
+    def _is_forked(self, committed: Iterable[Committed]) -> bool:
+        rows = [self.log.log(entry.log) for entry in committed]
+        return any(row is not None and row.forked for row in rows)
+
+    # --- Taking in --------------------------------------------------------------------------------------------------------------
+
+    def take(self, packed: Runs | Block) -> tuple[Ingested, Commit | None]:
+        """Takes in a message of another device.
+
+        Raises:
+            RemoteProtocolError: nothing of it was kept.
+        """
+        try:
+            with self._transaction():
+                outcome = self._intake.take(packed)
+        except BaseException:
+            self._reload()
+            raise
+        if not outcome.committed and not outcome.irregular:
+            return outcome.ingested, None
+        acts_changed = any(entry.log.kind is not Kind.DATA for entry in outcome.committed)
+        if acts_changed:
+            self._admit_tables()
+        vector = self.log.vector() if outcome.irregular else None
+        return outcome.ingested, Commit(tuple(outcome.committed), self._encode_small(outcome.runs), vector, acts_changed)
+
+    def take_runs(self, runs: Sequence[Run]) -> Commit | None:
+        """Takes in runs that this device already has at hand, such as an identity log from another of its stores."""
+        return self.take(Runs(0, canonical.encode([run_value(run) for run in runs])))[1]
+
+    def _restate(self, acts: list[Act]) -> bool:
+        for act in acts:
+            decode_act(act.header.kind, act.body)
+        self._authority.add(acts)
+        changed = self._authority.restate()
+        if self._merge.set_schema(self.state.schema) or changed:
+            self._rebuild()
+        return changed
+
+    def _admit_tables(self) -> None:
+        self._capture.watch(self.state.schema.tables)
+        admit_schema(self._sandbox, self.state.schema)
+
+    def rebuild(self) -> None:
+        """Makes all tables and clocks anew from the logs."""
+        with self._transaction():
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._merge.clear()
+        self._merge.set_schema(self.state.schema)
+        query = "state IN (1, 2) AND log IN (SELECT id FROM _peers_log WHERE kind = 3) ORDER BY id"
+        for id_, entry, state, _ in self.log.entries(query):
+            changeset = decode_changeset(self.log.blocks(entry.header.hash, entry.body) or [], self._authority)
+            if changeset is not None:
+                self._merge.apply(id_, changeset)
+            shown = State.ASIDE if changeset is None else State.APPLIED
+            if state is not shown:
+                self.log.set_state([id_], shown)
+
+    # --- Serving ----------------------------------------------------------------------------------------------------------------
+
+    def compare(self, vector: Vector) -> Comparison:
+        """What a remote vector shows to be missing here."""
+        return streams.compare(self.log, self._connection, vector)
+
+    def locate(self, want: Want) -> tuple[dict[LogKey, tuple[int, int]], Cursor] | None:
+        """Where what a WANT asks for begins."""
+        return streams.locate(self.log, want)
+
+    def look_up(self, hashes: tuple[bytes, ...]) -> Vector:
+        """The logs in which these entries stand."""
+        return streams.look_up(self.log, hashes)
+
+    def read(self, read: Read) -> Chunk:
+        """The next messages of a stream."""
+        self.fence()
+        return streams.read_stream(self.log, read)
+
+    # --- Looking ----------------------------------------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, list[tuple[Value, ...]]]:
+        """The application tables, rows sorted by key."""
+        return self._merge.dump()
+
+    def dump_clocks(self) -> object:
+        """The clocks of all rows, comparable between replicas."""
+        return self._merge.dump_clocks()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.fence()
+        self._connection.close()
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when the body raises."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if kind is not None:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            return
+        self._connection.execute("COMMIT")
+
+
+def create_store(
+    path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes, runs: Sequence[Run] = (), epoch: bytes | None = None
+) -> Store:
+    """Makes a store for a group.
+
+    Args:
+        path: its file.
+        context, mark: see Store.
+        group: the group's id.
+        runs: what it begins with: the founder's identity log and the genesis, or nothing before a join.
+        epoch: the epoch that the genesis was written in, so that this device's logs go on from it.
+    """
+    store = Store(path, context, mark, group)
+    try:
+        if epoch is not None:
+            store.adopt_epoch(epoch)
+        for run in runs:
+            store.take_runs([run])
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def open_store(path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper) -> Store:
+    """Opens the store in a file.
+
+    Raises:
+        PeersdError: `store_corrupt`, `needs_upgrade`.
+    """
+    return Store(path, context, mark, None)

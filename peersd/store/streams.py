@@ -1,0 +1,135 @@
+"""Serving catch-up: where a WANT begins, what a remote vector shows to be missing, the next messages of a stream (SPEC: R-30 ff.)."""
+
+from __future__ import annotations
+
+import apsw
+from peersd_protocol.constants import STREAM_MESSAGE_BYTES
+from peersd_protocol.entries import LogKey
+from peersd_protocol.messages import Block, Want, WantItem, encode_block, encode_runs
+from peersd_protocol.replication import Chunk, Comparison, Cursor, Read
+from peersd_protocol.runs import Body, BodyForm, Entry, Run
+from peersd_protocol.vectors import Vector
+
+from peersd.store.log import Log
+
+_ENTRY_OVERHEAD_BYTES = 96
+"""What an entry takes in a run beside its body, about: stamp, links, framing (for choosing where a message ends, not a bound)."""
+
+ROWS_PER_READ = 4096
+"""Rows fetched for one message at most; a message of single-row entries holds some 2,000."""
+
+
+def compare(log: Log, connection: apsw.Connection, vector: Vector) -> Comparison:
+    """What the remote side holds and this replica has not seen, identity logs first, then control, then data."""
+    wants = [
+        WantItem(key, tip, log.samples(key))
+        for key, tips in sorted(vector.items(), key=lambda item: item[0].kind)
+        for tip in tips
+        if log.tip_row(key, tip[1]) is None
+    ]
+    staged = tuple(
+        connection.execute(
+            "SELECT entry, (SELECT count(*) FROM _peers_block b WHERE b.entry = s.entry) FROM _peers_staged s"
+        ).fetchall()
+    )
+    return Comparison(tuple(wants), staged)
+
+
+def locate(log: Log, want: Want) -> tuple[dict[LogKey, tuple[int, int]], Cursor] | None:
+    """The ranges that a WANT asks for and the position before the first of them, or None if nothing of it is here."""
+    ranges: dict[LogKey, tuple[int, int]] = {}
+    start: int | None = None
+    for item in want.items:
+        found = log.first_wanted(item.log, item.tip, item.have)
+        if found is None:
+            continue
+        first, last, position = found
+        before = ranges.get(item.log)
+        ranges[item.log] = (min(first, before[0]), max(last, before[1])) if before else (first, last)
+        start = position if start is None else min(start, position)
+    return None if start is None else (ranges, Cursor(start))
+
+
+def look_up(log: Log, hashes: tuple[bytes, ...]) -> Vector:
+    """The tips of the logs in which these entries stand."""
+    rows = [row for row in map(log.find, hashes) if row is not None]
+    keys = {log.log_by_id(row.log).key for row in rows}
+    vector = log.vector()
+    return {key: vector[key] for key in keys if key in vector}
+
+
+class _Message:
+    """Runs gathered for the next message of a stream."""
+
+    def __init__(self, read: Read) -> None:
+        self._wanted = read.ranges
+        self.runs: list[Run] = []
+        self.open: list[tuple[int, Entry]] = []
+        self.bytes_estimated = 0
+        self.brings: dict[LogKey, int] = {}
+
+    def takes(self, id_: int, entry: Entry) -> bool:
+        """Whether the entry belongs to the stream: it is asked for, or the run it stands in is not signed yet."""
+        if self.open:
+            return True
+        wanted = self._wanted.get(entry.header.log)
+        return wanted is not None and wanted[0] <= entry.header.seq <= wanted[1]
+
+    def add(self, id_: int, entry: Entry, signature: bytes | None) -> None:
+        self.open.append((id_, entry))
+        self.bytes_estimated += _ENTRY_OVERHEAD_BYTES + sum(map(len, entry.body.blocks)) + 32 * len(entry.body.block_hashes)
+        if signature is not None:
+            self.runs.append(Run(tuple(entry for _, entry in self.open), signature))
+            self.open = []
+            self.brings[entry.header.log] = entry.header.seq
+
+
+def read_stream(log: Log, read: Read) -> Chunk:
+    """The next messages of a stream: whole runs up to about `read.bytes_max` bytes, in the order this replica took them in."""
+    if read.cursor.block:
+        return _read_blocks(log, read)
+    message = _Message(read)
+    position = read.cursor.position
+    rows = 0
+    exhausted = True
+    for id_, entry, state, signature in log.entries("id > ? ORDER BY id LIMIT ?", (position, ROWS_PER_READ)):
+        rows += 1
+        if not message.takes(id_, entry):
+            position = id_
+            continue
+        is_detached = entry.body.form is BodyForm.DETACHED
+        if message.runs and not message.open and (is_detached or message.bytes_estimated >= min(read.bytes_max, STREAM_MESSAGE_BYTES)):
+            exhausted = False
+            break
+        if state == 0 and entry.body.form is not BodyForm.WITHHELD:
+            entry = Entry(entry.header, Body.withheld(entry.header.body_hash))
+            is_detached = False
+        message.add(id_, entry, signature)
+        if not message.open:
+            position = id_
+        if is_detached:
+            start = read.staged.get(entry.header.hash, 0)
+            return Chunk((encode_runs(message.runs),), {}, Cursor(position - 1, start + 1), False)
+    else:
+        exhausted = rows < ROWS_PER_READ
+    messages = (encode_runs(message.runs),) if message.runs else ()
+    return Chunk(messages, message.brings, Cursor(position), exhausted)
+
+
+def _read_blocks(log: Log, read: Read) -> Chunk:
+    """The blocks of the detached body at `cursor.position + 1`, from block `cursor.block - 1` on."""
+    position = read.cursor.position + 1
+    index = read.cursor.block - 1
+    _, entry, _, _ = next(iter(log.entries("id = ?", (position,))))
+    total = len(entry.body.block_hashes)
+    messages: list[bytes] = []
+    size = 0
+    blocks = log.detached_blocks(entry.header.hash)
+    while index < total and size < read.bytes_max:
+        messages.append(encode_block(Block(entry.header.hash, index, blocks[index])))
+        size += len(blocks[index])
+        index += 1
+    done = index >= total
+    if not done:
+        return Chunk(tuple(messages), {}, Cursor(position - 1, index + 1), False)
+    return Chunk(tuple(messages), {entry.header.log: entry.header.seq}, Cursor(position), False)

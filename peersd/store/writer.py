@@ -1,0 +1,151 @@
+"""New entries of this device: their place in the logs, their links, their signatures (DESIGN 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peersd_protocol import blocks as block_codec
+from peersd_protocol import hlc
+from peersd_protocol.constants import INLINE_BODY_BYTES_MAX, LINKS_PER_ENTRY_MAX, RUN_ENTRIES_MAX
+from peersd_protocol.entries import Header, Kind, LogKey
+from peersd_protocol.replication import Committed
+from peersd_protocol.runs import Body, BodyForm, Entry, Run
+from peersd_protocol.signing import SigningKey
+
+from peersd.store.authority import Authority, Past
+from peersd.store.log import EntryRow, Log, State
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A local entry as it was appended."""
+
+    id: int
+    header: Header
+
+
+class Writer:
+    """Appends this device's entries inside the caller's transaction.
+
+    A run is what one signature covers: it ends with the batch, and before that where the acting user or the kind changes, where it grows
+    past what fits a message, and around an entry whose body travels apart.
+
+    Args:
+        log, authority: of the group.
+        key: the device's signing key.
+        epoch: the writer's epoch, 16 bytes.
+        wall_ms: this device's clock, milliseconds since 1970.
+    """
+
+    def __init__(self, log: Log, authority: Authority, key: SigningKey, epoch: bytes, wall_ms: Callable[[], int]) -> None:
+        self._log = log
+        self._authority = authority
+        self._key = key
+        self.epoch = epoch
+        self._wall_ms = wall_ms
+        self._open: list[tuple[int, Entry]] = []
+        self._open_bytes = 0
+        self.runs: list[Run] = []
+        self.committed: list[Committed] = []
+
+    def reset(self) -> None:
+        """Forgets what was appended; after a rollback and after each commit."""
+        self._open = []
+        self._open_bytes = 0
+        self.runs = []
+        self.committed = []
+
+    def log_key(self, kind: Kind, user: bytes) -> LogKey:
+        """This device's own log of a kind."""
+        return LogKey(kind, user if kind is Kind.IDENTITY else b"", self._key.public, self.epoch)
+
+    def append(self, kind: Kind, user: bytes, raw_body: bytes) -> Written:
+        """Appends one entry.
+
+        Args:
+            kind: which log.
+            user: the acting user's id.
+            raw_body: the encoded body, empty for none.
+        """
+        key = self.log_key(kind, user)
+        blocks = block_codec.split_body(raw_body)
+        body = Body.of_blocks(blocks)
+        while self._heads_left(kind) > LINKS_PER_ENTRY_MAX:
+            self._append(key, user, Body.of_blocks([]))
+        written = self._append(key, user, body)
+        if body.form is BodyForm.DETACHED:
+            self._log.save_blocks(written.header.hash, blocks)
+        return written
+
+    def _heads_left(self, kind: Kind) -> int:
+        """How many heads the next entry would have to name; beyond the bound, empty entries go before."""
+        return max(len(self._log.data_heads) if kind is Kind.DATA else 0, len(self._log.act_heads))
+
+    def _append(self, key: LogKey, user: bytes, body: Body) -> Written:
+        row = self._log.log(key)
+        tip = row.tips[-1] if row and row.tips else None
+        prev = EntryRow(tip.id, row.id, tip.seq, tip.hlc, State.APPLIED) if row and tip else None
+        prev_hash = tip.hash if tip else b""
+        deps = self._name(self._log.data_heads, prev_hash) if key.kind is Kind.DATA else []
+        named = self._authority.past_after(prev, ()) if key.kind is Kind.DATA else frozenset()
+        heads = self._name(self._log.act_heads - named, prev_hash)
+        dep_rows = [found for found in map(self._log.find, deps) if found is not None]
+        head_rows = [found for found in map(self._log.find, heads) if found is not None]
+        greatest = max([prev.hlc if prev else 0, *(found.hlc for found in dep_rows)])
+        header = Header(
+            b"" if key.kind is Kind.IDENTITY else self._log.group,
+            key.kind,
+            user,
+            key.device,
+            key.epoch,
+            tip.seq + 1 if tip else 1,
+            prev_hash,
+            hlc.next_stamp(greatest, self._wall_ms()),
+            tuple(sorted(deps)),
+            tuple(sorted(heads)),
+            body.hash,
+        )
+        self._close_run_before(header, body)
+        entry = Entry(header, body)
+        id_ = self._log.append(entry, None, State.APPLIED, prev)
+        if key.kind is Kind.DATA:
+            past: Past = self._authority.past_after(prev, heads)
+            self._authority.remember_past(id_, past, prev)
+        self._open.append((id_, entry))
+        self._open_bytes += sum(map(len, body.blocks))
+        requires = tuple((self._log.log_by_id(found.log).key, found.seq) for found in (*dep_rows, *head_rows))
+        self.committed.append(Committed(id_, header.log, header.seq, header.hash, requires))
+        return Written(id_, header)
+
+    def _name(self, heads: set[bytes], prev_hash: bytes) -> list[bytes]:
+        """The heads that the next entry names: all but its prev, up to the bound, the one with the greatest stamp among them."""
+        names = [head for head in heads if head != prev_hash]
+        if len(names) <= LINKS_PER_ENTRY_MAX:
+            return names
+        by_stamp = sorted(names, key=lambda head: found.hlc if (found := self._log.find(head)) else 0, reverse=True)
+        return by_stamp[:LINKS_PER_ENTRY_MAX]
+
+    def _close_run_before(self, header: Header, body: Body) -> None:
+        if not self._open:
+            return
+        last = self._open[-1][1]
+        if (
+            last.header.log != header.log
+            or last.header.user != header.user
+            or len(self._open) >= RUN_ENTRIES_MAX
+            or self._open_bytes + sum(map(len, body.blocks)) > INLINE_BODY_BYTES_MAX
+            or BodyForm.DETACHED in (last.body.form, body.form)
+        ):
+            self.seal()
+
+    def seal(self) -> None:
+        """Signs the last entry appended; the end of a run."""
+        if not self._open:
+            return
+        id_, entry = self._open[-1]
+        signature = entry.header.sign(self._key)
+        self._log.save_signature(id_, signature)
+        self.runs.append(Run(tuple(entry for _, entry in self._open), signature))
+        self._open = []
+        self._open_bytes = 0

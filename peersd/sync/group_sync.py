@@ -1,0 +1,282 @@
+"""Runs the replication machine of one group: performs its effects on channels, store and timers; decides nothing (DESIGN 9)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol, TypeAlias
+
+import trio
+
+from peersd.store.handle import Commit, StoreHandle
+from peersd_protocol.entries import LogKey
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.replication import (
+    BecameEqual,
+    Compare,
+    Effect,
+    Ingest,
+    Locate,
+    LookUp,
+    ParkingLot,
+    Readable,
+    Replication,
+    Send,
+    SessionId,
+    SetTimer,
+)
+from peersd_protocol.vectors import Vector
+
+logger = logging.getLogger("peersd.sync")
+
+StoreJob: TypeAlias = Ingest | Compare | Locate | LookUp
+
+_session_ids = itertools.count(1)
+
+
+class Channel(Protocol):
+    """What a session needs of a virtual connection."""
+
+    async def send(self, message: bytes, *, bulk: bool = False) -> None:
+        """Queues a message; waits while the channel's queue is above its high-water mark."""
+
+    async def receive(self) -> bytes:
+        """The next message; raises when the channel is closed."""
+
+    def close(self, code: CloseCode) -> None:
+        """Closes the channel."""
+
+
+class ChannelClosed(Exception):
+    """The channel ended: by the other side, with its link, or by us."""
+
+
+class Session:
+    """One session: a channel, what is to be sent on it, and what the store is to do for it."""
+
+    def __init__(self, device: bytes, channel: Channel) -> None:
+        self.id: SessionId = next(_session_ids)
+        self.device = device
+        self.channel = channel
+        self.outbox: deque[tuple[bytes, bool]] = deque()
+        self.jobs: deque[StoreJob] = deque()
+        self.readable = False
+        self.has_output = trio.Event()
+        self.has_jobs = trio.Event()
+        self.jobs_done = trio.Event()
+        self.cancel_scope = trio.CancelScope()
+
+
+class GroupSync:
+    """The replication of one group on this device.
+
+    Args:
+        store: the group's store; its commits are told to the machine.
+        vector: what the store holds at the start.
+        name: how log lines call the group.
+        on_equal: called with a device's id whenever it becomes known to hold exactly what this side holds.
+        clock_ms: monotonic milliseconds.
+    """
+
+    def __init__(
+        self,
+        store: StoreHandle,
+        vector: Vector,
+        name: str,
+        *,
+        on_equal: Callable[[bytes], None] = lambda device: None,
+        clock_ms: Callable[[], int] = lambda: int(trio.current_time() * 1000),
+    ) -> None:
+        self._store = store
+        self._machine = Replication(vector)
+        self._name = name
+        self._on_equal = on_equal
+        self._clock_ms = clock_ms
+        self._sessions: dict[SessionId, Session] = {}
+        self._timers: dict[str, int] = {}
+        self._timers_changed = trio.Event()
+        self._progress = trio.Event()
+        store.on_commit = self._committed
+
+    # --- Life -------------------------------------------------------------------------------------------------------------------
+
+    async def run_timers(self) -> None:
+        """Runs the machine's timers; does not return."""
+        while True:
+            self._timers_changed = trio.Event()
+            now_ms = self._clock_ms()
+            for timer in [timer for timer, at_ms in self._timers.items() if at_ms <= now_ms]:
+                del self._timers[timer]
+                self._perform(self._machine.timer_expired(timer, now_ms))
+            next_ms = min(self._timers.values(), default=math.inf)
+            with trio.move_on_after(max(0.0, (next_ms - self._clock_ms()) / 1000)):
+                await self._timers_changed.wait()
+
+    async def run_session(self, device: bytes, channel: Channel, lot: ParkingLot, equal_at: Vector | None) -> CloseCode:
+        """Runs one session until its channel closes; returns the code it closed with on this side's account.
+
+        Args:
+            device: the remote device's id.
+            channel: the accepted channel.
+            lot: shared by the sessions of one link.
+            equal_at: see Replication.session_opened.
+        """
+        session = Session(device, channel)
+        self._sessions[session.id] = session
+        code = CloseCode.NORMAL
+        try:
+            self._perform(self._machine.session_opened(session.id, lot, equal_at, self._clock_ms()))
+            with session.cancel_scope:
+                async with trio.open_nursery() as nursery:
+                    for task in (self._run_sender, self._run_jobs):
+                        nursery.start_soon(self._guard, task, session, nursery.cancel_scope)
+                    await self._guard(self._run_receiver, session, nursery.cancel_scope)
+        except* RemoteProtocolError as group:
+            error = next(iter(_leaves(group)))
+            assert isinstance(error, RemoteProtocolError)
+            code = error.close_code
+            fields = {"group": self._name, "device": device[:4].hex(), "code": code.name.lower(), "detail": error.detail}
+            logger.warning("session closed for a fault of the remote side", extra={"fields": fields})
+        except* Exception:
+            # One of the three guards: nothing that a remote party sends can end the daemon.
+            code = CloseCode.INTERNAL
+            logger.exception("session failed", extra={"fields": {"group": self._name, "device": device[:4].hex()}})
+        finally:
+            del self._sessions[session.id]
+            channel.close(code)
+            self._perform(self._machine.session_closed(session.id, self._clock_ms()))
+            self._note_progress()
+        return code
+
+    async def _guard(self, task: Callable[[Session], Awaitable[None]], session: Session, scope: trio.CancelScope) -> None:
+        try:
+            await task(session)
+        except ChannelClosed:
+            scope.cancel()
+
+    def end_sessions(self, device: bytes | None = None) -> None:
+        """Ends all sessions, or those with one device."""
+        for session in self._sessions.values():
+            if device is None or session.device == device:
+                session.cancel_scope.cancel()
+
+    # --- What applications ask --------------------------------------------------------------------------------------------------
+
+    def vector(self) -> Vector:
+        """What this side holds, as the machine knows it."""
+        return self._machine.vector()
+
+    def devices(self) -> Mapping[bytes, SessionId]:
+        """The devices with a session now."""
+        return {session.device: session.id for session in self._sessions.values()}
+
+    def is_equal(self, session: SessionId) -> bool:
+        """Whether the session's device is known to hold exactly what this side holds."""
+        return self._machine.is_equal(session)
+
+    def durable_vector(self, session: SessionId) -> Vector:
+        """What the session's device said that it holds."""
+        return self._machine.durable_vector(session)
+
+    async def wait_progress(self) -> None:
+        """Returns after anything has changed in what remote devices are known to hold."""
+        await self._progress.wait()
+
+    def covers(self, session: SessionId, vector: Mapping[LogKey, tuple[tuple[int, bytes], ...]]) -> bool:
+        """Whether the session's device durably holds everything that `vector` names."""
+        durable = self._machine.durable_vector(session)
+        return all(
+            any(held_seq > seq or (held_seq, held) == (seq, tip) for held_seq, held in durable.get(log, ()))
+            for log, tips in vector.items()
+            for seq, tip in tips
+        )
+
+    # --- Effects ----------------------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, SetTimer):
+                self._timers[effect.timer] = effect.at_ms
+                self._timers_changed.set()
+                continue
+            session = self._sessions.get(effect.session)
+            if session is None:
+                continue
+            if isinstance(effect, Send):
+                session.outbox.append((effect.message, effect.bulk))
+                session.has_output.set()
+            elif isinstance(effect, Readable):
+                session.readable = True
+                session.has_output.set()
+            elif isinstance(effect, BecameEqual):
+                self._on_equal(session.device)
+            else:
+                session.jobs.append(effect)
+                session.has_jobs.set()
+
+    def _committed(self, commit: Commit, origin: SessionId | None) -> None:
+        self._perform(self._machine.committed(commit.entries, self._clock_ms(), origin, commit.message, commit.vector))
+
+    def _note_progress(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()
+
+    async def _run_receiver(self, session: Session) -> None:
+        while True:
+            message = await session.channel.receive()
+            self._perform(self._machine.receive(session.id, message, self._clock_ms()))
+            self._note_progress()
+            while session.jobs:  # credit is given back only when the store has kept up
+                session.jobs_done = trio.Event()
+                await session.jobs_done.wait()
+
+    async def _run_jobs(self, session: Session) -> None:
+        while True:
+            await session.has_jobs.wait()
+            session.has_jobs = trio.Event()
+            while session.jobs:
+                await self._do_job(session, session.jobs[0])
+                session.jobs.popleft()
+            session.jobs_done.set()
+            self._note_progress()
+
+    async def _do_job(self, session: Session, job: StoreJob) -> None:
+        now_ms = self._clock_ms
+        if isinstance(job, Ingest):
+            ingested = await self._store.take(job.packed, origin=session.id)
+            self._perform(self._machine.ingested(session.id, ingested, now_ms()))
+        elif isinstance(job, Compare):
+            comparison = await self._store.compare(job.vector)
+            self._perform(self._machine.compared(session.id, comparison, now_ms()))
+        elif isinstance(job, Locate):
+            located = await self._store.locate(job.want)
+            if located is not None:
+                ranges, cursor = located
+                self._perform(self._machine.located(session.id, ranges, cursor, dict(job.want.staged)))
+        else:
+            self._perform(self._machine.looked_up(session.id, await self._store.look_up(job.hashes)))
+
+    async def _run_sender(self, session: Session) -> None:
+        while True:
+            await session.has_output.wait()
+            session.has_output = trio.Event()
+            while session.outbox or session.readable:
+                while session.outbox:
+                    message, bulk = session.outbox.popleft()
+                    await session.channel.send(message, bulk=bulk)
+                if session.readable:
+                    session.readable = False
+                    read = self._machine.next_read(session.id)
+                    if read is not None:
+                        self._perform(self._machine.read_done(session.id, await self._store.read(read)))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,238 @@
+"""Real daemons as processes: started in folders of a test's own, driven through socket and command line, killed, restarted.
+
+    async with open_daemon(tmp_path, "ada") as ada, open_daemon(tmp_path, "ben") as ben:
+        await ada.peers("init", "--user", "ada")
+        async with ada.client() as peers:
+            …
+
+A daemon counts as ready when its API answers; nothing is waited out. When the body fails, the folders and the ends of the
+logs go to standard error. A line of level `error` in a log fails the context.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from peersd.client import NoDaemon, Peers, open_client
+
+HANG_S: Final = 120.0
+"""A guard against hanging, far above what anything here takes; no measure of speed."""
+
+LOOK_AGAIN_S: Final = 0.01
+
+LOG_LINES_SHOWN: Final = 40
+
+SOCKET_PATH_BYTES_MAX: Final = 100
+"""Below what macOS and Linux allow; in a folder deeper than this the socket lies in a short one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Standard output as JSON."""
+        return json.loads(self.out)
+
+
+class DaemonProcess:
+    """A daemon of its own folder; made by `open_daemon`.
+
+    Args:
+        folder: holds `data` and `log`.
+        listen: what it listens on at first; afterwards always what it then got.
+        arguments: more flags of `peersd run`.
+        environment: more variables.
+    """
+
+    def __init__(
+        self, folder: Path, listen: Sequence[str], arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.log_path = folder / "log"
+        self.arguments = list(arguments)
+        self._listen = list(listen)
+        self._short_folder: tempfile.TemporaryDirectory[str] | None = None
+        self.socket = self.data / "peersd.sock"
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES_MAX:
+            self._short_folder = tempfile.TemporaryDirectory(prefix="peersd-")
+            self.socket = Path(self._short_folder.name) / "s"
+        self._environment = plain_environment(environment)
+        self.process: trio.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running daemon."""
+        assert self.process is not None, "the daemon is not running"
+        return self.process.pid
+
+    @property
+    def url(self) -> str:
+        """Where others dial this daemon."""
+        return self._listen[0]
+
+    async def start(self) -> None:
+        """Start the process and return when its API answers.
+
+        Raises:
+            AssertionError: it ended instead.
+        """
+        assert self.process is None, "the daemon runs already"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "peersd.daemon.main", "run", "--data", str(self.data), "--socket", str(self.socket)]
+        for url in self._listen:
+            command += ["--listen", url]
+        with self.log_path.open("ab") as log:
+            self.process = await trio.lowlevel.open_process(
+                [*command, *self.arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
+        # The port that it was given, to have the same again after a restart: others know it by then.
+        self._listen = (await self._status_when_ready())["listen"] or self._listen
+
+    async def terminate(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status once the process has ended."""
+        assert self.process is not None, "the daemon is not running"
+        self.process.send_signal(number)
+        return await self.wait_ended()
+
+    async def kill(self) -> None:
+        """End it as a power cut would: SIGKILL."""
+        await self.terminate(signal.SIGKILL)
+
+    async def wait_ended(self) -> int:
+        """The exit status, once the process has ended by itself or by a signal (negative)."""
+        assert self.process is not None, "the daemon is not running"
+        with trio.fail_after(HANG_S):
+            status = await self.process.wait()
+        self.process = None
+        return status
+
+    async def restart(self) -> None:
+        """Terminate it if it runs, and start it again on the same port."""
+        if self.process is not None:
+            await self.terminate()
+        await self.start()
+
+    def client(self) -> AbstractAsyncContextManager[Peers]:
+        """A connection of the Python client."""
+        return open_client(self.socket)
+
+    async def peers(self, *arguments: str, stdin: bytes = b"") -> Finished:
+        """Run `peers` against this daemon."""
+        return await run_peers("--socket", str(self.socket), *arguments, stdin=stdin, environment=self._environment)
+
+    async def answer(self, *arguments: str, stdin: bytes = b"") -> Any:
+        """Run `peers … --json`, which must succeed, and return its answer."""
+        finished = await self.peers(*arguments, "--json", stdin=stdin)
+        assert finished.status == 0, f"peers {' '.join(arguments)}: {finished.err}"
+        return finished.json()
+
+    def log(self) -> str:
+        """All that it has logged, over restarts."""
+        return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
+
+    def errors(self) -> list[str]:
+        """The log's lines of level error, and of tracebacks outside of the log."""
+        return [line for line in self.log().splitlines() if " error " in line[:32] or line.startswith("Traceback")]
+
+    def show(self) -> None:
+        """Print the folder and the end of the log to standard error, for who looks into a failure."""
+        lines = self.log().splitlines()[-LOG_LINES_SHOWN:]
+        sys.stderr.write("\n".join([f"--- {self.folder} ({self.url})", *lines, ""]))
+
+    async def close(self) -> None:
+        """End the process if it still runs, by force if need be."""
+        if self.process is not None:
+            try:
+                await self.terminate()
+            finally:
+                if self.process is not None:
+                    self.process.kill()
+        if self._short_folder is not None:
+            self._short_folder.cleanup()
+
+    async def _status_when_ready(self) -> dict[str, Any]:
+        with trio.fail_after(HANG_S):
+            while True:
+                assert self.process is not None
+                assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.log()[-4000:]}"
+                try:
+                    async with self.client() as peers:
+                        return await peers.status()
+                except NoDaemon:
+                    await trio.sleep(LOOK_AGAIN_S)
+
+
+@asynccontextmanager
+async def open_daemon(
+    base: Path,
+    name: str,
+    *,
+    listen: Sequence[str] = ("ws://127.0.0.1:0",),
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    errors_allowed: bool = False,
+) -> AsyncGenerator[DaemonProcess]:
+    """A running daemon in the folder `base/name`, ended with the context.
+
+    Args:
+        base: a folder of the test's own.
+        name: of the daemon's folder there.
+        listen: URLs; port 0 takes a free one, kept over restarts.
+        arguments: more flags of `peersd run`.
+        environment: more variables.
+        errors_allowed: whether lines of level error in the log are what the test is about.
+
+    Raises:
+        AssertionError: it did not start, or logged an error.
+    """
+    daemon = DaemonProcess(base / name, listen, arguments, environment)
+    try:
+        await daemon.start()
+        yield daemon
+    except BaseException:
+        daemon.show()
+        raise
+    finally:
+        with trio.CancelScope() as closing:
+            closing.shield = True
+            await daemon.close()
+    assert errors_allowed or not daemon.errors(), "\n".join(daemon.errors())
+
+
+async def run_peers(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Finished:
+    """Run `peers` to its end."""
+    command = [sys.executable, "-m", "peersd.cli.main", *arguments]
+    with trio.fail_after(HANG_S):
+        ended = await trio.run_process(
+            command,
+            stdin=stdin,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=dict(environment or plain_environment()),
+        )
+    return Finished(ended.returncode, ended.stdout.decode("utf-8", "replace"), ended.stderr.decode("utf-8", "replace"))
+
+
+def plain_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without what would lead to another daemon."""
+    hidden = ("PEERSD_DATA", "PEERSD_SOCKET", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "NOTIFY_SOCKET")
+    return {**{name: value for name, value in os.environ.items() if name not in hidden}, **(more or {})}

@@ -1,0 +1,52 @@
+"""Canonical msgpack: the one encoding of a value, used for everything that is hashed, signed or sent (SPEC: E-1).
+
+The subset is nil, booleans, integers of 64 bits, doubles, UTF-8 text, bytes and arrays; no maps, no extension types. Integers and
+lengths take their shortest form. Bytes that decode but would encode otherwise are refused, so equal values have equal hashes.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, Union
+
+import msgpack
+
+from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
+
+Value: TypeAlias = Union[None, bool, int, float, str, bytes, "list[Value]", "tuple[Value, ...]"]
+
+def encode(value: Value) -> bytes:
+    """Encodes a value canonically.
+
+    Raises:
+        LocalProtocolError: the value holds a type outside the subset.
+    """
+    try:
+        packed: bytes = msgpack.packb(value, use_bin_type=True, strict_types=False)
+    except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
+        raise LocalProtocolError(f"not encodable: {error}") from error
+    return packed
+
+
+def decode(data: bytes, *, bytes_max: int) -> list[Value]:
+    """Decodes one canonical array that fills `data` exactly. Arrays come back as lists.
+
+    Args:
+        data: the encoded array.
+        bytes_max: bound on len(data), in bytes.
+
+    Raises:
+        RemoteProtocolError: TOO_LARGE above the bound; MALFORMED if it does not decode, is no array, nests deeper than msgpack's
+            own bound, holds a map or an extension, or is not canonical.
+    """
+    if len(data) > bytes_max:
+        raise RemoteProtocolError(CloseCode.TOO_LARGE, f"{len(data)} bytes where {bytes_max} are allowed")
+    try:
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True, max_map_len=0, max_ext_len=0)
+        canonical = msgpack.packb(value, use_bin_type=True) == data
+    except Exception as error:  # msgpack raises ValueError, its own classes and, on surrogates, UnicodeError
+        raise RemoteProtocolError(CloseCode.MALFORMED, f"msgpack: {type(error).__name__}") from error
+    if not isinstance(value, list):
+        raise RemoteProtocolError(CloseCode.MALFORMED, "not an array")
+    if not canonical:
+        raise RemoteProtocolError(CloseCode.MALFORMED, "not canonical")
+    return value

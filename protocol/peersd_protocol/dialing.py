@@ -1,0 +1,278 @@
+"""When to dial which address of which device (SPEC: L-10 to L-15, DESIGN 5).
+
+A target is a device that a link is wanted to, or an address from a ticket as long as nobody knows whose it is. Its addresses are
+tried one after the other; when a round of them has failed, the target waits, twice as long each time, and less by a random part,
+so that devices which lost each other at once do not dial each other at once for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from peersd_protocol.constants import (
+    ADDRESSES_PER_DEVICE_MAX,
+    DIAL_DELAY_MS,
+    DIAL_DELAY_MS_MAX,
+    DIAL_LIVED_MS,
+    DIALS_IN_FLIGHT_MAX,
+)
+from peersd_protocol.errors import LocalProtocolError
+
+TargetKey: TypeAlias = bytes | str
+"""A device's id (32 bytes), or a URL while the device behind it is unknown. Timers have the same names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Dial `url` now. Either `linked(…, dialled=target)` or `dial_ended(target, …)` must follow.
+
+    Attributes:
+        target: what the dial is for.
+        device: the device that must answer, or None if any may.
+        url: where.
+    """
+
+    target: TargetKey
+    device: bytes | None
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Call timer_expired(timer) at `at_ms` on the clock of the calls' `now_ms`; it replaces an earlier one of that name."""
+
+    timer: TargetKey
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """The timer is not needed any more. One that expires all the same does no harm."""
+
+    timer: TargetKey
+
+
+Effect: TypeAlias = Dial | SetTimer | CancelTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait between rounds of dials.
+
+    Attributes:
+        delay_ms: the longest wait after the first failed round; doubles with each.
+        delay_ms_max: where doubling ends.
+        lived_ms: a link that lived this long starts the waits over.
+    """
+
+    delay_ms: int = DIAL_DELAY_MS
+    delay_ms_max: int = DIAL_DELAY_MS_MAX
+    lived_ms: int = DIAL_LIVED_MS
+
+    def wait_ms(self, failed_rounds: int, jitter: float) -> int:
+        """The wait after this many failed rounds (from 1): from half to all of the doubled delay, as `jitter` (0 to 1) says."""
+        # The exponent is bounded because a device may be away for years of failed rounds.
+        whole = min(self.delay_ms_max, self.delay_ms << min(failed_rounds - 1, 32))
+        return round(whole * (0.5 + 0.5 * jitter))
+
+
+@dataclass(slots=True)
+class _Target:
+    """What is known of one target.
+
+    Attributes:
+        urls: addresses, the next to try first.
+        tries_left: addresses still to try in this round.
+        failed_rounds: rounds that failed since the last link that lived.
+        is_waiting: a timer is set.
+    """
+
+    urls: list[str] = field(default_factory=list[str])
+    tries_left: int = 0
+    failed_rounds: int = 0
+    is_waiting: bool = False
+
+    def add(self, urls: Iterable[str]) -> int:
+        """Puts new addresses first and returns how many; above ADDRESSES_PER_DEVICE_MAX the last ones fall out."""
+        new = [url for url in dict.fromkeys(urls) if url not in self.urls][:ADDRESSES_PER_DEVICE_MAX]
+        self.urls = [*new, *self.urls][:ADDRESSES_PER_DEVICE_MAX]
+        return len(new)
+
+    def put_last(self, url: str) -> None:
+        """Moves a tried address behind the others, if it is still known."""
+        if url in self.urls:
+            self.urls.remove(url)
+            self.urls.append(url)
+
+
+class Dialing:
+    """Decides on dials: at most one at a time per target, none while it is linked, a bounded number in all.
+
+    Args:
+        patience: the waits between rounds.
+        in_flight_max: dials at once; further ones queue.
+    """
+
+    def __init__(self, patience: Patience | None = None, *, in_flight_max: int = DIALS_IN_FLIGHT_MAX) -> None:
+        self._patience: Final = patience or Patience()
+        self._in_flight_max: Final = in_flight_max
+        self._targets: dict[TargetKey, _Target] = {}
+        self._in_flight: dict[TargetKey, str] = {}  # with the URL; a dial outlives the wish for it and still takes its place
+        self._linked_at_ms: dict[TargetKey, int] = {}  # wanted or not: a device may dial us before we want it
+        self._due: dict[TargetKey, None] = {}  # to be dialled as soon as in_flight_max allows, the first due first
+
+    @property
+    def targets(self) -> tuple[TargetKey, ...]:
+        """What links are wanted to."""
+        return tuple(self._targets)
+
+    def want_device(self, device: bytes, urls: Iterable[str]) -> list[Effect]:
+        """A link to `device` is wanted, and these are addresses of it, the best first. New ones are tried at once."""
+        return self._want(device, urls)
+
+    def want_url(self, url: str) -> list[Effect]:
+        """A link to whoever answers at `url` is wanted."""
+        return self._want(url, [url])
+
+    def unwant(self, key: TargetKey) -> list[Effect]:
+        """No link to that device, or to that address, is wanted any more. A dial under way is not called back."""
+        target = self._targets.get(key)
+        effects = self._stop_waiting(key, target) if target else []
+        self._targets.pop(key, None)
+        self._due.pop(key, None)
+        return effects
+
+    def network_changed(self) -> list[Effect]:
+        """Addresses that failed may answer now: all that wait are dialled at once, and the waits start over."""
+        effects: list[Effect] = []
+        for key, target in self._targets.items():
+            target.failed_rounds = 0
+            effects += self._start_round(key, target)
+        return effects + self._fill()
+
+    def linked(self, device: bytes, now_ms: int, *, dialled: TargetKey | None = None) -> list[Effect]:
+        """A link to `device` is up and stays, whoever dialled.
+
+        Args:
+            device: the remote device.
+            now_ms: monotonic time in milliseconds.
+            dialled: the `target` of the Dial that made the link, if we dialled. An address from a ticket becomes one of the
+                device's, and the device is wanted from now on.
+
+        Raises:
+            LocalProtocolError: no dial for `dialled` is under way.
+        """
+        effects: list[Effect] = []
+        if dialled is not None:
+            url = self._end_dial(dialled)
+            if isinstance(dialled, str) and dialled in self._targets:
+                effects += self.unwant(dialled)
+                self._targets.setdefault(device, _Target()).add([url])
+        self._linked_at_ms.setdefault(device, now_ms)
+        self._due.pop(device, None)
+        if target := self._targets.get(device):
+            effects += self._stop_waiting(device, target)
+        return effects + self._fill()
+
+    def unlinked(self, device: bytes, now_ms: int, jitter: float) -> list[Effect]:
+        """There is no link to `device` any more. After one that lived, the waits start over; after others they grow.
+
+        Args:
+            device: the remote device.
+            now_ms: monotonic time in milliseconds.
+            jitter: random, 0 to 1.
+        """
+        linked_at_ms, target = self._linked_at_ms.pop(device, None), self._targets.get(device)
+        if linked_at_ms is None or target is None:
+            return []
+        if now_ms - linked_at_ms >= self._patience.lived_ms:
+            target.failed_rounds = 0
+        if device in self._in_flight:
+            return []  # what follows is decided when that dial ends
+        return self._wait(device, target, now_ms, jitter)
+
+    def dial_ended(self, key: TargetKey, now_ms: int, jitter: float) -> list[Effect]:
+        """A dial ended without a link that stays: refused, timed out, handshake failed, or dropped for a better link.
+
+        Args:
+            key: the `target` of the Dial.
+            now_ms: monotonic time in milliseconds.
+            jitter: random, 0 to 1.
+
+        Raises:
+            LocalProtocolError: no dial for that target is under way.
+        """
+        effects: list[Effect] = []
+        url = self._end_dial(key)
+        target = self._targets.get(key)
+        if target and key not in self._linked_at_ms:
+            target.put_last(url)
+            target.tries_left -= 1
+            if target.urls and target.tries_left > 0:
+                self._due[key] = None
+            else:
+                effects += self._wait(key, target, now_ms, jitter)
+        return effects + self._fill()
+
+    def timer_expired(self, timer: TargetKey, now_ms: int) -> list[Effect]:
+        """The wait is over. One that was cancelled is ignored, and so is the time: an early expiry does no harm."""
+        target = self._targets.get(timer)
+        if target is None or not target.is_waiting:
+            return []
+        target.is_waiting = False
+        return self._start_round(timer, target) + self._fill()
+
+    def _want(self, key: TargetKey, urls: Iterable[str]) -> list[Effect]:
+        target = self._targets.setdefault(key, _Target())
+        added_count = target.add(urls)
+        if not added_count or key in self._linked_at_ms:
+            return []
+        if key in self._in_flight or key in self._due:
+            target.tries_left = min(target.tries_left + added_count, len(target.urls) + (key in self._in_flight))
+            return []
+        # Only the new addresses, so that a device which states new ones all the time does not make us dial all the old ones too.
+        target.tries_left = added_count
+        self._due[key] = None
+        return self._stop_waiting(key, target) + self._fill()
+
+    def _start_round(self, key: TargetKey, target: _Target) -> list[Effect]:
+        """Makes all addresses due, the next one first; if a dial is under way, they follow its end."""
+        if not target.urls or key in self._linked_at_ms:
+            return []
+        target.tries_left = len(target.urls)
+        if key in self._in_flight:
+            target.tries_left += 1
+            return []
+        self._due[key] = None
+        return self._stop_waiting(key, target)
+
+    def _fill(self) -> list[Effect]:
+        """Dials what is due, as far as there is room."""
+        effects: list[Effect] = []
+        while self._due and len(self._in_flight) < self._in_flight_max:
+            key = next(iter(self._due))
+            del self._due[key]
+            url = self._targets[key].urls[0]
+            self._in_flight[key] = url
+            effects.append(Dial(key, key if isinstance(key, bytes) else None, url))
+        return effects
+
+    def _end_dial(self, key: TargetKey) -> str:
+        if key not in self._in_flight:
+            raise LocalProtocolError("the end of a dial that is not under way")
+        return self._in_flight.pop(key)
+
+    def _wait(self, key: TargetKey, target: _Target, now_ms: int, jitter: float) -> list[Effect]:
+        if not target.urls:
+            return []
+        target.failed_rounds += 1
+        target.is_waiting = True
+        return [SetTimer(key, now_ms + self._patience.wait_ms(target.failed_rounds, jitter))]
+
+    def _stop_waiting(self, key: TargetKey, target: _Target) -> list[Effect]:
+        if not target.is_waiting:
+            return []
+        target.is_waiting = False
+        return [CancelTimer(key)]

@@ -1,0 +1,231 @@
+"""What a group's acts amount to: members, invites, settings, schema, and who may write (SPEC: A, DESIGN 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from peersd_protocol.act_index import bits_of
+from peersd_protocol.acts import Cut
+from peersd_protocol.cuts import has_later_grant
+from peersd_protocol.entries import LogKey
+from peersd_protocol.identity import UserState
+from peersd_protocol.roles import Deed, Role, may
+from peersd_protocol.schema import EMPTY, Schema
+from peersd_protocol.standing import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A user who is or was a member.
+
+    Attributes:
+        role: now; Role.NONE for who left.
+        joined_hlc: stamp of the act that made the user a member (the last time, for who came back).
+        left_hlc: stamp of the act that ended the membership, or None.
+        name: the user's name now.
+        devices: public keys of the user's live devices now, ascending.
+    """
+
+    role: Role
+    joined_hlc: int
+    left_hlc: int | None
+    name: str
+    devices: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InviteState:
+    """An invite that stands.
+
+    Attributes:
+        role: what it grants.
+        expires_ms: milliseconds since 1970.
+        max_uses: users it may bring in.
+        used_by: the users whom it brought in, ascending, those who left since included.
+        revoked: whether an act revoked it.
+        withdrawn: whether its author may no longer grant the role (left, lowered): nobody is admitted by it any more.
+        created_by: the author's user id.
+        public_key: of the invite key.
+    """
+
+    role: Role
+    expires_ms: int
+    max_uses: int
+    used_by: tuple[bytes, ...]
+    revoked: bool
+    withdrawn: bool
+    created_by: bytes
+    public_key: bytes
+
+    @property
+    def uses(self) -> int:
+        """How many users it brought in."""
+        return len(self.used_by)
+
+    @property
+    def overused(self) -> bool:
+        """Whether admissions made apart from each other brought in more users than it should."""
+        return self.uses > self.max_uses
+
+
+@dataclass(frozen=True)
+class GroupState:
+    """The evaluated group. Equal sets of acts give equal states, whatever the order they came in.
+
+    Attributes:
+        group_id: the hash of the genesis.
+        name, description, avatar: what the group shows of itself; empty until the genesis is known.
+        personal: whether it is a personal group.
+        created_at_hlc: stamp of the genesis, 0 until it is known.
+        members: all who are or were members, by user id.
+        invites: all invites that stand, by the hash of their entry.
+        schema: tables and indexes.
+        standing: hashes of the acts that stand (control and identity).
+        void: hashes of the others.
+        needs_upgrade: whether an act that stands is of a later version.
+        users: the evaluated identities of all users whose acts are known.
+    """
+
+    group_id: bytes
+    name: str = ""
+    description: str = ""
+    avatar: bytes = b""
+    personal: bool = False
+    created_at_hlc: int = 0
+    members: Mapping[bytes, Member] = field(default_factory=dict)
+    invites: Mapping[bytes, InviteState] = field(default_factory=dict)
+    schema: Schema = EMPTY
+    standing: frozenset[bytes] = frozenset()
+    void: frozenset[bytes] = frozenset()
+    needs_upgrade: bool = False
+    users: Mapping[bytes, UserState] = field(default_factory=dict)
+    evaluation: Standing | None = field(default=None, compare=False, repr=False)
+    """What the questions below are answered from."""
+
+    # --- Members ---
+
+    def role_of(self, user: bytes) -> Role:
+        """A user's role now; Role.NONE for who is no member."""
+        member = self.members.get(user)
+        return member.role if member else Role.NONE
+
+    def is_member_device(self, device: bytes) -> tuple[bytes, ...]:
+        """The members, by user id, of whom a device is a live one: empty for a device that gets nothing of this group."""
+        return self._members_by_device.get(device, ())
+
+    @cached_property
+    def member_devices(self) -> frozenset[bytes]:
+        """The live devices of all members now."""
+        return frozenset(self._members_by_device)
+
+    @cached_property
+    def _members_by_device(self) -> dict[bytes, tuple[bytes, ...]]:
+        users: dict[bytes, tuple[bytes, ...]] = {}
+        for user, member in sorted(self.members.items()):
+            for device in member.devices if member.role else ():
+                users[device] = (*users.get(device, ()), user)
+        return users
+
+    def may(self, user: bytes, deed: Deed) -> bool:
+        """Whether a user's role now allows a deed (apart from whom it is done to)."""
+        return may(self.role_of(user), deed)
+
+    def may_leave(self, user: bytes) -> bool:
+        """Whether a leave would stand: not for the last admin while others are members."""
+        others = [member.role for other, member in self.members.items() if other != user and member.role]
+        role = self.role_of(user)
+        return role > Role.NONE and (role < Role.ADMIN or not others or max(others) >= Role.ADMIN)
+
+    # --- Invites ---
+
+    def invite_refusal(self, invite_hash: bytes, user: bytes, now_ms: int) -> str | None:
+        """Why a user may not be admitted by an invite now, as an error code of the API; None if nothing stands against it.
+
+        Args:
+            invite_hash: hash of the invite's entry.
+            user: who redeems it. For a member there is nothing to refuse, and nothing to write either.
+            now_ms: the admitting device's clock.
+        """
+        invite = self.invites.get(invite_hash)
+        if invite is None:
+            return "invite_invalid"
+        if self.role_of(user):
+            return None
+        if invite.revoked or invite.withdrawn:
+            return "invite_revoked"
+        if now_ms >= invite.expires_ms:
+            return "invite_expired"
+        if len(set(invite.used_by) - {user}) >= invite.max_uses:
+            return "invite_used_up"
+        return None
+
+    # --- Data entries ---
+
+    def role_in(self, user: bytes, past: Collection[bytes]) -> Role:
+        """A user's role by the acts of a control past that stand now.
+
+        Args:
+            user: the user's id.
+            past: hashes of acts; the heads are enough, as all before them counts too. Unknown hashes count for nothing.
+        """
+        if self.evaluation is None:
+            return Role.NONE
+        return self.evaluation.role_in(user, self.evaluation.index.closure(past))
+
+    def may_write(self, user: bytes, device: bytes, past: Collection[bytes]) -> bool:
+        """Whether a data entry's author had writer role by its control past, and its device was one of the author's.
+
+        Whether the entry lies beyond a cut is another question, see `cut`.
+
+        Args:
+            user: the author.
+            device: the device that wrote it.
+            past: hashes of acts in the entry's control past; the heads are enough.
+        """
+        if self.evaluation is None:
+            return False
+        bits = self.evaluation.index.closure(past)
+        return may(self.evaluation.role_in(user, bits), Deed.WRITE) and self.evaluation.identities.is_live(user, device, bits)
+
+    def limits(self, user: bytes, log: LogKey, first_past: Collection[bytes] = ()) -> tuple[tuple[Cut, ...], ...]:
+        """What each act that took a right from a user leaves of a log: the tips up to which the user's entries count.
+
+        Args:
+            user: whose entries.
+            log: a control or data log.
+            first_past: hashes (the heads are enough) of the control past of the log's first entry.
+
+        Returns:
+            One tuple for each act that cuts this log; an empty one leaves nothing. An entry stands if each has a tip that the
+            entry is, or is before on its branch.
+        """
+        if self.evaluation is None:
+            return ()
+        evaluation = self.evaluation
+        past = evaluation.index.closure(first_past)
+        limits = []
+        for position in bits_of(evaluation.takes_on.get(user, 0) & evaluation.stands):
+            take = evaluation.takes[position]
+            if log.kind not in take.kinds:
+                continue
+            tips = take.tips.get(log)
+            if tips is not None:
+                limits.append(tips)
+            elif not has_later_grant(take, evaluation.grants.get(user, 0), past, evaluation.index):
+                limits.append(())
+        return tuple(limits)
+
+    def cut(self, user: bytes, log: LogKey, first_past: Collection[bytes] = ()) -> int | None:
+        """The greatest sequence of a log up to which a user's entries may stand: 0 for nothing, None where there is no cut.
+
+        In a log that forked the sequence is not all: see `limits`.
+
+        Args:
+            user: whose entries.
+            log: a control or data log.
+            first_past: hashes (the heads are enough) of the control past of the log's first entry.
+        """
+        limits = self.limits(user, log, first_past)
+        return min(max((tip.seq for tip in tips), default=0) for tips in limits) if limits else None

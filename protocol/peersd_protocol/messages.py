@@ -1,0 +1,225 @@
+"""The messages of a session: what two devices say about one group over one channel (SPEC: R-1 ff.)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from peersd_protocol import blocks as block_codec
+from peersd_protocol import canonical
+from peersd_protocol.canonical import Value
+from peersd_protocol.constants import (
+    ASK_HASHES_MAX,
+    BLOCK_BYTES_MAX,
+    BLOCKS_PER_BODY_MAX,
+    MESSAGE_BYTES_MAX,
+    RUNS_COMPRESS_BYTES_MIN,
+    STAGED_BODIES_MAX,
+    WANT_ITEMS_MAX,
+    WANT_SAMPLES_MAX,
+)
+from peersd_protocol.entries import LogKey
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.runs import Run, parse_run, run_value
+from peersd_protocol.signing import HASH_BYTES
+from peersd_protocol.vectors import Tip, Vector, log_value, parse_log, parse_tip, parse_vector, vector_value
+
+
+class MessageType(enum.IntEnum):
+    """The first element of every message."""
+
+    VECTOR = 1
+    WANT = 2
+    RUNS = 3
+    BLOCK = 4
+    HAVE = 5
+    ASK = 6
+
+
+@dataclass(frozen=True, slots=True)
+class VectorPart:
+    """Part of the sender's vector; `more` is true for all but the last part."""
+
+    vector: Vector
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WantItem:
+    """One branch that the sender of a WANT lacks.
+
+    Attributes:
+        log: the log.
+        tip: (sequence, hash) of the branch's last entry wanted.
+        have: what the asker holds of that log: (sequence, hash), descending, thinning out towards the log's beginning. The server
+            starts after the first of them that lies on the branch: one rule for plain catch-up and for forks.
+    """
+
+    log: LogKey
+    tip: Tip
+    have: tuple[Tip, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A request for entries. `staged` tells, per entry hash, how many blocks of a detached body are here already."""
+
+    items: tuple[WantItem, ...]
+    staged: tuple[tuple[bytes, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Encoded runs, still packed: `codec` as for blocks (0 raw, 1 zstd), `payload` the packed bytes."""
+
+    codec: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of a detached body."""
+
+    entry_hash: bytes
+    index: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """Tips that the sender holds durably."""
+
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Hashes of entries whose log is not known; the answer is a HAVE that names it."""
+
+    hashes: tuple[bytes, ...]
+
+
+Message: TypeAlias = VectorPart | Want | Runs | Block | Have | Ask
+
+
+def encode_vector_parts(vector: Mapping[LogKey, tuple[Tip, ...]], logs_per_part: int = 2048) -> list[bytes]:
+    """The VECTOR messages for a vector; one at least."""
+    logs = sorted(vector)
+    parts = [logs[start : start + logs_per_part] for start in range(0, len(logs), logs_per_part)] or [[]]
+    return [
+        canonical.encode([MessageType.VECTOR, index < len(parts) - 1, vector_value({log: vector[log] for log in part})])
+        for index, part in enumerate(parts)
+    ]
+
+
+def encode_want(want: Want) -> bytes:
+    """A WANT message."""
+    items: list[Value] = [[*log_value(item.log), *item.tip, [list(tip) for tip in item.have]] for item in want.items]
+    return canonical.encode([MessageType.WANT, items, [list(pair) for pair in want.staged]])
+
+
+def encode_runs(runs: Sequence[Run]) -> bytes:
+    """A RUNS message, compressed where that pays."""
+    packed = canonical.encode([run_value(run) for run in runs])
+    codec, payload = 0, packed
+    if len(packed) >= RUNS_COMPRESS_BYTES_MIN:
+        compressed = block_codec.compress(packed)
+        if len(compressed) < len(packed) * 15 // 16:
+            codec, payload = 1, compressed
+    return canonical.encode([MessageType.RUNS, codec, payload])
+
+
+def decode_runs(runs: Runs, group: bytes) -> list[Run]:
+    """Unpacks and parses the runs of a message. Signatures are not checked.
+
+    Raises:
+        RemoteProtocolError: MALFORMED, TOO_LARGE.
+    """
+    packed = runs.payload if runs.codec == 0 else block_codec.decompress(runs.payload, bytes_max=MESSAGE_BYTES_MAX)
+    return [parse_run(value, group) for value in canonical.decode(packed, bytes_max=MESSAGE_BYTES_MAX)]
+
+
+def encode_block(block: Block) -> bytes:
+    """A BLOCK message."""
+    return canonical.encode([MessageType.BLOCK, block.entry_hash, block.index, block.data])
+
+
+def encode_have(vector: Mapping[LogKey, tuple[Tip, ...]]) -> bytes:
+    """A HAVE message."""
+    return canonical.encode([MessageType.HAVE, vector_value(vector)])
+
+
+def encode_ask(hashes: Sequence[bytes]) -> bytes:
+    """An ASK message."""
+    return canonical.encode([MessageType.ASK, list(hashes)])
+
+
+def _refuse(detail: str) -> RemoteProtocolError:
+    return RemoteProtocolError(CloseCode.MALFORMED, detail)
+
+
+def _want_item(value: Value) -> WantItem:
+    if not isinstance(value, list) or len(value) != 7 or not isinstance(value[6], list):
+        raise _refuse("WANT item")
+    if len(value[6]) > WANT_SAMPLES_MAX:
+        raise RemoteProtocolError(CloseCode.TOO_LARGE, "samples in a WANT item")
+    return WantItem(parse_log(value[:4]), parse_tip(value[4:6]), tuple(parse_tip(tip) for tip in value[6]))
+
+
+def _staged(value: Value) -> tuple[bytes, int]:
+    if isinstance(value, list) and len(value) == 2 and type(value[1]) is int and 0 <= value[1] <= BLOCKS_PER_BODY_MAX:
+        return _hash(value[0]), value[1]
+    raise _refuse("staged body in a WANT")
+
+
+def _hash(value: Value) -> bytes:
+    if not isinstance(value, bytes) or len(value) != HASH_BYTES:
+        raise _refuse("hash")
+    return value
+
+
+def _list(value: Value, length_max: int, what: str) -> list[Value]:
+    if not isinstance(value, list):
+        raise _refuse(what)
+    if len(value) > length_max:
+        raise RemoteProtocolError(CloseCode.TOO_LARGE, what)
+    return value
+
+
+def decode_message(data: bytes) -> Message:
+    """Decodes one message of a session.
+
+    Raises:
+        RemoteProtocolError: MALFORMED if it is none of those of SPEC R, TOO_LARGE above a bound.
+    """
+    value = canonical.decode(data, bytes_max=MESSAGE_BYTES_MAX)
+    kind, *fields = value or [None]
+    if type(kind) is not int:
+        raise _refuse("type of a message")
+    match kind, len(fields):
+        case MessageType.VECTOR, 2:
+            if not isinstance(fields[0], bool):
+                raise _refuse("VECTOR")
+            return VectorPart(parse_vector(fields[1]), fields[0])
+        case MessageType.WANT, 2:
+            items = tuple(_want_item(item) for item in _list(fields[0], WANT_ITEMS_MAX, "WANT"))
+            return Want(items, tuple(_staged(item) for item in _list(fields[1], STAGED_BODIES_MAX, "WANT")))
+        case MessageType.RUNS, 2:
+            if type(fields[0]) is not int or fields[0] not in (0, 1) or not isinstance(fields[1], bytes):
+                raise _refuse("RUNS")
+            return Runs(fields[0], fields[1])
+        case MessageType.BLOCK, 3:
+            index, block = fields[1:]
+            if type(index) is not int or not 0 <= index < BLOCKS_PER_BODY_MAX or not isinstance(block, bytes):
+                raise _refuse("BLOCK")
+            if len(block) > BLOCK_BYTES_MAX + 1:
+                raise RemoteProtocolError(CloseCode.TOO_LARGE, "BLOCK")
+            return Block(_hash(fields[0]), index, block)
+        case MessageType.HAVE, 1:
+            return Have(parse_vector(fields[0]))
+        case MessageType.ASK, 1:
+            return Ask(tuple(_hash(item) for item in _list(fields[0], ASK_HASHES_MAX, "ASK")))
+        case _:
+            raise _refuse(f"message of type {kind} with {len(fields)} fields")

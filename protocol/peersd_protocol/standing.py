@@ -1,0 +1,277 @@
+"""Which acts of a group stand (SPEC: A, DESIGN 10).
+
+Two steps alternate. The causal pass goes through the acts in the order (depth, hash) and lets each stand that its author had
+the right to, by the acts of its own past that stand, and that nothing decided so far has voided. Then the acts that take a
+right are decided one by one, those that need no rank first, then from high rank to low; each voids what lies beyond its cuts,
+and where that changes anything the pass is made again. Only higher rank takes from lower, so mutual and circular removals
+cannot both stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Final
+
+from peersd_protocol.act_index import ActIndex, bits_of
+from peersd_protocol.acts import Admit, DecodedBody, Genesis, Invite, Leave, NoAct, RevokeInvite, SchemaAct, Settings, UnknownAct
+from peersd_protocol.cuts import Take, killed_by, tips_of
+from peersd_protocol.entries import Kind
+from peersd_protocol.identity import Identities
+from peersd_protocol.redemption import verify_redemption_signatures
+from peersd_protocol.roles import Deed, Role, may, may_grant
+
+
+class Standing:
+    """The acts of one group with what stands of them.
+
+    Args:
+        group_id: the group's id, 32 bytes.
+        index: control and identity acts.
+        bodies: decoded bodies by position, None for malformed ones.
+        identities: the users that the acts know.
+
+    Attributes:
+        stands: bit set of the acts that stand.
+        genesis: the genesis, or None while it is not known or not understood.
+        takes: well-made acts that take a right, by position.
+    """
+
+    def __init__(self, group_id: bytes, index: ActIndex, bodies: Sequence[DecodedBody | None], identities: Identities) -> None:
+        self.index: Final = index
+        self.bodies: Final = bodies
+        self.identities: Final = identities
+        self.group_id: Final = group_id
+        self.genesis: Genesis | None = None
+        self.stands = 0
+        self.takes: Final[dict[int, Take]] = {}
+        self.takes_on: Final[dict[bytes, int]] = {}
+        """Per user the bit set of the acts that end the user's membership."""
+        self.appointments: Final[dict[bytes, list[tuple[Role, int]]]] = {}
+        """Per user, from the highest role down, the bit set of the acts that would grant it."""
+        self.grants: Final[dict[bytes, int]] = {}
+        """Per user the bit set of all of these."""
+        self.admissions: Final[dict[int, int]] = {}
+        """Per invite (its position) the bit set of the admissions by it."""
+        self.revocations: Final[dict[int, int]] = {}
+        """Per invite the bit set of the acts that revoke it."""
+        self.invites = 0
+        """The bit set of the well-made invites."""
+        self._acts_of: Final[dict[bytes, int]] = {}
+        self._candidates: Final[list[int]] = []
+        for position in range(len(index.acts)):
+            if self._is_well_made(position):
+                self._register(position)
+
+    # --- Questions ---
+
+    def role_in(self, user: bytes, past: int) -> Role:
+        """A user's role by the acts of a past (bit set) that stand now.
+
+        It is that of the highest appointment which has seen all that ended a membership of the user.
+        """
+        seen = past & self.stands
+        ended_by = self.takes_on.get(user, 0) & seen
+        for role, bits in self.appointments.get(user, ()):
+            held = bits & seen
+            if held and (not ended_by or any(not ended_by & ~self.index.past[grant] for grant in bits_of(held))):
+                return role
+        return Role.NONE
+
+    def rank_in(self, user: bytes, past: int) -> tuple[int, int]:
+        """The rank of the appointment a user acts under, (-role, position): lower is senior. Positions go by (depth, hash)."""
+        role = self.role_in(user, past)
+        held = dict(self.appointments.get(user, ())).get(role, 0) & past & self.stands
+        return -role, next(bits_of(held), len(self.index.acts))
+
+    def invite_at(self, position: int) -> Invite:
+        """The invite at a position that holds one."""
+        body = self.bodies[position]
+        assert isinstance(body, Invite)
+        return body
+
+    # --- Deciding ---
+
+    def decide(self, fallen: int) -> None:
+        """Sets `stands`.
+
+        Args:
+            fallen: bit set of the acts that may not stand whatever else does.
+        """
+        voided, decided = fallen, 0
+        self._pass(voided, decided)
+        while pending := self._pending(decided):
+            for position in pending:
+                decided |= 1 << position
+                killed = self._killed_by(position) & ~decided
+                voided |= killed
+                if killed & self.stands:
+                    # What was decided stays; everything else, the order of what is pending included, is judged again.
+                    self._pass(voided, decided)
+                    break
+
+    def _pending(self, decided: int) -> list[int]:
+        """The acts that take something, stand and are not decided, in the order to decide them."""
+
+        def order(position: int) -> tuple[int, int, int, int]:
+            take = self.takes.get(position)
+            if take is not None and take.is_own:
+                return 0, 0, 0, position
+            role, senior = self.rank_in(self.index.acts[position].header.acting_user, self.index.past[position])
+            return 1, role, senior, position
+
+        revoking = 0
+        for bits in self.revocations.values():
+            revoking |= bits
+        taking = revoking
+        for position in self.takes:
+            taking |= 1 << position
+        return sorted(bits_of(taking & self.stands & ~decided), key=order)
+
+    def _killed_by(self, position: int) -> int:
+        index = self.index
+        take = self.takes.get(position)
+        if take is None:
+            body = self.bodies[position]
+            assert isinstance(body, RevokeInvite)
+            return self.admissions.get(index.position[body.invite_hash], 0) & ~index.past[position]
+        killed = killed_by(take, self._acts_of.get(take.target, 0), self.grants.get(take.target, 0), index)
+        if take.is_own:
+            return killed
+        rank = self.rank_in(take.maker, index.past[position])
+        return sum(1 << victim for victim in bits_of(killed) if self._rank_of_act(victim) > rank)
+
+    def _rank_of_act(self, position: int) -> tuple[int, int]:
+        """An appointment has the rank of the role it grants, any other act that of its author."""
+        body, act = self.bodies[position], self.index.acts[position]
+        if isinstance(body, Admit):
+            return -self.invite_at(self.index.position[body.invite_hash]).role, position
+        return self.rank_in(act.header.acting_user, self.index.past[position])
+
+    def _pass(self, voided: int, decided: int) -> None:
+        """The causal pass. The past of an act has lower positions, so what it rests on is settled when its turn comes."""
+        self.stands = self.identities.standing
+        for position in self._candidates:
+            bit = 1 << position
+            if decided & bit or (not voided & bit and self._is_permitted(position)):
+                self.stands |= bit
+
+    # --- What holds for ever ---
+
+    def _is_well_made(self, position: int) -> bool:
+        """What follows from the act and the identities in its past, whatever else is known of the group."""
+        act, body, past = self.index.acts[position], self.bodies[position], self.index.past[position]
+        header = act.header
+        if header.kind is not Kind.CONTROL or body is None:
+            return False
+        if not self.identities.is_live(header.user, header.device, past):
+            return False
+        is_genesis = act.hash == self.group_id
+        if is_genesis or isinstance(body, Genesis):
+            return is_genesis and not header.group and header.seq == 1 and isinstance(body, Genesis | UnknownAct)
+        if header.group != self.group_id:
+            return False
+        if isinstance(body, Admit | RevokeInvite):
+            invite = self.index.position.get(body.invite_hash)
+            if invite is None or not past >> invite & 1 or not isinstance(self.bodies[invite], Invite):
+                return False
+        if isinstance(body, Admit):
+            return self.identities.is_live(body.user, body.device, past) and self._is_redeemed(body)
+        return True
+
+    def _is_redeemed(self, admit: Admit) -> bool:
+        invite = self.invite_at(self.index.position[admit.invite_hash])
+        return _verify_redemption(
+            self.group_id,
+            admit.invite_hash,
+            invite.invite_public_key,
+            admit.user,
+            admit.device,
+            admit.handshake_hash,
+            admit.invite_signature,
+            admit.device_signature,
+        )
+
+    def _register(self, position: int) -> None:
+        body, header = self.bodies[position], self.index.acts[position].header
+        user, bit = header.acting_user, 1 << position
+        self._candidates.append(position)
+        self._acts_of[user] = self._acts_of.get(user, 0) | bit
+        match body:
+            case Genesis():
+                self.genesis = body
+                self._appoint(user, Role.FOUNDER, bit)
+            case Admit():
+                invite = self.index.position[body.invite_hash]
+                self.admissions[invite] = self.admissions.get(invite, 0) | bit
+                self._appoint(body.user, Role(self.invite_at(invite).role), bit)
+            case Invite():
+                self.invites |= bit
+            case RevokeInvite():
+                invite = self.index.position[body.invite_hash]
+                self.revocations[invite] = self.revocations.get(invite, 0) | bit
+            case Leave():
+                self.takes[position] = Take(position, user, user, tips_of(body.cuts, user))
+                self.takes_on[user] = self.takes_on.get(user, 0) | bit
+            case _:
+                pass
+
+    def _appoint(self, user: bytes, role: Role, bit: int) -> None:
+        self.grants[user] = self.grants.get(user, 0) | bit
+        roles = dict(self.appointments.get(user, ()))
+        roles[role] = roles.get(role, 0) | bit
+        self.appointments[user] = sorted(roles.items(), reverse=True)
+
+    # --- What holds by the acts that stand ---
+
+    def _is_permitted(self, position: int) -> bool:
+        body, act, past = self.bodies[position], self.index.acts[position], self.index.past[position]
+        if act.hash == self.group_id:
+            return True
+        role = self.role_in(act.header.user, past)
+        match body:
+            case Settings():
+                return may(role, Deed.CHANGE_SETTINGS)
+            case SchemaAct():
+                return may(role, Deed.CHANGE_SCHEMA)
+            case Invite():
+                return self.genesis is not None and not self.genesis.personal and may_grant(role, body.role)
+            case RevokeInvite():
+                return may_grant(role, self.invite_at(self.index.position[body.invite_hash]).role)
+            case Admit():
+                return may(role, Deed.ADMIT) and self._is_admissible(position, body)
+            case Leave():
+                return may(role, Deed.LEAVE)
+            case NoAct() | UnknownAct():
+                return role > Role.NONE
+            case _:
+                return False
+
+    def _is_admissible(self, position: int, admit: Admit) -> bool:
+        """Whether the invite stands, still may be used, and is not used up, by what the admission had seen."""
+        past = self.index.past[position]
+        invite_position = self.index.position[admit.invite_hash]
+        invite, inviter = self.invite_at(invite_position), self.index.acts[invite_position].header.user
+        if not self.stands >> invite_position & 1 or self.revocations.get(invite_position, 0) & past & self.stands:
+            return False
+        if not may_grant(self.role_in(inviter, past), invite.role):
+            return False
+        admitter = self.index.acts[position].header.user
+        # Admissions that stand and come before: those it had seen, and its author's own. The latter keep one member from
+        # admitting any number of users side by side; other members' admissions cannot displace it.
+        before = self.admissions[invite_position] & self.stands
+        counted = (before & past) | (before & self._acts_of[admitter])
+        if counted.bit_count() < invite.max_uses:
+            return True
+        return len(self.users_admitted(counted) - {admit.user}) < invite.max_uses
+
+    def users_admitted(self, admissions: int) -> set[bytes]:
+        """The users that a bit set of admissions names."""
+        bodies = [self.bodies[position] for position in bits_of(admissions)]
+        return {body.user for body in bodies if isinstance(body, Admit)}
+
+
+_verify_redemption: Callable[[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes], bool] = lru_cache(maxsize=4096)(
+    verify_redemption_signatures
+)
+"""A group is evaluated whenever an act arrives; its old signatures are not checked each time."""

@@ -1,0 +1,332 @@
+"""When to dial which address (SPEC: L)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peersd_protocol.constants import ADDRESSES_PER_DEVICE_MAX
+from peersd_protocol.dialing import CancelTimer, Dial, Dialing, Effect, Patience, SetTimer, TargetKey
+from peersd_protocol.errors import LocalProtocolError
+
+BOB, CAROL = b"\x0b" * 32, b"\x0c" * 32
+HOME, WORK, CAFE = "ws://one:1", "ws://two:2", "ws://three:3"
+
+
+def at(url: str, device: bytes = BOB) -> Dial:
+    return Dial(device, device, url)
+
+
+def fail(dialing: Dialing, key: TargetKey = BOB, now_ms: int = 0, jitter: float = 1.0) -> list[Effect]:
+    return dialing.dial_ended(key, now_ms, jitter)
+
+
+def test_a_wanted_device_with_an_address_is_dialled_at_once() -> None:
+    assert Dialing().want_device(BOB, [HOME]) == [at(HOME)]
+
+
+def test_a_wanted_device_without_an_address_is_dialled_when_one_is_known() -> None:
+    dialing = Dialing()
+    assert dialing.want_device(BOB, []) == []
+    assert dialing.network_changed() == []
+    assert dialing.want_device(BOB, [HOME]) == [at(HOME)]
+
+
+def test_wanting_again_with_nothing_new_changes_nothing() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    assert dialing.want_device(BOB, [HOME]) == []
+    assert fail(dialing) == [SetTimer(BOB, 500)]
+    assert dialing.want_device(BOB, [HOME]) == []
+
+
+def test_waits_double_from_half_a_second_to_a_minute() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    waits: list[int] = []
+    for _ in range(10):
+        [timer] = fail(dialing, now_ms=7_000)
+        assert isinstance(timer, SetTimer)
+        waits.append(timer.at_ms - 7_000)
+        assert dialing.timer_expired(BOB, timer.at_ms) == [at(HOME)]
+    assert waits == [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]
+
+
+@pytest.mark.parametrize(("jitter", "wait_ms"), [(0.0, 4_000), (0.25, 5_000), (0.5, 6_000), (1.0, 8_000)])
+def test_jitter_takes_away_up_to_half(jitter: float, wait_ms: int) -> None:
+    assert Patience().wait_ms(5, jitter) == wait_ms
+
+
+def test_a_device_absent_for_years_is_still_dialled_every_minute() -> None:
+    assert Patience().wait_ms(10**6, 1.0) == 60_000
+
+
+def test_all_addresses_are_tried_before_the_wait_and_the_next_round_begins_where_the_last_ended() -> None:
+    dialing = Dialing()
+    assert dialing.want_device(BOB, [HOME, WORK, CAFE]) == [at(HOME)]
+    assert fail(dialing) == [at(WORK)]
+    assert fail(dialing) == [at(CAFE)]
+    assert fail(dialing) == [SetTimer(BOB, 500)]
+    assert dialing.timer_expired(BOB, 500) == [at(HOME)]
+
+
+def test_a_new_address_ends_the_wait_and_only_it_is_tried() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME, WORK])
+    fail(dialing)
+    fail(dialing)
+    assert dialing.want_device(BOB, [CAFE]) == [CancelTimer(BOB), at(CAFE)]
+    assert fail(dialing, now_ms=100) == [SetTimer(BOB, 1_100)]
+    assert dialing.timer_expired(BOB, 1_100) == [at(HOME)]
+
+
+def test_a_new_address_during_a_dial_is_tried_next() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME, WORK])
+    assert dialing.want_device(BOB, [CAFE]) == []
+    assert fail(dialing) == [at(CAFE)]
+    assert fail(dialing) == [at(WORK)]
+    assert fail(dialing) == [SetTimer(BOB, 500)]
+
+
+def test_a_changed_network_ends_all_waits_and_starts_them_over() -> None:
+    dialing = Dialing()
+    for device in (BOB, CAROL):
+        dialing.want_device(device, [HOME])
+        for _ in range(3):
+            fail(dialing, device)
+            dialing.timer_expired(device, 0)
+        fail(dialing, device)
+    assert dialing.network_changed() == [CancelTimer(BOB), CancelTimer(CAROL), at(HOME), at(HOME, CAROL)]
+    assert fail(dialing) == [SetTimer(BOB, 500)]
+
+
+def test_a_changed_network_during_a_dial_tries_all_again_after_it() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    assert dialing.network_changed() == []
+    assert fail(dialing) == [at(HOME)]
+    assert fail(dialing) == [SetTimer(BOB, 500)]
+
+
+def test_a_linked_device_is_not_dialled() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    assert dialing.linked(BOB, 0, dialled=BOB) == []
+    assert dialing.network_changed() == []
+    assert dialing.want_device(BOB, [WORK]) == []
+    assert dialing.timer_expired(BOB, 10) == []
+
+
+def test_a_link_that_the_other_side_dialled_ends_the_wait() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    fail(dialing)
+    assert dialing.linked(BOB, 0) == [CancelTimer(BOB)]
+    assert dialing.timer_expired(BOB, 500) == [], "a timer that expires all the same"
+
+
+def test_a_device_that_dialled_us_before_it_was_wanted_is_not_dialled() -> None:
+    dialing = Dialing()
+    assert dialing.linked(BOB, 0) == []
+    assert dialing.want_device(BOB, [HOME]) == []
+    assert dialing.unlinked(BOB, 0, 1.0) == [SetTimer(BOB, 500)]
+
+
+def test_a_dial_that_ends_while_linked_is_not_repeated() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME, WORK])
+    dialing.linked(BOB, 0)
+    assert fail(dialing) == []
+
+
+def test_after_a_link_that_lived_the_waits_start_over() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    for _ in range(5):
+        fail(dialing)
+        dialing.timer_expired(BOB, 0)
+    dialing.linked(BOB, 1_000, dialled=BOB)
+    assert dialing.unlinked(BOB, 31_000, 1.0) == [SetTimer(BOB, 31_500)]
+
+
+def test_after_a_link_that_did_not_live_they_grow() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    for now_ms, wait_ms in ((0, 500), (10_000, 1_000), (20_000, 2_000)):
+        dialing.linked(BOB, now_ms, dialled=BOB)
+        assert dialing.unlinked(BOB, now_ms + 999, 1.0) == [SetTimer(BOB, now_ms + 999 + wait_ms)]
+        assert dialing.timer_expired(BOB, 0) == [at(HOME)]
+
+
+def test_a_link_reported_again_keeps_its_age() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    fail(dialing)
+    dialing.linked(BOB, 0)
+    dialing.linked(BOB, 29_999)
+    assert dialing.unlinked(BOB, 30_000, 1.0) == [SetTimer(BOB, 30_500)]
+
+
+def test_a_link_lost_during_a_dial_waits_for_that_dial() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    dialing.linked(BOB, 0)
+    assert dialing.unlinked(BOB, 100, 1.0) == []
+    assert fail(dialing, now_ms=200) == [SetTimer(BOB, 700)]
+
+
+def test_what_is_not_wanted_is_neither_dialled_nor_waited_for() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    assert dialing.unwant(BOB) == []
+    assert fail(dialing) == []
+    dialing.want_device(CAROL, [HOME])
+    fail(dialing, CAROL)
+    assert dialing.unwant(CAROL) == [CancelTimer(CAROL)]
+    assert dialing.unwant(CAROL) == []
+    assert dialing.unlinked(CAROL, 0, 1.0) == []
+    assert dialing.linked(CAROL, 0) == []
+    assert dialing.targets == ()
+
+
+def test_wanted_again_during_the_old_dial_there_is_still_one() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    dialing.unwant(BOB)
+    assert dialing.want_device(BOB, [HOME]) == [], "the old dial is still under way"
+    assert fail(dialing) == [SetTimer(BOB, 500)]
+
+
+def test_an_address_without_a_device_is_dialled_for_anyone() -> None:
+    dialing = Dialing()
+    assert dialing.want_url(HOME) == [Dial(HOME, None, HOME)]
+    assert fail(dialing, HOME) == [SetTimer(HOME, 500)]
+    assert dialing.timer_expired(HOME, 500) == [Dial(HOME, None, HOME)]
+
+
+def test_the_device_behind_an_address_takes_its_place() -> None:
+    dialing = Dialing()
+    dialing.want_url(HOME)
+    assert dialing.linked(BOB, 0, dialled=HOME) == []
+    assert dialing.targets == (BOB,)
+    assert dialing.unlinked(BOB, 0, 1.0) == [SetTimer(BOB, 500)]
+    assert dialing.timer_expired(BOB, 500) == [at(HOME)]
+
+
+def test_the_device_behind_an_address_may_be_one_that_waits() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    fail(dialing)
+    dialing.want_url(WORK)
+    assert dialing.linked(BOB, 0, dialled=WORK) == [CancelTimer(BOB)]
+    dialing.unlinked(BOB, 0, 1.0)
+    assert dialing.timer_expired(BOB, 0) == [at(WORK)]
+
+
+def test_the_newest_addresses_push_out_the_oldest() -> None:
+    dialing = Dialing()
+    urls = [f"ws://host:{port}" for port in range(ADDRESSES_PER_DEVICE_MAX + 5)]
+    dialing.want_device(BOB, urls[5:])
+    assert dialing.want_device(BOB, urls[:5]) == []
+    tried: list[str] = []
+    while isinstance(effect := fail(dialing)[0], Dial):
+        tried.append(effect.url)
+    assert tried == [*urls[:5], *urls[6:16], urls[5]], "the last was under way before"
+
+
+def test_dials_beyond_the_bound_queue_and_take_turns() -> None:
+    dialing = Dialing(in_flight_max=2)
+    devices = [bytes([number]) * 32 for number in range(4)]
+    effects = [effect for device in devices for effect in dialing.want_device(device, [HOME, WORK])]
+    assert effects == [at(HOME, devices[0]), at(HOME, devices[1])]
+    assert fail(dialing, devices[0]) == [at(HOME, devices[2])]
+    assert dialing.unwant(devices[3]) == []
+    assert fail(dialing, devices[1]) == [at(WORK, devices[0])]
+    assert dialing.linked(devices[1], 0) == []
+    assert fail(dialing, devices[2]) == [at(WORK, devices[2])]
+    assert dialing.linked(devices[0], 0, dialled=devices[0]) == []
+
+
+def test_the_end_of_a_dial_that_nobody_began_is_our_own_fault() -> None:
+    with pytest.raises(LocalProtocolError):
+        fail(Dialing())
+    with pytest.raises(LocalProtocolError):
+        Dialing().linked(BOB, 0, dialled=BOB)
+
+
+class Driver:
+    """Performs a Dialing's effects and checks what must always hold."""
+
+    def __init__(self) -> None:
+        self.in_flight: set[TargetKey] = set()
+        self.timers: set[TargetKey] = set()
+        self.linked: set[bytes] = set()
+        self.with_urls: set[TargetKey] = set()
+        self.dialing = Dialing(in_flight_max=2)
+
+    def perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Dial):
+                assert effect.target not in self.in_flight, "two dials for one target"
+                assert effect.target not in self.linked, "a dial although linked"
+                self.in_flight.add(effect.target)
+            elif isinstance(effect, SetTimer):
+                self.timers.add(effect.timer)
+            else:
+                assert effect.timer in self.timers, "nothing to cancel"
+                self.timers.remove(effect.timer)
+
+    def step(self, what: int, device: bytes, url: str) -> None:
+        dialing, key = self.dialing, min(self.in_flight, key=str, default=None)
+        if what == 0:
+            self.with_urls.add(device)
+            self.perform(dialing.want_device(device, [url]))
+        elif what == 1:
+            self.with_urls.add(url)
+            self.perform(dialing.want_url(url))
+        elif what == 2:
+            self.with_urls.discard(device)
+            self.perform(dialing.unwant(device))
+        elif what == 3:
+            self.perform(dialing.network_changed())
+        elif what == 4 and key is not None:
+            self.in_flight.remove(key)
+            self.perform(dialing.dial_ended(key, 0, 0.5))
+        elif what == 5 and key is not None:
+            self.in_flight.remove(key)
+            reached = key if isinstance(key, bytes) else device
+            self.linked.add(reached)
+            if key in self.with_urls and isinstance(key, str):
+                self.with_urls = self.with_urls - {key} | {reached}
+            self.perform(dialing.linked(reached, 0, dialled=key))
+        elif what == 6:
+            self.linked.add(device)
+            self.perform(dialing.linked(device, 0))
+        elif what == 7:
+            self.linked.discard(device)
+            self.perform(dialing.unlinked(device, 0, 0.5))
+        elif what == 8 and self.timers:
+            timer = min(self.timers, key=str)
+            self.timers.remove(timer)
+            self.perform(dialing.timer_expired(timer, 0))
+
+    def check(self) -> None:
+        assert len(self.in_flight) <= 2
+        assert not self.timers & (self.in_flight | self.linked)
+        if len(self.in_flight) < 2:  # else it may be queued
+            idle = self.with_urls - self.linked - self.in_flight - self.timers
+            assert not idle, "wanted, reachable, and nothing will happen"
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 8), st.sampled_from([BOB, CAROL, b"d" * 32]), st.sampled_from([HOME, WORK, CAFE])), max_size=60
+    )
+)
+def test_whatever_happens_each_wanted_device_is_linked_dialled_or_waited_for(steps: list[tuple[int, bytes, str]]) -> None:
+    driver = Driver()
+    for what, device, url in steps:
+        driver.step(what, device, url)
+        driver.check()
