@@ -16,17 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apsw
-import trio
 
 from scripts import bench_daemons
 from scripts.bench_daemons import BATCH_ROWS, CLIENTS, FULL, QUICK, CatchUp, Sizes
 from scripts.bench_limits import BulkLimit, Spread, make_rows, measure_bulk, measure_commit, measure_round_trip
+from scripts.daemon_process import run_until_interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUP = "bench"
@@ -154,7 +155,7 @@ class Run:
             "catch_up_single": lambda: self.measure_catch_up(single=True),
         }
 
-    async def measure(self, chosen: Iterator[Callable[[], Awaitable[None]]]) -> None:
+    async def measure(self, chosen: Sequence[Callable[[], Awaitable[None]]]) -> None:
         """The limits, then what was chosen."""
         await self.measure_limits()
         for scenario in chosen:
@@ -240,7 +241,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
         print(HEADER, flush=True)
         began = time.monotonic()
-        trio.run(run.measure, iter([scenario for name in chosen if (scenario := known[name])]))
+        scenarios = [scenario for name in chosen if (scenario := known[name])]
+        if not run_until_interrupted(partial(run.measure, scenarios)):
+            print("interrupted; the daemons are stopped", file=sys.stderr)
+            return 130
         print(f"took {time.monotonic() - began:.0f} s")
     if old is not None:
         print(f"\nbeside commit {old['commit']} of {old['at']}:\n{HEADER}")

@@ -16,8 +16,9 @@ from pathlib import Path
 import trio
 
 from peersd.client import Peers, SqlParams
+from peersd.testing.processes import DaemonProcess
 from scripts.bench_limits import INSERT_SQL, TABLE_SQL, Row, Spread, make_rows
-from scripts.daemon_process import Daemon, open_daemon
+from scripts.daemon_process import open_daemon
 from scripts.machine_view import measure_memory_bytes, open_read_only
 
 WAIT_S = 600.0
@@ -56,13 +57,13 @@ class CatchUp:
     bytes_per_row: float
 
 
-async def init(daemon: Daemon) -> None:
+async def init(daemon: DaemonProcess) -> None:
     """Makes the daemon's user."""
     async with daemon.client() as peers:
-        await peers.init(daemon.name)
+        await peers.init(daemon.folder.name)
 
 
-async def make_group(daemon: Daemon, name: str) -> str:
+async def make_group(daemon: DaemonProcess, name: str) -> str:
     """A group with the table of the bulk rows; returns its SQLite file."""
     async with daemon.client() as peers:
         await peers.create_group(name)
@@ -70,7 +71,7 @@ async def make_group(daemon: Daemon, name: str) -> str:
         return str((await peers.show_group(name))["path"])
 
 
-async def join(member: Daemon, fresh: Daemon, group: str) -> str:
+async def join(member: DaemonProcess, fresh: DaemonProcess, group: str) -> str:
     """Brings a fresh device into a group; returns the group's SQLite file there."""
     async with member.client() as inviter, fresh.client() as joiner:
         ticket = str((await inviter.create_invite(group))["ticket"])
@@ -79,10 +80,10 @@ async def join(member: Daemon, fresh: Daemon, group: str) -> str:
 
 
 @asynccontextmanager
-async def open_pair(place: Path, group: str) -> AsyncGenerator[tuple[Daemon, Daemon, str]]:
+async def open_pair(place: Path, group: str) -> AsyncGenerator[tuple[DaemonProcess, DaemonProcess, str]]:
     """Two linked daemons that share a group; the third value is the group's file at the second."""
     place.mkdir()
-    async with open_daemon("a", place) as a, open_daemon("b", place) as b:
+    async with open_daemon(place, "a") as a, open_daemon(place, "b") as b:
         await init(a)
         await init(b)
         await make_group(a, group)
@@ -162,7 +163,7 @@ def see_row(path: str, key: bytes, began: list[float], seen_s: list[float], read
         connection.close()
 
 
-async def measure_one_change(a: Daemon, path_b: str, group: str, count: int) -> Spread:
+async def measure_one_change(a: DaemonProcess, path_b: str, group: str, count: int) -> Spread:
     """From the call of sql.execute on A until a reader of B's file sees the row."""
     seen_s: list[float] = []
     async with a.client() as peers:
@@ -177,7 +178,7 @@ async def measure_one_change(a: Daemon, path_b: str, group: str, count: int) -> 
     return Spread.of([seconds * 1000 for seconds in seen_s])
 
 
-async def measure_singles(daemon: Daemon, group: str, rows: Sequence[Row], clients: int) -> float:
+async def measure_singles(daemon: DaemonProcess, group: str, rows: Sequence[Row], clients: int) -> float:
     """Single-row transactions a second, from so many connections that each wait for their answer."""
     share = math.ceil(len(rows) / clients)
 
@@ -200,7 +201,7 @@ async def measure_singles(daemon: Daemon, group: str, rows: Sequence[Row], clien
     return len(rows) / (time.perf_counter() - began)
 
 
-async def measure_batches(daemon: Daemon, group: str, rows: Sequence[Row]) -> float:
+async def measure_batches(daemon: DaemonProcess, group: str, rows: Sequence[Row]) -> float:
     """Rows a second through the socket in transactions of BATCH_ROWS."""
     async with daemon.client() as peers:
         began = time.perf_counter()
@@ -208,7 +209,7 @@ async def measure_batches(daemon: Daemon, group: str, rows: Sequence[Row]) -> fl
         return len(rows) / (time.perf_counter() - began)
 
 
-async def wait_synced(daemon: Daemon, group: str) -> None:
+async def wait_synced(daemon: DaemonProcess, group: str) -> None:
     """Returns when the other side durably holds everything."""
     async with daemon.client() as peers:
         await peers.wait_synced(group, timeout_s=WAIT_S)
@@ -223,12 +224,11 @@ class Reconnect:
     ms: float
 
 
-async def measure_reconnect(a: Daemon, b: Daemon, group: str) -> Reconnect:
+async def measure_reconnect(a: DaemonProcess, b: DaemonProcess, group: str) -> Reconnect:
     """B stops and starts; from its socket's first answer until its group is in sync with A, by sync.status."""
     await wait_synced(a, group)
     await wait_synced(b, group)
-    await b.stop()
-    await b.start()
+    await b.restart()
     began = time.perf_counter()
     async with b.client() as peers:
         with trio.fail_after(WAIT_S):
@@ -249,7 +249,7 @@ async def measure_catch_up(place: Path, rows: Sequence[Row], single: bool, round
     """Fresh devices join a group that one daemon wrote, one after the other; each round is one of them."""
     place.mkdir()
     results: list[CatchUp] = []
-    async with open_daemon("a", place) as a:
+    async with open_daemon(place, "a") as a:
         await init(a)
         await make_group(a, "bulk")
         async with a.client() as peers:
@@ -259,9 +259,9 @@ async def measure_catch_up(place: Path, rows: Sequence[Row], single: bool, round
     return results
 
 
-async def measure_one_catch_up(place: Path, a: Daemon, name: str, rows: int) -> CatchUp:
+async def measure_one_catch_up(place: Path, a: DaemonProcess, name: str, rows: int) -> CatchUp:
     """From the call of invite.accept until the fresh device's file shows all rows."""
-    async with open_daemon(name, place) as fresh:
+    async with open_daemon(place, name) as fresh:
         await init(fresh)
         began = time.perf_counter()
         path = await join(a, fresh, "bulk")
@@ -269,7 +269,7 @@ async def measure_one_catch_up(place: Path, a: Daemon, name: str, rows: int) -> 
         seconds = time.perf_counter() - began
         memory = measure_memory_bytes(a.pid), measure_memory_bytes(fresh.pid)
         await wait_synced(a, "bulk")
-        await fresh.stop()  # which checkpoints, so that the file holds everything
+        await fresh.terminate()  # which checkpoints, so that the file holds everything
         return CatchUp(seconds, *memory, Path(path).stat().st_size / rows)
 
 

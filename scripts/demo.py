@@ -9,8 +9,6 @@ differs from what it should be.
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +19,8 @@ from pathlib import Path
 import trio
 
 from peersd.client import Peers, PeersError, SqlParams
-from scripts.daemon_process import Daemon, clean_environment, open_daemon
+from peersd.testing.processes import DaemonProcess
+from scripts.daemon_process import open_daemon, run_until_interrupted
 from scripts.machine_view import count_rows, digest_rows, list_tcp_connections
 
 GROUP = "workshop"
@@ -30,6 +29,7 @@ SINGLE_ROWS = 200
 BULK_ROWS = 20_000
 BULK_BATCH_ROWS = 500
 KILL_AT_ROWS = BULK_ROWS // 4
+GROUP_COLUMNS = ("name", "kind", "role", "members", "state", "in_sync")
 WAIT_S = 60.0
 """A hang guard for every wait; the whole takes less than half of it."""
 
@@ -80,36 +80,36 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def run_peers(story: Story, daemon: Daemon, *arguments: str) -> None:
+async def run_peers(story: Story, daemon: DaemonProcess, *arguments: str) -> None:
     """Runs `peers` as a user would and shows the command.
 
     Raises:
         RuntimeError: it ended with another status than 0.
     """
     words = [f'"{word}"' if " " in word else word if len(word) < 60 else word[:24] + "…" for word in arguments]
-    story.say(f"{daemon.name}$ peers {' '.join(words)}")
-    command: list[str | Path] = [Path(sys.executable).parent / "peers", "--data", daemon.data, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), check=False, timeout=WAIT_S)
-    if done.returncode != 0:
-        raise RuntimeError(f"peers {arguments[0]} ended with {done.returncode}: {done.stderr.strip()}")
+    story.say(f"{daemon.folder.name}$ peers {' '.join(words)}")
+    finished = await daemon.peers(*arguments)
+    if finished.status != 0:
+        raise RuntimeError(f"peers {arguments[0]} ended with {finished.status}: {finished.err.strip()}")
 
 
-async def set_up(story: Story, ada: Daemon, bob: Daemon) -> tuple[str, str]:
+async def set_up(story: Story, ada: DaemonProcess, bob: DaemonProcess) -> tuple[str, str]:
     """Users, personal rows, the shared group and its tables; returns the group's SQLite file on both sides."""
+    diary = "CREATE TABLE diary (id TEXT PRIMARY KEY DEFAULT (uuid7()), line TEXT)"
     for daemon in (ada, bob):
-        run_peers(story, daemon, "init", "--user", daemon.name.capitalize())
-        run_peers(story, daemon, "sql", "-g", "personal", "CREATE TABLE diary (id TEXT PRIMARY KEY DEFAULT (uuid7()), line TEXT)")
-        run_peers(story, daemon, "sql", "-g", "personal", "INSERT INTO diary (line) VALUES ('for me alone')")
-    run_peers(story, ada, "group", "create", GROUP)
+        await run_peers(story, daemon, "init", "--user", daemon.folder.name.capitalize())
+        await run_peers(story, daemon, "sql", "-g", "personal", diary)
+        await run_peers(story, daemon, "sql", "-g", "personal", "INSERT INTO diary (line) VALUES ('for me alone')")
+    await run_peers(story, ada, "group", "create", GROUP)
     async with ada.client() as a, bob.client() as b:
         ticket = str((await a.create_invite(GROUP))["ticket"])
         story.say(f"  ada makes a ticket of {len(ticket)} characters and hands it to bob")
-        run_peers(story, bob, "join", ticket)
-        run_peers(
+        await run_peers(story, bob, "join", ticket)
+        await run_peers(
             story, ada, "sql", "-g", GROUP, "CREATE TABLE item (id TEXT PRIMARY KEY DEFAULT (uuid7()), owner TEXT, n INTEGER)"
         )
-        run_peers(story, ada, "sql", "-g", GROUP, "CREATE TABLE bulk (id BLOB PRIMARY KEY, note TEXT, amount INTEGER)")
-        run_peers(story, ada, "sql", "-g", GROUP, "INSERT INTO item (owner, n) VALUES ('ada', 0)")
+        await run_peers(story, ada, "sql", "-g", GROUP, "CREATE TABLE bulk (id BLOB PRIMARY KEY, note TEXT, amount INTEGER)")
+        await run_peers(story, ada, "sql", "-g", GROUP, "INSERT INTO item (owner, n) VALUES ('ada', 0)")
         path_a, path_b = [str((await peers.show_group(GROUP))["path"]) for peers in (a, b)]
     await story.wait("rows of the new table in bob's file", partial(count_rows, path_b, "item"), 1)
     return path_a, path_b
@@ -129,11 +129,11 @@ async def write_bulk(peers: Peers) -> None:
         await peers.transaction([{"sql": sql, "params_seq": rows}], group=GROUP)
 
 
-async def kill_in_the_middle(story: Story, bob: Daemon, path_b: str) -> None:
+async def kill_in_the_middle(story: Story, bob: DaemonProcess, path_b: str) -> None:
     """Kills bob's daemon once part of the bulk has arrived, and starts it again."""
     await story.wait("bulk rows in bob's file", partial(count_rows, path_b, "bulk"), KILL_AT_ROWS)
     pid = bob.pid
-    bob.kill()
+    await bob.kill()
     held = count_rows(path_b, "bulk")
     story.say(f"kill -9 {pid}: bob's daemon is gone, holding {held:,} of {BULK_ROWS:,} rows")
     story.check("killed in the middle, more than none and less than all", 0 < held < BULK_ROWS, True)
@@ -141,7 +141,7 @@ async def kill_in_the_middle(story: Story, bob: Daemon, path_b: str) -> None:
     story.say(f"bob's daemon runs again (process {bob.pid})")
 
 
-async def write_and_kill(story: Story, ada: Daemon, bob: Daemon, path_a: str, path_b: str) -> None:
+async def write_and_kill(story: Story, ada: DaemonProcess, bob: DaemonProcess, path_a: str, path_b: str) -> None:
     """Both write at once; then the bulk, with a kill in its middle."""
     story.say(f"both write {SINGLE_ROWS} rows at once, each row a transaction of its own")
     async with ada.client() as a, bob.client() as b, trio.open_nursery() as nursery:
@@ -157,37 +157,35 @@ async def write_and_kill(story: Story, ada: Daemon, bob: Daemon, path_a: str, pa
     await story.wait("bulk rows in bob's file", partial(count_rows, path_b, "bulk"), BULK_ROWS)
 
 
-async def wait_in_sync(daemon: Daemon) -> None:
+async def wait_in_sync(daemon: DaemonProcess) -> None:
     """Returns when everything here is durable on the other side."""
     async with daemon.client() as peers:
         await peers.wait_synced(GROUP, timeout_s=WAIT_S)
 
 
-async def show_outcome(story: Story, ada: Daemon, bob: Daemon) -> None:
+async def show_outcome(story: Story, ada: DaemonProcess, bob: DaemonProcess) -> None:
     """What the daemons say, as tables."""
     devices: list[list[object]] = []
     links: list[list[object]] = []
     groups: list[list[object]] = []
     for daemon in (ada, bob):
+        name = daemon.folder.name
         async with daemon.client() as peers:
             status, linked, listed = await peers.status(), await peers.links(), await peers.groups()
-        user = status["users"][0]["name"]
-        devices.append([daemon.name, user, status["device_name"], status["device_id"][:16] + "…", daemon.pid])
+        devices.append([name, status["users"][0]["name"], status["device_name"], status["device_id"][:16] + "…", daemon.pid])
         for link in linked:
             shared = ", ".join(str(channel["name"]) for channel in link["channels"])
-            sent = f"{link['bytes_out']:,}"
-            links.append([daemon.name, ", ".join(link["user_names"]), link["direction"], shared, sent, f"{link['bytes_in']:,}"])
-        story.check(f"links of {daemon.name}", len(linked), 1)
-        story.check(f"groups on {daemon.name}'s link", [c["name"] for link in linked for c in link["channels"]], [GROUP])
+            traffic = [f"{link['bytes_out']:,}", f"{link['bytes_in']:,}"]
+            links.append([name, ", ".join(link["user_names"]), link["direction"], shared, *traffic])
+        story.check(f"links of {name}", len(linked), 1)
+        story.check(f"groups on {name}'s link", [c["name"] for link in linked for c in link["channels"]], [GROUP])
         for group in listed:
-            groups.append(
-                [daemon.name, group["name"], group["kind"], group["role"], group["members"], group["state"], group["in_sync"]]
-            )
+            groups.append([name, *(group[key] for key in GROUP_COLUMNS)])
         kinds = sorted((str(group["kind"]), str(group["state"])) for group in listed)
-        story.check(f"groups of {daemon.name}", kinds, [("group", "ok"), ("personal", "ok")])
+        story.check(f"groups of {name}", kinds, [("group", "ok"), ("personal", "ok")])
     print_table("devices", ["daemon", "user", "device", "id", "process"], devices)
     print_table("link", ["daemon", "to", "direction", "groups", "bytes out", "bytes in"], links)
-    print_table("groups", ["daemon", "name", "kind", "role", "members", "state", "in sync"], groups)
+    print_table("groups", ["daemon", *GROUP_COLUMNS], groups)
 
 
 def count_in_the_files(story: Story, path_a: str, path_b: str) -> None:
@@ -206,7 +204,7 @@ def count_in_the_files(story: Story, path_a: str, path_b: str) -> None:
     print_table("rows, read from the files", ["table", "ada", "bob", "digest ada", "digest bob"], rows)
 
 
-def count_connections(story: Story, ada: Daemon, bob: Daemon) -> None:
+def count_connections(story: Story, ada: DaemonProcess, bob: DaemonProcess) -> None:
     """TCP connections by the operating system's own table."""
     at_ada, at_bob = list_tcp_connections(ada.pid), list_tcp_connections(bob.pid)
     story.check("TCP connections of ada's process, of bob's", (len(at_ada), len(at_bob)), (1, 1))
@@ -218,7 +216,7 @@ async def tell(story: Story) -> None:
     """The whole story in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="peersd-demo-") as folder:
         place = Path(folder)
-        async with open_daemon("ada", place) as ada, open_daemon("bob", place) as bob:
+        async with open_daemon(place, "ada") as ada, open_daemon(place, "bob") as bob:
             try:
                 story.say(f"two daemons run: ada's (process {ada.pid}) and bob's (process {bob.pid})")
                 path_a, path_b = await set_up(story, ada, bob)
@@ -232,10 +230,11 @@ async def tell(story: Story) -> None:
                 print()
                 count_connections(story, ada, bob)
                 for daemon in (ada, bob):
-                    story.check(f"exit status of {daemon.name}'s daemon after SIGTERM", await daemon.stop(), 0)
+                    story.check(f"exit status of {daemon.folder.name}'s daemon after SIGTERM", await daemon.terminate(), 0)
+                    story.check("errors in its log", daemon.errors(), [])
             except Exception:
                 for daemon in (ada, bob):
-                    print(f"\nthe end of {daemon.name}'s log:\n{daemon.log_tail()}", file=sys.stderr)
+                    daemon.show()
                 raise
 
 
@@ -256,19 +255,13 @@ def describe(error: BaseException) -> str:
 
 def main() -> int:
     """Tells the story; 0 if all was as it should be, 1 if not, 130 after Ctrl-C."""
-    # Ended by another process, it cleans up just as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     story = Story()
     try:
-        trio.run(tell, story)
-    except BaseException as error:
-        causes = list(leaves(error))
-        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        if not run_until_interrupted(partial(tell, story)):
             print("\ninterrupted; both daemons are stopped and the temporary folder is gone", file=sys.stderr)
             return 130
-        if not all(isinstance(cause, Exception) for cause in causes):
-            raise
-        story.failures += [describe(cause) for cause in causes]
+    except Exception as error:  # noqa: BLE001 - the last place where a failure can become one line and a status
+        story.failures += [describe(cause) for cause in leaves(error)]
     print()
     if story.failures:
         story.say("NOT as it should be:")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any, Final
 
 import trio
 
 from peersd.cli.output import Output, UsageError
+from peersd.cli.process_end import ProcessEnd
 from peersd.cli.tables import escape, format_cell, format_facts, format_records
 from peersd.client import Peers
 
@@ -207,12 +207,14 @@ async def sync(peers: Peers, arguments: argparse.Namespace) -> Output:
 async def stop(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers stop`: returns when the process has ended, so that another may start on its folder."""
     pid = (await peers.status())["pid"]
-    await peers.stop()
-    with trio.move_on_after(STOP_WAIT_S):
-        await peers.wait_closed()
-        while _is_running(pid):  # noqa: ASYNC110  the end of a process that is no child has no event
-            await trio.sleep(0.02)
-        return Output({}, "stopped\n")
+    end = ProcessEnd(pid)
+    try:
+        await peers.stop()
+        with trio.move_on_after(STOP_WAIT_S):
+            await end.wait()
+            return Output({}, "stopped\n")
+    finally:
+        end.close()
     return Output({}, "", f"told to stop, but process {pid} still runs\n")
 
 
@@ -227,13 +229,3 @@ def _group_facts(group: dict[str, Any]) -> str:
 def _device_words(device: dict[str, Any]) -> str:
     seen = "online" if device["online"] else f"seen {device['last_seen'] or 'never'}"
     return f"{format_cell(device['name'])} ({seen})"
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Collection
 
 import trio
-from peersd_protocol.constants import SOCKETS_PER_ADDRESS_MAX, SOCKETS_UNAUTHENTICATED_MAX
 
 from peersd.net.transport import Place
+from peersd_protocol.constants import SOCKETS_PER_ADDRESS_MAX, SOCKETS_UNAUTHENTICATED_MAX
 
 
 class NoPlace(Exception):

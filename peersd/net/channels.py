@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import trio
-from peersd_protocol.errors import CloseCode, LocalProtocolError
-from peersd_protocol.link import Effect, Link
 
 from peersd.errors import PeersdError
+from peersd_protocol.errors import CloseCode, LocalProtocolError
+from peersd_protocol.link import Effect, Link
 
 
 class OpenRefused(Exception):

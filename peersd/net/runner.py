@@ -12,6 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal
 
 import trio
+
+from peersd.errors import PeersdError
+from peersd.net.channels import LinkHandle
+from peersd.net.listener import Opening
+from peersd.net.transport import Transport, TransportClosed
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.link import (
     Accepted,
@@ -30,11 +35,6 @@ from peersd_protocol.link import (
     Wake,
     Writable,
 )
-
-from peersd.errors import PeersdError
-from peersd.net.channels import LinkHandle
-from peersd.net.listener import Opening
-from peersd.net.transport import Transport, TransportClosed
 
 _log = logging.getLogger("peersd.net")
 

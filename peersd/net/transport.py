@@ -15,9 +15,9 @@ import h11
 import trio
 import trio_websocket
 import wsproto.utilities
-from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS, MIB, TRANSPORT_MESSAGE_BYTES_MAX
 
 from peersd.errors import PeersdError
+from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS, MIB, TRANSPORT_MESSAGE_BYTES_MAX
 
 RECEIVE_BUFFER_BYTES: Final = 1 * MIB
 """Measured: 40 MB/s with trio-websocket's 4 KiB, about 200 with this and messages of 256 KiB (DESIGN 3)."""
@@ -261,7 +261,7 @@ async def open_websocket(
 
 
 _READER_ERRORS: Final = (trio_websocket.HandshakeError, wsproto.utilities.ProtocolError, h11.ProtocolError)
-"""What trio-websocket's reader task dies of when the other end answers without a WebSocket, or breaks its rules while it closes."""
+"""What trio-websocket's reader task dies of when the other end speaks no WebSocket, or breaks its rules while it closes."""
 
 _HINT_DIAL: Final = "Check the address, that the other daemon runs and listens there, and that no firewall stands between."
 

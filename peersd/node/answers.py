@@ -217,19 +217,15 @@ async def connect(node: Node, url: str, device_id: str | None, timeout_s: float)
 # --- Copies ---------------------------------------------------------------------------------------------------------------------
 
 
-def sync(node: Node, opened: Group) -> Mapping[str, Any]:
+async def sync(node: Node, opened: Group) -> Mapping[str, Any]:
     """One element of sync.status: what each other device is known to hold."""
     opened.note_views()
-    own = opened.sync.vector()
     sessions = opened.sync.devices()
     devices = []
     for device in _other_devices(node, opened):
         view = opened.view(device)
-        durable = view.durable or {}
-        lag = sum(
-            max(0, max(seq for seq, _ in tips) - max((seq for seq, _ in durable.get(log, ())), default=0)) for log, tips in own.items()
-        )
         equal = device in sessions and opened.sync.is_equal(sessions[device])
+        lag = (0, 0) if equal else await opened.store.call(opened.store.store.lag, opened.sync.durable_vector(device))
         devices.append(
             {
                 "device_id": device_text(device),
@@ -237,8 +233,8 @@ def sync(node: Node, opened: Group) -> Mapping[str, Any]:
                 "online": device in sessions,
                 "equal": equal,
                 "last_equal_at": format_time(view.last_equal_ms),
-                "lag_entries": 0 if equal else lag,
-                "lag_bytes": None,
+                "lag_entries": lag[0],
+                "lag_bytes": lag[1],
             }
         )
     return {"group_id": opened.text_id, "devices": devices}

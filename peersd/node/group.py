@@ -15,7 +15,6 @@ from peersd.store.store import Store
 from peersd.sync.group_sync import GroupSync
 from peersd_protocol import ids
 from peersd_protocol.group_state import GroupState
-from peersd_protocol.vectors import Vector
 
 
 @dataclass
@@ -23,12 +22,10 @@ class DeviceView:
     """What is known of a device's copy of a group.
 
     Attributes:
-        durable: what it last said that it holds, or None if it never did since the start of this process.
         last_equal_ms: when it was last known to hold exactly what this device held, milliseconds since 1970.
         last_seen_ms: when a session with it last ran.
     """
 
-    durable: Vector | None = None
     last_equal_ms: int | None = None
     last_seen_ms: int | None = None
 
@@ -74,7 +71,6 @@ class Group:
         """Takes over what the devices with a session have said."""
         for device, session in self.sync.devices().items():
             view = self.view(device)
-            view.durable = self.sync.durable_vector(session)
             view.last_seen_ms = time.time_ns() // 1_000_000
             if self.sync.is_equal(session):
                 view.last_equal_ms = view.last_seen_ms

@@ -177,7 +177,7 @@ async def _redeem(node: Node, user: User, ticket: Ticket, identity: Sequence[Run
         payload = OpenPayload(group_token(group.id, handle.handshake_hash, side), digest, proof=redemption)
         await sharing.open_with_proof(group, payload, [encode_runs(identity)])
         while not group.state.role_of(user.id):
-            if handle.is_down:
+            if handle.is_down or group.id not in sharing.channels():
                 raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
             with trio.move_on_after(1.0):
                 await group.sync.wait_progress()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from peersd.net.channels import ChannelIsClosed, LinkHandle
 from peersd.node import answers, invites, queries, registry
 from peersd.node.addresses import Addresses
 from peersd.node.advertise import advertised_urls
+from peersd.node.clock import WATCH_INTERVAL_S, PeerClock, wall_clock_ms
 from peersd.node.device_file import Device, create_device, load_device
 from peersd.node.genesis import make_group, make_user
 from peersd.node.group import Group, open_group
@@ -45,11 +45,6 @@ ACTIVE: Final = "active"
 
 USER_PREFIX: Final = "user-"
 GROUP_PREFIX: Final = "group-"
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass
@@ -87,6 +82,7 @@ class Node:
     def __init__(self, data_dir: Path, advertise: Sequence[str], patience: Patience | None) -> None:
         self.data_dir = data_dir
         self.wall_ms: Callable[[], int] = wall_clock_ms
+        self.clock = PeerClock()
         self.entropy: Callable[[int], bytes] = secrets.token_bytes
         self.device: Device | None = None
         self.users: dict[bytes, User] = {}
@@ -123,7 +119,14 @@ class Node:
         assert self.device is not None and self._nursery is not None
         self.links = Links(self.device.keys, self._serve_link, self._links_changed, self.entropy, self._patience)
         await self._nursery.start(self.links.run, self._listen)
+        self._nursery.start_soon(self._watch_clocks)
         self._want_links()
+
+    async def _watch_clocks(self) -> None:
+        while True:
+            handles = self.links.handles() if self.links else []
+            self.clock.note_peers(handle.clock_offset_ms for handle in handles if handle.clock_offset_ms is not None)
+            await trio.sleep(WATCH_INTERVAL_S)
 
     async def _open_user(self, user: bytes, path: Path) -> User:
         """Opens a user's personal group and the groups of its registry. A group that cannot be opened stops no other."""
@@ -178,7 +181,7 @@ class Node:
 
     def _context(self) -> StoreContext:
         assert self.device is not None
-        return StoreContext(self.device.keys.signing, self.wall_ms, self.entropy, read_machine_id())
+        return StoreContext(self.device.keys.signing, self.clock.now_ms, self.entropy, read_machine_id())
 
     def _mark(self, path: Path) -> MarkFile:
         return MarkFile(self.data_dir / "marks" / f"{path.stem}.mark")
@@ -440,7 +443,7 @@ class Node:
     async def sync_status(self, *, user: str | None, group: str | None) -> Sequence[Mapping[str, Any]]:
         """sync.status."""
         acting = self.user(user)
-        return [answers.sync(self, one) for one in self._some(acting, group)]
+        return [await answers.sync(self, one) for one in self._some(acting, group)]
 
     async def sync_wait(self, *, user: str | None, group: str | None, devices: Sequence[str] | None, timeout_s: float) -> None:
         """sync.wait."""

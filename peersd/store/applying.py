@@ -33,11 +33,13 @@ class _Reading:
         layout: of the table.
         positions: for each column of the list, its position in the table.
         mask: those positions as bits.
+        is_whole: whether the list has all columns of the table in its own order.
     """
 
     layout: Layout
     positions: tuple[int, ...]
     mask: int
+    is_whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ class Applier:
             raise bad_body("one column under two names")
         if len(self._readings) >= _READINGS_MAX:
             self._readings.clear()
-        reading = _Reading(layout, positions, sum(1 << position for position in positions))
+        is_whole = positions == tuple(range(layout.width))
+        reading = _Reading(layout, positions, sum(1 << position for position in positions), is_whole)
         self._readings[table.table, table.added] = reading
         return reading
 
@@ -323,9 +326,10 @@ def _read_inserts(reading: _Reading, columns: Sequence[Sequence[SQLValue]]) -> t
     if len(columns) != len(reading.positions):
         raise bad_body("rows of another length")
     layout = reading.layout
-    given = dict(zip(reading.positions, columns, strict=True))
-    for position, column in given.items():
+    for position, column in zip(reading.positions, columns, strict=True):
         layout.check_cells(position, column)
-    count = len(columns[0])
-    ordered = [given.get(position) or repeat(layout.missing[position], count) for position in range(layout.width)]
-    return list(zip(*ordered, strict=True)), list(zip(*[given[position] for position in layout.key], strict=True))
+    if not reading.is_whole:
+        given = dict(zip(reading.positions, columns, strict=True))
+        count = len(columns[0])
+        columns = [given.get(position) or [layout.missing[position]] * count for position in range(layout.width)]
+    return list(zip(*columns, strict=True)), list(zip(*[columns[position] for position in layout.key], strict=True))

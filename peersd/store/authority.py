@@ -22,19 +22,24 @@ from peersd_protocol.signing import HASH_BYTES
 Past: TypeAlias = frozenset[bytes]
 """A control past, by the heads that a log has named up to an entry; evaluation takes all acts before them as named too."""
 
+_TYPE_OF_UNREADABLE = 2**31 - 1
+"""A type of act that no version has: what cannot be read is held and forwarded like an act of a later version."""
+
 _LINKS_BYTES_MAX = LINKS_PER_ENTRY_MAX * (HASH_BYTES + 2) + 8
 
 
 def decode_body(blocks: list[bytes] | None) -> list[Value]:
-    """A body's array from its blocks; an empty one for an empty or withheld body.
+    """The body of an act from its blocks; an empty one for an empty body, and an unknown type for blocks of a later version.
 
     Raises:
         RemoteProtocolError: the blocks do not decode.
-        UnknownCodec: a block is of a later version.
     """
     if not blocks:
         return []
-    return canonical.decode(block_codec.join_blocks(blocks), bytes_max=BODY_BYTES_MAX)
+    try:
+        return canonical.decode(block_codec.join_blocks(blocks), bytes_max=BODY_BYTES_MAX)
+    except block_codec.UnknownCodec:
+        return [_TYPE_OF_UNREADABLE]
 
 
 class Authority:

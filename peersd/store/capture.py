@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import apsw
-from peersd_protocol.constants import BODY_BYTES_MAX
-from peersd_protocol.schema import Table
 
 from peersd.errors import PeersdError
 from peersd.store import ddl, limits
 from peersd.store.changes import Row, SQLValue, TableChanges
 from peersd.store.layout import rowid_name
 from peersd.store.sql_errors import sql_error
+from peersd_protocol.constants import BODY_BYTES_MAX
+from peersd_protocol.schema import Table
 
 _KEY_HINT: Final = "Give every key column a text, blob or integer value that is not NULL."
 
@@ -188,7 +188,7 @@ class Capture:
                         if row[position] is None or row[position].__class__ is float:
                             raise _bad_key(table)
                     for value in row:
-                        bytes_left -= len(value) if value.__class__ is bytes or value.__class__ is str else 1
+                        bytes_left -= len(value) if isinstance(value, (str, bytes)) else 1
                     if bytes_left < 0:
                         raise _too_large()
                     yield rowid, row

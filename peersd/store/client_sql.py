@@ -184,7 +184,7 @@ def _run_many(connection: apsw.Connection, sql: str, params_seq: Sequence[Params
 
 
 def _columns(cursor: apsw.Cursor) -> list[str]:
-    """Names of the columns of a prepared statement's result: asked for before it runs, since APSW forgets them at the last row."""
+    """Names of a prepared statement's result columns; asked for before it runs, since APSW forgets them at the last row."""
     return [str(column[0]) for column in cursor.get_description()]
 
 

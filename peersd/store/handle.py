@@ -64,6 +64,10 @@ class StoreHandle:
         with trio.CancelScope(shield=True):
             return await trio.to_thread.run_sync(call, *args, limiter=self._thread)
 
+    def listen(self, *, is_listening: bool) -> None:
+        """Whether somebody wants commits as messages: without, none are made, and the mark waits too."""
+        self.store.is_listening = is_listening
+
     # --- Writing ----------------------------------------------------------------------------------------------------------------
 
     async def write(self, write: Write) -> Success:
@@ -86,16 +90,30 @@ class StoreHandle:
 
     async def run_committer(self) -> None:
         """Commits what is queued, batch by batch, without waiting on a timer; does not return."""
-        while True:
-            await self._has_requests.wait()
-            self._has_requests = trio.Event()
+        try:
+            while True:
+                await self._has_requests.wait()
+                self._has_requests = trio.Event()
+                while self._queue:
+                    await self._commit_batch([self._queue.popleft() for _ in range(min(len(self._queue), BATCH_REQUESTS_MAX))])
+        finally:
             while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_REQUESTS_MAX))]
-                outcomes, commit = await self.call(self.store.write, [waiting.write for waiting in batch])
-                self._tell(commit, None)
-                for waiting, outcome in zip(batch, outcomes, strict=True):
-                    waiting.outcome = outcome
-                    waiting.done.set()
+                waiting = self._queue.popleft()
+                waiting.outcome = PeersdError("busy", "The group is being closed.", hint="Try again once the daemon runs.", retry=True)
+                waiting.done.set()
+
+    async def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
+        """Commits one batch and answers it. A fault of ours fails the batch and ends the committer, never leaves a client waiting."""
+        try:
+            outcomes, commit = await self.call(self.store.write, [waiting.write for waiting in batch])
+            self._tell(commit, None)
+            for waiting, outcome in zip(batch, outcomes, strict=True):
+                waiting.outcome = outcome
+        finally:
+            for waiting in batch:
+                if waiting.outcome is None:
+                    waiting.outcome = PeersdError("store_corrupt", "The write failed inside.", hint="See the daemon's log.")
+                waiting.done.set()
 
     async def act(self, user: bytes, kind: Kind, body: bytes) -> Header:
         """Writes one act; durable when it returns."""

@@ -18,6 +18,10 @@ from peersd_protocol.canonical import Value
 from peersd_protocol.schema import Column, Index, Schema, Table, TableId
 
 
+class _NotAppendable(Exception):
+    """SQLite looks at the rows there are when a column is added, and refuses a default that they could not hold."""
+
+
 class Projection:
     """Makes the tables and remembers from what. Transactions are the caller's; after a rollback the caller calls `reload`.
 
@@ -49,8 +53,7 @@ class Projection:
         self._connection.execute("SAVEPOINT _peers_projection")
         try:
             self._change(schema)
-        except apsw.SQLError:
-            # SQLite looks at the rows when a column is added, and refuses a default that they could not hold.
+        except _NotAppendable:
             self._connection.execute("ROLLBACK TO _peers_projection")
             self._connection.execute("RELEASE _peers_projection")
             self.reload()
@@ -95,7 +98,10 @@ class Projection:
             if old == definition:
                 return
             for position in range(len(_read_definition(old)[1]), len(table.columns)):
-                self._connection.execute(ddl.add_column_sql(table, position))
+                try:
+                    self._connection.execute(ddl.add_column_sql(table, position))
+                except (apsw.SQLError, apsw.ConstraintError) as error:
+                    raise _NotAppendable from error
             self._connection.execute("UPDATE _peers_table SET definition = ? WHERE id = ?", (definition, number))
         self._tables[table.id] = (number, definition)
 

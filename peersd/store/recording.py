@@ -18,7 +18,7 @@ from peersd.store.clocks import Clocks, Inserted, runs_of
 from peersd.store.layout import Layout
 from peersd_protocol import changesets
 from peersd_protocol.changesets import Changeset, TableChangeset, Updates
-from peersd_protocol.constants import BODY_BYTES_MAX
+from peersd_protocol.constants import BODY_BYTES_MAX, CHANGESET_ARRAYS_MAX
 
 _Update = tuple[int | None, int | None, Row, Row]
 
@@ -44,8 +44,8 @@ def encode_changes(changes: Sequence[tuple[Layout, TableChanges]]) -> bytes | No
     if not tables:
         return None
     changeset = Changeset(tuple(tables))
-    body = changesets.encode(changeset) if changesets.fits(changeset) else None
-    if body is None or len(body) > BODY_BYTES_MAX:
+    body = changesets.encode(changeset)
+    if len(body) > BODY_BYTES_MAX or (len(body) > CHANGESET_ARRAYS_MAX and not changesets.fits(changeset)):
         raise PeersdError(
             "too_large", "The transaction changes too much to travel as one.", hint="Split it into transactions of at most 64 MiB."
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from typing import Final
 
 import apsw
@@ -122,7 +122,7 @@ class Sandbox:
         self._readable = self._writable | {name.lower() for name in read_only} | TABLE_FUNCTIONS
 
     @contextlib.contextmanager
-    def enter(self, mode: Mode) -> Iterator[None]:
+    def enter(self, mode: Mode) -> Generator[None]:
         """Prepares what runs within under a client's mode.
 
         Raises:

@@ -13,6 +13,13 @@ from dataclasses import replace
 from typing import Final
 
 import apsw
+
+from peersd.errors import PeersdError
+from peersd.store import ddl, limits
+from peersd.store.changes import SQLValue
+from peersd.store.sandbox import RESERVED_PREFIXES
+from peersd.store.schema_scratch import ColumnInfo, Scratch, TableInfo, insert_sql, key_sample
+from peersd.store.sql_errors import SQLITE_FAILURES, schema_refused
 from peersd_protocol.constants import COLUMNS_MAX, IDENTIFIER_CHARS_MAX, LITERAL_BYTES_MAX, TABLES_MAX
 from peersd_protocol.errors import RemoteProtocolError
 from peersd_protocol.names import fold, is_identifier
@@ -31,13 +38,6 @@ from peersd_protocol.schema_ops import (
     is_type,
     op_value,
 )
-
-from peersd.errors import PeersdError
-from peersd.store import ddl, limits
-from peersd.store.changes import SQLValue
-from peersd.store.sandbox import RESERVED_PREFIXES
-from peersd.store.schema_scratch import ColumnInfo, Scratch, TableInfo, insert_sql, key_sample
-from peersd.store.sql_errors import SQLITE_FAILURES, schema_refused
 
 UUID7_REMEDY: Final = "Write the key as: id TEXT PRIMARY KEY DEFAULT (uuid7())"
 _KEY_REMEDY: Final = "A key column is TEXT, BLOB or INTEGER; the simplest key is: id TEXT PRIMARY KEY DEFAULT (uuid7())"

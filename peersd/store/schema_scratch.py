@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import apsw
-from peersd_protocol.schema import Schema
 
 from peersd.errors import PeersdError
 from peersd.store import ddl, limits
@@ -17,6 +16,7 @@ from peersd.store.changes import SQLValue
 from peersd.store.database import open_scratch
 from peersd.store.sql_errors import SQLITE_FAILURES, convert_sqlite_error, schema_refused, sql_refused
 from peersd.store.statements import execute_single
+from peersd_protocol.schema import Schema
 
 _SENTINEL: Final = "00000000-0000-7000-8000-000000000000"
 """What uuid7() gives on a scratch copy."""
@@ -279,6 +279,9 @@ class Scratch:
 
         CHECK, NOT NULL, ON CONFLICT, the key, collations and affinities are all in the first two. Deferred references show in
         the third alone, since the tables referred to need not exist.
+
+        Raises:
+            PeersdError: `schema_refused`: the table cascades to itself and refers to what is absent, so the third cannot be had.
         """
         assignments = ", ".join(f"{ddl.quote_name(name)} = ?1" for name in columns)
         found = [
@@ -286,8 +289,15 @@ class Scratch:
             self.bytecode(f"UPDATE {ddl.quote_name(table)} SET {assignments}"),
         ]
         self.connection.pragma("foreign_keys", True)
-        found.append(self.bytecode(f"DROP TABLE {ddl.quote_name(table)}"))
-        self.connection.pragma("foreign_keys", False)
+        try:
+            found.append(self.bytecode(f"DROP TABLE {ddl.quote_name(table)}"))
+        except apsw.SQLError as error:
+            raise schema_refused(
+                f"SQLite cannot resolve the references: {error}.",
+                "Create the tables referred to first, or leave REFERENCES out: it is not enforced.",
+            ) from error
+        finally:
+            self.connection.pragma("foreign_keys", False)
         return found
 
     def default_values(self, table: str, info: TableInfo) -> dict[str, SQLValue]:

@@ -37,12 +37,16 @@ from peersd_protocol.group_state import GroupState
 from peersd_protocol.messages import Block, Runs, Want, encode_runs
 from peersd_protocol.replication import Chunk, Committed, Comparison, Cursor, Ingested, Read
 from peersd_protocol.roles import ROLE_NEEDED, Deed, format_role, may
-from peersd_protocol.runs import Entry, Run, run_value
+from peersd_protocol.runs import BodyForm, Entry, Run, run_value
 from peersd_protocol.schema_ops import SchemaOp
 from peersd_protocol.signing import SigningKey
 from peersd_protocol.vectors import Tip, Vector
 
 FORMAT: Final = 1
+
+_BEYOND: Final = """SELECT count(*), coalesce(sum(length(body)
+      + (SELECT coalesce(sum(length(data)), 0) FROM _peers_block b WHERE b.entry = e.hash)), 0)
+    FROM _peers_entry e WHERE log = ? AND seq > ? AND state > 0"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,10 @@ class Store:
     Attributes:
         group: the group's id.
         log: its logs.
+        is_listening: whether anybody wants commits as messages.
     """
+
+    is_listening = False
 
     def __init__(self, path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes | None) -> None:
         self._context = context
@@ -167,6 +174,17 @@ class Store:
                 runs.append(Run(tuple(open_), signature))
                 open_ = []
         return runs
+
+    def lag(self, durable: Vector) -> tuple[int, int]:
+        """How much of what is held here lies beyond a vector: entries, and bytes of their bodies."""
+        entries = size = 0
+        for row in self.log.logs():
+            held = max((seq for seq, _ in durable.get(row.key, ())), default=0)
+            beyond = self._connection.execute(_BEYOND, (row.id, held)).fetchone()
+            assert beyond is not None
+            entries += cast(int, beyond[0])
+            size += cast(int, beyond[1])
+        return entries, size
 
     def load_local(self, key: str) -> Value:
         """A value that this device keeps with the store and shares with nobody."""
@@ -343,8 +361,11 @@ class Store:
 
     def _encode_small(self, runs: Sequence[Run]) -> bytes | None:
         """The runs as one message, if that is small and complete in itself; then it may be sent as it is, so the mark is set."""
-        size = sum(len(block) for run in runs for entry in run.entries for block in entry.body.blocks)
-        if not runs or size > STREAM_MESSAGE_BYTES // 2 or any(entry.body.block_hashes and not entry.body.blocks for run in runs for entry in run.entries):
+        bodies = [entry.body for run in runs for entry in run.entries]
+        size = sum(len(block) for body in bodies for block in body.blocks)
+        if not self.is_listening or not runs or size > STREAM_MESSAGE_BYTES // 2:
+            return None
+        if any(body.form is not BodyForm.INLINE for body in bodies):
             return None
         self.fence()
         return encode_runs(runs)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import apsw
 from peersd_protocol.constants import STREAM_MESSAGE_BYTES
-from peersd_protocol.entries import LogKey
+from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.messages import Block, Want, WantItem, encode_block, encode_runs
 from peersd_protocol.replication import Chunk, Comparison, Cursor, Read
 from peersd_protocol.runs import Body, BodyForm, Entry, Run
 from peersd_protocol.vectors import Vector
 
-from peersd.store.log import Log
+from peersd.store.log import Log, State
 
 _ENTRY_OVERHEAD_BYTES = 96
 """What an entry takes in a run beside its body, about: stamp, links, framing (for choosing where a message ends, not a bound)."""
@@ -47,7 +50,7 @@ def locate(log: Log, want: Want) -> tuple[dict[LogKey, tuple[int, int]], Cursor]
         before = ranges.get(item.log)
         ranges[item.log] = (min(first, before[0]), max(last, before[1])) if before else (first, last)
         start = position if start is None else min(start, position)
-    return None if start is None else (ranges, Cursor(start))
+    return None if start is None else (ranges, Cursor(start, start))
 
 
 def look_up(log: Log, hashes: tuple[bytes, ...]) -> Vector:
@@ -64,72 +67,91 @@ class _Message:
     def __init__(self, read: Read) -> None:
         self._wanted = read.ranges
         self.runs: list[Run] = []
-        self.open: list[tuple[int, Entry]] = []
+        self.open: list[Entry] = []
         self.bytes_estimated = 0
         self.brings: dict[LogKey, int] = {}
 
-    def takes(self, id_: int, entry: Entry) -> bool:
+    def takes(self, entry: Entry) -> bool:
         """Whether the entry belongs to the stream: it is asked for, or the run it stands in is not signed yet."""
         if self.open:
             return True
         wanted = self._wanted.get(entry.header.log)
         return wanted is not None and wanted[0] <= entry.header.seq <= wanted[1]
 
-    def add(self, id_: int, entry: Entry, signature: bytes | None) -> None:
-        self.open.append((id_, entry))
+    def add(self, entry: Entry, signature: bytes | None) -> None:
+        """Adds an entry; a signature ends its run."""
+        self.open.append(entry)
         self.bytes_estimated += _ENTRY_OVERHEAD_BYTES + sum(map(len, entry.body.blocks)) + 32 * len(entry.body.block_hashes)
         if signature is not None:
-            self.runs.append(Run(tuple(entry for _, entry in self.open), signature))
+            self.runs.append(Run(tuple(self.open), signature))
             self.open = []
             self.brings[entry.header.log] = entry.header.seq
 
 
 def read_stream(log: Log, read: Read) -> Chunk:
-    """The next messages of a stream: whole runs up to about `read.bytes_max` bytes, in the order this replica took them in."""
+    """The next messages of a stream: whole runs up to about `read.bytes_max` bytes.
+
+    Acts come before data, each in the order in which this replica took them in, which is causal.
+    """
     if read.cursor.block:
         return _read_blocks(log, read)
+    act_logs = [key for key in read.ranges if key.kind is not Kind.DATA]
+    if act_logs:
+        ids = [row.id for row in map(log.log, act_logs) if row is not None]
+        # The plus keeps SQLite from walking all positions: there are far more data entries than acts.
+        where = f"log IN ({','.join(map(str, ids))}) AND +id > ? ORDER BY id LIMIT ?"
+        chunk = _read_runs(log, read, where, read.cursor.acts, lambda position, block: replace(read.cursor, acts=position, block=block))
+        if chunk.exhausted:  # what else was asked of these logs is not here
+            return replace(chunk, brings={**{key: read.ranges[key][1] for key in act_logs}, **chunk.brings}, exhausted=False)
+        return chunk
+    where = "id > ? ORDER BY id LIMIT ?"
+    return _read_runs(log, read, where, read.cursor.data, lambda position, block: replace(read.cursor, data=position, block=block))
+
+
+def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Callable[[int, int], Cursor]) -> Chunk:
+    """The next runs among the entries that `where` (with a position and a limit to bind) gives."""
     message = _Message(read)
-    position = read.cursor.position
     rows = 0
     exhausted = True
-    for id_, entry, state, signature in log.entries("id > ? ORDER BY id LIMIT ?", (position, ROWS_PER_READ)):
+    for id_, entry, state, signature in log.entries(where, (position, ROWS_PER_READ)):
         rows += 1
-        if not message.takes(id_, entry):
+        if not message.takes(entry):
             position = id_
             continue
         is_detached = entry.body.form is BodyForm.DETACHED
         if message.runs and not message.open and (is_detached or message.bytes_estimated >= min(read.bytes_max, STREAM_MESSAGE_BYTES)):
             exhausted = False
             break
-        if state == 0 and entry.body.form is not BodyForm.WITHHELD:
+        if state is State.VOID and entry.header.kind is Kind.DATA and entry.body.form is not BodyForm.WITHHELD:
             entry = Entry(entry.header, Body.withheld(entry.header.body_hash))
             is_detached = False
-        message.add(id_, entry, signature)
-        if not message.open:
-            position = id_
+        message.add(entry, signature)
         if is_detached:
             start = read.staged.get(entry.header.hash, 0)
-            return Chunk((encode_runs(message.runs),), {}, Cursor(position - 1, start + 1), False)
+            return Chunk((encode_runs(message.runs),), {}, cursor_at(position, start + 1), exhausted=False)
+        if not message.open:
+            position = id_
     else:
         exhausted = rows < ROWS_PER_READ
     messages = (encode_runs(message.runs),) if message.runs else ()
-    return Chunk(messages, message.brings, Cursor(position), exhausted)
+    return Chunk(messages, message.brings, cursor_at(position, 0), exhausted)
 
 
 def _read_blocks(log: Log, read: Read) -> Chunk:
-    """The blocks of the detached body at `cursor.position + 1`, from block `cursor.block - 1` on."""
-    position = read.cursor.position + 1
+    """The blocks of the detached body that the cursor stands in, and where to go on."""
+    in_acts = any(key.kind is not Kind.DATA for key in read.ranges)
+    after = read.cursor.acts if in_acts else read.cursor.data
+    where = "log IN (SELECT id FROM _peers_log WHERE (kind <> 3) = ?) AND id > ? AND substr(body, 2, 1) = x'01' ORDER BY id LIMIT 1"
+    position, entry, _, _ = next(iter(log.entries(where, (in_acts, after))))
+    blocks = log.detached_blocks(entry.header.hash)
     index = read.cursor.block - 1
-    _, entry, _, _ = next(iter(log.entries("id = ?", (position,))))
-    total = len(entry.body.block_hashes)
     messages: list[bytes] = []
     size = 0
-    blocks = log.detached_blocks(entry.header.hash)
-    while index < total and size < read.bytes_max:
+    while index < len(blocks) and size < read.bytes_max:
         messages.append(encode_block(Block(entry.header.hash, index, blocks[index])))
         size += len(blocks[index])
         index += 1
-    done = index >= total
-    if not done:
-        return Chunk(tuple(messages), {}, Cursor(position - 1, index + 1), False)
-    return Chunk(tuple(messages), {entry.header.log: entry.header.seq}, Cursor(position), False)
+    if index < len(blocks):
+        return Chunk(tuple(messages), {}, replace(read.cursor, block=index + 1), exhausted=False)
+    cursor = Cursor(position, read.cursor.data) if in_acts else Cursor(read.cursor.acts, position)
+    return Chunk(tuple(messages), {entry.header.log: entry.header.seq}, cursor, exhausted=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import apsw
 
@@ -23,7 +23,7 @@ def watch_statement(
     clock: Clock = time.monotonic,
     held_bytes: Callable[[], int] | None = None,
     memory_bytes_max: int = limits.CLIENT_MEMORY_BYTES_MAX,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Interrupts what runs within when it uses too much, and says why.
 
     An interrupted write can end the whole transaction; the caller looks at `in_transaction`.

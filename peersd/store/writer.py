@@ -89,7 +89,7 @@ class Writer:
         prev_hash = tip.hash if tip else b""
         deps = self._name(self._log.data_heads, prev_hash) if key.kind is Kind.DATA else []
         named = self._authority.past_after(prev, ()) if key.kind is Kind.DATA else frozenset()
-        heads = self._name(self._log.act_heads - named, prev_hash)
+        heads = self._name(self._identity_tips(user) if key.kind is Kind.IDENTITY else self._log.act_heads - named, prev_hash)
         dep_rows = [found for found in map(self._log.find, deps) if found is not None]
         head_rows = [found for found in map(self._log.find, heads) if found is not None]
         greatest = max([prev.hlc if prev else 0, *(found.hlc for found in dep_rows)])
@@ -117,6 +117,11 @@ class Writer:
         requires = tuple((self._log.log_by_id(found.log).key, found.seq) for found in (*dep_rows, *head_rows))
         self.committed.append(Committed(id_, header.log, header.seq, header.hash, requires))
         return Written(id_, header)
+
+    def _identity_tips(self, user: bytes) -> set[bytes]:
+        """The newest entries of a user's identity logs: all that an identity act may name, since it travels to every group."""
+        rows = [row for row in self._log.logs() if row.key.kind is Kind.IDENTITY and row.key.user == user]
+        return {tip.hash for row in rows for tip in row.tips}
 
     def _name(self, heads: set[bytes], prev_hash: bytes) -> list[bytes]:
         """The heads that the next entry names: all but its prev, up to the bound, the one with the greatest stamp among them."""

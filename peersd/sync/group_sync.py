@@ -99,6 +99,7 @@ class GroupSync:
         self._timers: dict[str, int] = {}
         self._timers_changed = trio.Event()
         self._progress = trio.Event()
+        self._last_durable: dict[bytes, Vector] = {}
         store.on_commit = self._committed
 
     # --- Life -------------------------------------------------------------------------------------------------------------------
@@ -126,6 +127,7 @@ class GroupSync:
         """
         session = Session(device, channel)
         self._sessions[session.id] = session
+        self._store.listen(is_listening=True)
         code = CloseCode.NORMAL
         try:
             self._perform(self._machine.session_opened(session.id, lot, equal_at, self._clock_ms()))
@@ -145,7 +147,9 @@ class GroupSync:
             code = CloseCode.INTERNAL
             logger.exception("session failed", extra={"fields": {"group": self._name, "device": device[:4].hex()}})
         finally:
+            self._last_durable[device] = self._machine.durable_vector(session.id)
             del self._sessions[session.id]
+            self._store.listen(is_listening=bool(self._sessions))
             channel.close(code)
             self._perform(self._machine.session_closed(session.id, self._clock_ms()))
             self._note_progress()
@@ -177,9 +181,10 @@ class GroupSync:
         """Whether the session's device is known to hold exactly what this side holds."""
         return self._machine.is_equal(session)
 
-    def durable_vector(self, session: SessionId) -> Vector:
-        """What the session's device said that it holds."""
-        return self._machine.durable_vector(session)
+    def durable_vector(self, device: bytes) -> Vector:
+        """What a device said that it durably holds, in its session now or in its last one; empty if it never had one."""
+        session = self.devices().get(device)
+        return self._last_durable.get(device, {}) if session is None else self._machine.durable_vector(session)
 
     async def wait_progress(self) -> None:
         """Returns after anything has changed in what remote devices are known to hold."""

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -83,10 +83,11 @@ class DaemonProcess:
         assert self.process is not None, "the daemon is not running"
         return self.process.pid
 
-    @property
-    def url(self) -> str:
-        """Where others dial this daemon."""
-        return self._listen[0]
+    async def url(self) -> str:
+        """Where others dial this daemon, which listens from its first user on."""
+        async with self.client() as peers:
+            listen: list[str] = (await peers.status())["listen"]
+        return listen[0]
 
     async def start(self) -> None:
         """Start the process and return when its API answers.
@@ -103,12 +104,15 @@ class DaemonProcess:
             self.process = await trio.lowlevel.open_process(
                 [*command, *self.arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
             )
-        # The port that it was given, to have the same again after a restart: others know it by then.
-        self._listen = (await self._status_when_ready())["listen"] or self._listen
+        await self._wait_ready()
 
     async def terminate(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit status once the process has ended."""
         assert self.process is not None, "the daemon is not running"
+        with suppress(NoDaemon):
+            async with self.client() as peers:
+                # The port that it was given, to have the same again after a restart: others know it by now.
+                self._listen = (await peers.status())["listen"] or self._listen
         self.process.send_signal(number)
         return await self.wait_ended()
 
@@ -134,6 +138,11 @@ class DaemonProcess:
         """A connection of the Python client."""
         return open_client(self.socket)
 
+    async def call(self, method: str, /, **params: Any) -> Any:
+        """One call of the API on a connection of its own."""
+        async with self.client() as peers:
+            return await peers.call(method, **params)
+
     async def peers(self, *arguments: str, stdin: bytes = b"") -> Finished:
         """Run `peers` against this daemon."""
         return await run_peers("--socket", str(self.socket), *arguments, stdin=stdin, environment=self._environment)
@@ -155,7 +164,7 @@ class DaemonProcess:
     def show(self) -> None:
         """Print the folder and the end of the log to standard error, for who looks into a failure."""
         lines = self.log().splitlines()[-LOG_LINES_SHOWN:]
-        sys.stderr.write("\n".join([f"--- {self.folder} ({self.url})", *lines, ""]))
+        sys.stderr.write("\n".join([f"--- {self.folder}", *lines, ""]))
 
     async def close(self) -> None:
         """End the process if it still runs, by force if need be."""
@@ -168,14 +177,15 @@ class DaemonProcess:
         if self._short_folder is not None:
             self._short_folder.cleanup()
 
-    async def _status_when_ready(self) -> dict[str, Any]:
+    async def _wait_ready(self) -> None:
         with trio.fail_after(HANG_S):
             while True:
                 assert self.process is not None
                 assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.log()[-4000:]}"
                 try:
                     async with self.client() as peers:
-                        return await peers.status()
+                        await peers.status()
+                        return
                 except NoDaemon:
                     await trio.sleep(LOOK_AGAIN_S)
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import trio
-from peersd_protocol.constants import TRANSPORT_MESSAGE_BYTES_MAX
 
 from peersd.net.transport import Transport, TransportClosed
+from peersd_protocol.constants import TRANSPORT_MESSAGE_BYTES_MAX
 
 
 class MemoryTransport:

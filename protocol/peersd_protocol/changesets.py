@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final, TypeAlias, Union, cast
 
 import msgpack
@@ -88,8 +87,12 @@ class Changeset:
     @property
     def acts(self) -> list[bytes]:
         """Ids of the schema acts that it refers to, in the order of their first use."""
-        ids = chain.from_iterable(((table.table[0], *(act for act, _ in table.added)) for table in self.tables))
-        return list(dict.fromkeys(ids))
+        ids: dict[bytes, None] = {}
+        for table in self.tables:
+            ids[table.table[0]] = None
+            for act, _ in table.added:
+                ids[act] = None
+        return list(ids)
 
 
 EMPTY: Final = Changeset(())
@@ -121,7 +124,10 @@ def encode(changeset: Changeset) -> bytes:
 
 
 def fits(changeset: Changeset) -> bool:
-    """Whether a changeset is within CHANGESET_CELLS_MAX and CHANGESET_ARRAYS_MAX, which every receiver checks."""
+    """Whether a changeset is within CHANGESET_CELLS_MAX and CHANGESET_ARRAYS_MAX, which every receiver checks.
+
+    A body of at most CHANGESET_ARRAYS_MAX bytes always is.
+    """
     # The body itself, its list of acts and its list of tables; each reference in `added` is an array of two.
     arrays, elements = 3, 3 + len(changeset.acts) + len(changeset.tables)
     for table in changeset.tables:
@@ -166,6 +172,8 @@ def _unpack(body: bytes) -> Sequence[Any]:
     """Unpacks canonical msgpack with a bound on what it becomes in memory, which canonical.decode leaves to the size of the input."""
     if len(body) > BODY_BYTES_MAX:
         raise RemoteProtocolError(CloseCode.TOO_LARGE, f"{len(body)} bytes in a body")
+    # Fewer bytes than CHANGESET_ARRAYS_MAX cannot hold too much; then the count, a call for each array, is left out.
+    is_small = len(body) <= CHANGESET_ARRAYS_MAX
     arrays_left = CHANGESET_ARRAYS_MAX
     cells_left = CHANGESET_CELLS_MAX
 
@@ -179,7 +187,15 @@ def _unpack(body: bytes) -> Sequence[Any]:
 
     try:
         fields = msgpack.unpackb(
-            body, raw=False, list_hook=count, max_map_len=0, max_ext_len=0, max_array_len=min(len(body), CHANGESET_CELLS_MAX)
+            body,
+            raw=False,
+            list_hook=None if is_small else count,
+            # A length of 0 still admits empty maps and extensions.
+            object_hook=_refuse,
+            ext_hook=_refuse,
+            max_map_len=0,
+            max_ext_len=0,
+            max_array_len=min(len(body), CHANGESET_CELLS_MAX),
         )
         is_canonical = msgpack.packb(fields, use_bin_type=True) == body
     except RemoteProtocolError:
@@ -191,6 +207,10 @@ def _unpack(body: bytes) -> Sequence[Any]:
     if not is_canonical:
         raise malformed("not canonical")
     return cast("list[Any]", fields)
+
+
+def _refuse(*_: Any) -> None:
+    raise ValueError("a map or an extension")
 
 
 def _decode_table(value: Any, acts: Sequence[bytes], unknown: set[int]) -> TableChangeset:

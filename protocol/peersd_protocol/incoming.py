@@ -46,6 +46,7 @@ class Inflow:
         held_bytes: received and not consumed, each message with its MESSAGE_COST_BYTES.
         waiting_bytes: the part of `held_bytes` that belongs to whole messages.
         window_bytes: credit that the channel should have beyond the open message; grows while it is used up.
+        topped_bytes: the window when it was last topped up.
         wanted: whether the application waits for the next message.
         message_bytes: length of the open message, 0 if none is open.
         proof_bytes_left: what may still come before ACCEPT; None afterwards.
@@ -62,6 +63,7 @@ class Inflow:
         "queue",
         "received_bytes",
         "slack_ms",
+        "topped_bytes",
         "waiting_bytes",
         "wanted",
         "window_bytes",
@@ -73,6 +75,7 @@ class Inflow:
         self.held_bytes = 0
         self.waiting_bytes = 0
         self.window_bytes = CREDIT_FIRST_BYTES
+        self.topped_bytes = CREDIT_FIRST_BYTES
         self.wanted = False
         self.message_bytes = 0
         self.received_bytes = 0
@@ -230,7 +233,7 @@ class CreditPool:
             raise RemoteProtocolError(CloseCode.CREDIT, f"{credit_bytes} bytes returned of a credit of {flow.credit_bytes}")
         before_bytes = flow.pooled_bytes
         flow.credit_bytes -= credit_bytes
-        flow.window_bytes = CREDIT_FIRST_BYTES
+        flow.window_bytes = flow.topped_bytes = CREDIT_FIRST_BYTES
         self.used_bytes -= before_bytes - flow.pooled_bytes
         # Not reviewed: a sender must not turn RETURN frames into CREDIT frames without sending anything.
         self._hungry.pop(flow.channel, None)
@@ -304,9 +307,13 @@ class CreditPool:
         return True
 
     def _grant_window(self, flow: Inflow, lack_bytes: int) -> None:
-        """Tops up the credit beyond the open message once half the window is used."""
+        """Tops up the credit beyond the open message once half the window is used, and doubles a window that was used up so."""
         if lack_bytes * 2 < flow.window_bytes:
             return
+        window_bytes = flow.window_bytes
+        if flow.proof_bytes_left is None and window_bytes == flow.topped_bytes:
+            window_bytes = min(CREDIT_WINDOW_BYTES_MAX, 2 * window_bytes)
+            lack_bytes += window_bytes - flow.window_bytes
         free_bytes = max(0, POOL_WINDOWS_BYTES - self.used_bytes)
         unpooled_bytes = max(0, CREDIT_FIRST_BYTES - flow.held_bytes - flow.credit_bytes)
         grant_bytes = min(lack_bytes, unpooled_bytes + free_bytes)
@@ -315,8 +322,7 @@ class CreditPool:
             return
         self._hungry.pop(flow.channel, None)
         self._give(flow, grant_bytes)
-        if flow.proof_bytes_left is None:
-            flow.window_bytes = min(CREDIT_WINDOW_BYTES_MAX, 2 * flow.window_bytes)
+        flow.window_bytes = flow.topped_bytes = window_bytes
 
     def _give(self, flow: Inflow, credit_bytes: int) -> None:
         before_bytes = flow.pooled_bytes

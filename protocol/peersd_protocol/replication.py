@@ -97,10 +97,22 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a stream stands: after `position`, and within a detached body before `block`."""
+    """Where a stream stands. It sends what is wanted of identity and control logs first, then data (DESIGN 9).
 
-    position: int
+    Attributes:
+        acts: the position after which it goes on in identity and control logs.
+        data: the same for data logs.
+        block: within the detached body of the entry that follows: 1 + the index of the block to go on with; 0 outside of one.
+    """
+
+    acts: int
+    data: int
     block: int = 0
+
+    def rewound(self, other: Cursor) -> Cursor:
+        """The cursor that leaves out nothing of either stream."""
+        is_at_block = other.acts >= self.acts and other.data >= self.data
+        return Cursor(min(self.acts, other.acts), min(self.data, other.data), self.block if is_at_block else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,8 +397,7 @@ class Replication:
             state.ranges[log] = (min(first, before[0]), max(last, before[1])) if before else (first, last)
             state.view[log] = max(state.view.get(log, 0), last)
         state.staged.update(staged)
-        if state.cursor is None or cursor.position < state.cursor.position:
-            state.cursor = cursor
+        state.cursor = cursor if state.cursor is None else state.cursor.rewound(cursor)
 
     def looked_up(self, session: SessionId, vector: Vector) -> list[Effect]:
         """The store has found the logs that an ASK asked about."""
@@ -464,7 +475,7 @@ class Replication:
                 state.ranges[entry.log] = (first, entry.seq)
             state.extended = True
             if state.cursor is None:
-                state.cursor = Cursor(eager[0].position - 1)
+                state.cursor = Cursor(eager[0].position - 1, eager[0].position - 1)
             effects.append(Readable(session))
         return len(eager) == len(wanted)
 

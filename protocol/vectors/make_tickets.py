@@ -41,7 +41,7 @@ GARBLED: dict[str, str] = {
     "a later version": ticket_text(2, "anything"),
     "a short key": ticket_text(1, GROUP, INVITE, SEED[:31], [], "g"),
     "no name": ticket_text(1, GROUP, INVITE, SEED, [], ""),
-    "nine addresses": ticket_text(1, GROUP, INVITE, SEED, ["ws://a"] * 9, "g"),
+    "nine addresses": ticket_text(1, GROUP, INVITE, SEED, ("ws://a",) * 9, "g"),
     "a long address": ticket_text(1, GROUP, INVITE, SEED, ["ws://" + "a" * 196], "g"),
     "an address of another scheme": ticket_text(1, GROUP, INVITE, SEED, ["http://a"], "g"),
     "an address with a space": ticket_text(1, GROUP, INVITE, SEED, ["ws://a b"], "g"),

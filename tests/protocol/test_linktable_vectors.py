@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from peersd_protocol.linktable import Alarm, Close, Effect, Keep, Link, LinkTable
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "protocol" / "vectors" / "linktable.json").read_text())

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-
 from peersd.errors import PeersdError
 from peersd.store import ddl
 from peersd.store.batch import Request, Success, run_batch
@@ -37,9 +36,7 @@ def evaluate(schema: Schema, ops: Sequence[SchemaOp]) -> Schema:
             tables = (*tables, Table((act, number), op.name, columns, op.key, op.without_rowid, op.strict))
         elif isinstance(op, AddColumn):
             added = column(op.column, number, 0)
-            tables = tuple(
-                replace(table, columns=(*table.columns, added)) if table.id == op.table else table for table in tables
-            )
+            tables = tuple(replace(table, columns=(*table.columns, added)) if table.id == op.table else table for table in tables)
         else:
             assert isinstance(op, CreateIndex)
             indexes = (*indexes, Index((act, number), op.name, op.table, op.columns))
@@ -165,5 +162,3 @@ def apply_changes(rows: dict[object, Row], table: Table, changes: TableChanges) 
 def typed(value: object) -> tuple[str, str]:
     """A value in a form that tells 1 from 1.0 and 0.0 from -0.0."""
     return type(value).__name__, repr(value)
-
-

@@ -15,7 +15,9 @@ from peersd.store.batch import Request, Success, run_batch
 from peersd.store.client_sql import Statement, WriteResult
 from tests.store.rig import Recorded, Rig
 
-SLOW = "INSERT INTO t (id) WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) SELECT 'slow' || i FROM n LIMIT 100000000"
+SLOW = (
+    "INSERT INTO t (id) WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) SELECT 'slow' || i FROM n LIMIT 100000000"
+)
 
 
 @pytest.fixture
@@ -123,7 +125,8 @@ def test_a_request_whose_deadline_has_passed_is_not_run(rig: Rig) -> None:
 
 
 def test_memory_is_bounded_while_writing(rig: Rig) -> None:
-    bomb = "INSERT INTO t SELECT '1', group_concat(x) FROM (WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT hex(zeroblob(10000)) AS x FROM n)"
+    rows = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT hex(zeroblob(10000)) AS x FROM n"
+    bomb = f"INSERT INTO t SELECT '1', group_concat(x) FROM ({rows})"
     outcomes, _ = rig.batch([bomb], ["INSERT INTO t VALUES ('2', 2)"])
     assert codes(outcomes) == ["too_large", "ok"]
 
@@ -214,9 +217,10 @@ def test_too_many_rows_of_returning_fail_the_request(rig: Rig) -> None:
 
 
 async def test_a_batch_runs_in_the_worker_thread_of_an_async_connection(rig: Rig) -> None:
-    apsw.async_controller.set(apsw.aio.Trio)
+    apsw.async_controller.set(apsw.aio.Trio)  # type: ignore[arg-type]  # its stubs name the parameters otherwise
     connection = await apsw.Connection.as_async(str(rig.path))
     try:
+
         def work() -> tuple[list[Success | PeersdError], Recorded]:
             from peersd.store.capture import Capture
             from peersd.store.database import prepare_connection
@@ -229,7 +233,9 @@ async def test_a_batch_runs_in_the_worker_thread_of_an_async_connection(rig: Rig
             capture.watch(rig.schema.tables)
             sandbox.admit_tables(["t"])
             deadline_s = time.monotonic() + 60
-            requests = [Request([Statement(sql)], deadline_s) for sql in ("INSERT INTO t VALUES ('1', 1)", "DELETE FROM _peers_secret")]
+            requests = [
+                Request([Statement(sql)], deadline_s) for sql in ("INSERT INTO t VALUES ('1', 1)", "DELETE FROM _peers_secret")
+            ]
             return run_batch(connection, sandbox, capture, requests, recorder), recorder  # type: ignore[arg-type]
 
         outcomes, recorded = await connection.async_run(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peersd.errors import PeersdError
+from peersd.store import ddl
 from peersd.store.changes import TableChanges
 from peersd.store.client_sql import Statement
-from tests.store.rig import Rig, apply_changes, typed
+from tests.store.rig import Rig, apply_changes, defined, typed
 
 T = "CREATE TABLE t (id TEXT PRIMARY KEY, a, b)"
 W = "CREATE TABLE w (a, id TEXT, n INTEGER, PRIMARY KEY (n, id)) WITHOUT ROWID"
@@ -36,7 +38,7 @@ def only(changes: list[TableChanges]) -> TableChanges:
 def net(changes: list[TableChanges]) -> dict[str, list[Any]]:
     """What the single changed table's rows underwent, without row ids."""
     one = only(changes)
-    found = {
+    found: dict[str, list[Any]] = {
         "insert": [row for _, row in one.inserts],
         "update": [(old, new) for _, _, old, new in one.updates],
         "delete": [row for _, row in one.deletes],
@@ -72,11 +74,20 @@ STATEMENTS: list[tuple[str, dict[str, list[Any]]]] = [
     ),
     ("INSERT INTO t VALUES ('1', 5, 5), ('3', 3, 3) ON CONFLICT DO NOTHING", {"insert": [("3", 3, 3)]}),
     ("INSERT OR IGNORE INTO t VALUES ('1', 5, 5), ('3', 3, 3)", {"insert": [("3", 3, 3)]}),
-    ("UPDATE t SET a = s.a + 10 FROM (SELECT id, a FROM t) AS s WHERE s.id = t.id AND t.id = '2'", {"update": [(("2", 2, "y"), ("2", 12, "y"))]}),
+    (
+        "UPDATE t SET a = s.a + 10 FROM (SELECT id, a FROM t) AS s WHERE s.id = t.id AND t.id = '2'",
+        {"update": [(("2", 2, "y"), ("2", 12, "y"))]},
+    ),
     ("WITH n(x) AS (VALUES ('5'), ('6')) INSERT INTO t (id) SELECT x FROM n", {"insert": [("5", None, None), ("6", None, None)]}),
     ("INSERT INTO t (rowid, id, a) VALUES (-5, '3', 3)", {"insert": [("3", 3, None)]}),
-    ("REPLACE INTO t (rowid, id, a) VALUES (2, '1', 3)", {"update": [(("1", 1, "x"), ("1", 3, None))], "delete": [("2", 2, "y")]}),
-    ("INSERT INTO t (rowid, id) VALUES (9223372036854775807, '3'), (NULL, '4')", {"insert": [("3", None, None), ("4", None, None)]}),
+    (
+        "REPLACE INTO t (rowid, id, a) VALUES (2, '1', 3)",
+        {"update": [(("1", 1, "x"), ("1", 3, None))], "delete": [("2", 2, "y")]},
+    ),
+    (
+        "INSERT INTO t (rowid, id) VALUES (9223372036854775807, '3'), (NULL, '4')",
+        {"insert": [("3", None, None), ("4", None, None)]},
+    ),
 ]
 
 
@@ -89,7 +100,14 @@ def test_a_statement_gives_its_net_changes(two_rows: Rig, sql: str, expected: di
 
 
 @pytest.mark.parametrize(
-    "sql", ["UPDATE t SET a = a", "UPDATE t SET a = 1 WHERE id = '1'", "DELETE FROM t WHERE id = 'none'", "SELECT * FROM t", "INSERT OR IGNORE INTO t (id) VALUES ('1')"]
+    "sql",
+    [
+        "UPDATE t SET a = a",
+        "UPDATE t SET a = 1 WHERE id = '1'",
+        "DELETE FROM t WHERE id = 'none'",
+        "SELECT * FROM t",
+        "INSERT OR IGNORE INTO t (id) VALUES ('1')",
+    ],
 )
 def test_no_difference_is_no_change(two_rows: Rig, sql: str) -> None:
     success, changes = two_rows.run(sql)
@@ -125,16 +143,18 @@ def test_replacing_a_row_by_the_same_content_is_a_pure_move(two_rows: Rig) -> No
 
 
 def test_row_ids_are_those_before_and_now(two_rows: Rig) -> None:
-    _, changes = two_rows.run("REPLACE INTO t VALUES ('1', 1, 'n')", "DELETE FROM t WHERE id = '2'", "INSERT INTO t VALUES ('3', 0, 0)")
-    assert only(changes) == TableChanges(
-        "t", [(4, ("3", 0, 0))], [(1, 3, ("1", 1, "x"), ("1", 1, "n"))], [(2, ("2", 2, "y"))]
+    _, changes = two_rows.run(
+        "REPLACE INTO t VALUES ('1', 1, 'n')", "DELETE FROM t WHERE id = '2'", "INSERT INTO t VALUES ('3', 0, 0)"
     )
+    assert only(changes) == TableChanges("t", [(4, ("3", 0, 0))], [(1, 3, ("1", 1, "x"), ("1", 1, "n"))], [(2, ("2", 2, "y"))])
 
 
 def test_a_composite_key_without_rowid_is_matched_in_key_order(rig: Rig) -> None:
     _, changes = rig.run("INSERT INTO w VALUES ('v', 'x', 1), ('u', 'x', 2)")
     assert only(changes).inserts == [(None, ("v", "x", 1)), (None, ("u", "x", 2))]
-    _, changes = rig.run("REPLACE INTO w VALUES ('new', 'x', 1)", "UPDATE w SET n = 3 WHERE n = 2", "INSERT INTO w VALUES (NULL, 'y', -1)")
+    _, changes = rig.run(
+        "REPLACE INTO w VALUES ('new', 'x', 1)", "UPDATE w SET n = 3 WHERE n = 2", "INSERT INTO w VALUES (NULL, 'y', -1)"
+    )
     assert net(changes) == {
         "insert": [("u", "x", 3), (None, "y", -1)],
         "update": [(("v", "x", 1), ("new", "x", 1))],
@@ -156,7 +176,9 @@ def test_a_statement_that_failed_within_another_leaves_no_trace(two_rows: Rig) -
 
 
 def test_several_tables_are_captured_apart(rig: Rig) -> None:
-    _, changes = rig.run("INSERT INTO t (id) VALUES ('1')", "INSERT INTO w (id, n) VALUES ('1', 1)", "INSERT INTO t (id) VALUES ('2')")
+    _, changes = rig.run(
+        "INSERT INTO t (id) VALUES ('1')", "INSERT INTO w (id, n) VALUES ('1', 1)", "INSERT INTO t (id) VALUES ('2')"
+    )
     assert [(one.table, len(one.inserts)) for one in changes] == [("t", 2), ("w", 1)]
 
 
@@ -314,12 +336,7 @@ def test_a_great_insert_is_captured_whole(rig: Rig) -> None:
 
 def test_columns_that_take_every_name_of_the_rowid_do_not_mislead(tmp_path: Path) -> None:
     # No client of ours can define such a table; an act written by hand could.
-    from peersd.store import ddl
-    from tests.store.rig import defined, evaluate
-
-    schema = defined('CREATE TABLE q (id TEXT PRIMARY KEY, x1, x2, oid)')
-    from dataclasses import replace
-
+    schema = defined("CREATE TABLE q (id TEXT PRIMARY KEY, x1, x2, oid)")
     (table,) = schema.tables
     names = ["id", "rowid", "_rowid_", "oid"]
     table = replace(table, columns=tuple(replace(c, name=n) for c, n in zip(table.columns, names, strict=True)))
@@ -329,9 +346,10 @@ def test_columns_that_take_every_name_of_the_rowid_do_not_mislead(tmp_path: Path
     rig.sandbox.admit_tables(["q"])
     rig.run("INSERT INTO q VALUES ('1', 100, 200, 300)", "INSERT INTO q VALUES ('2', 1, 1, 1)")
     _, changes = rig.run("REPLACE INTO q VALUES ('1', 101, 200, 300)", "DELETE FROM q WHERE id = '2'")
-    assert only(changes) == TableChanges("q", [], [(None, None, ("1", 100, 200, 300), ("1", 101, 200, 300))], [(None, ("2", 1, 1, 1))])
+    assert only(changes) == TableChanges(
+        "q", [], [(None, None, ("1", 100, 200, 300), ("1", 101, 200, 300))], [(None, ("2", 1, 1, 1))]
+    )
     rig.close()
-    assert evaluate
 
 
 # --- Random histories against a dump before and after ---
@@ -369,7 +387,9 @@ def _statement(table: str) -> st.SearchStrategy[Statement]:
     all_moves = updates.flatmap(lambda verb: made(f"{verb} {table} SET id = ? WHERE id > ?", KEYS, KEYS))
     deletes = made(f"DELETE FROM {table} WHERE {where}", key)
     clears = st.just(Statement(f"DELETE FROM {table}"))
-    copies = verbs.flatmap(lambda verb: made(f"{verb} INTO {table} ({columns}, a) SELECT {columns}, ? FROM {table} WHERE {where}", CELLS, key))
+    copies = verbs.flatmap(
+        lambda verb: made(f"{verb} INTO {table} ({columns}, a) SELECT {columns}, ? FROM {table} WHERE {where}", CELLS, key)
+    )
     kinds = [inserts, pairs, upserts, sets, moves, all_moves, deletes, clears, copies]
     if table == "t":
         rowids = st.integers(-1, 6)

@@ -54,7 +54,7 @@ def refused(rig: Rig, sql: str) -> PeersdError:
         ("SELECT x.value FROM t, json_each('[5]') AS x WHERE t.id = '1'", [(5,)]),
         ("SELECT group_concat(a, '+'), upper('a'), json('[1]') -> 0, 'a' LIKE 'A' FROM t", [("1+2", "A", "1", 1)]),
         ("SELECT sum(a) OVER (ORDER BY id) FROM t", [(1,), (3,)]),
-        ("SELECT a FROM T AS \"Z\" WHERE \"Z\".ID = '2'", [(2,)]),
+        ('SELECT a FROM T AS "Z" WHERE "Z".ID = \'2\'', [(2,)]),
         ("SELECT main.t.a FROM main.t WHERE rowid = 1", [(1,)]),
         ("SELECT * FROM peers_groups", [("g",)]),
         ("SELECT count(*) FROM peers_groups", [(1,)]),
@@ -193,7 +193,7 @@ def test_a_query_that_writes_is_refused_with_where_to_send_it(rig: Rig, sql: str
         ("INSERT INTO t (id) VALUES ('8'); COMMIT", "sql_refused"),
         ("INSERT INTO t (id) VALUES (?)", "sql_error"),
         ("INSERT INTO t (id) VALUES ('a\0b')", "sql_error"),
-        ("SELECT \"no such column\" FROM t", "sql_error"),
+        ('SELECT "no such column" FROM t', "sql_error"),
         ("SELECT '\ud800'", "sql_error"),
     ],
 )
@@ -280,8 +280,10 @@ def test_sqlite_itself_tells_what_kind_a_statement_is(rig: Rig, sql: str, kind: 
 def test_a_query_is_cut_at_its_limit_and_says_so(rig: Rig) -> None:
     assert query(rig, "SELECT a FROM t ORDER BY a", rows_max=1) == QueryResult(["a"], [(1,)], True)
     assert query(rig, "SELECT a FROM t ORDER BY a", rows_max=2) == QueryResult(["a"], [(1,), (2,)], False)
-    assert query(rig, "SELECT a AS \"x y\" FROM t WHERE 0") == QueryResult(["x y"], [], False)
-    great = query(rig, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT zeroblob(1000000) FROM n")
+    assert query(rig, 'SELECT a AS "x y" FROM t WHERE 0') == QueryResult(["x y"], [], False)
+    great = query(
+        rig, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT zeroblob(1000000) FROM n"
+    )
     assert (len(great.rows), great.truncated) == (10, True)
 
 
@@ -295,7 +297,8 @@ def test_a_query_beyond_its_deadline_is_stopped(rig: Rig) -> None:
 
 def test_a_query_that_eats_memory_is_stopped(rig: Rig) -> None:
     before = apsw.memory_used()
-    eater = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000000) SELECT json_group_array(hex(zeroblob(500))) FROM n"
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000000)"
+    eater = f"{endless} SELECT json_group_array(hex(zeroblob(500))) FROM n"
     with pytest.raises(PeersdError) as caught:
         query(rig, eater)
     assert caught.value.code == "too_large"

@@ -1,0 +1,52 @@
+"""What can be seen of a daemon from outside: its TCP connections in the system's own table, its rows in the file itself."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+_ESTABLISHED: Final = "01"
+"""The state's number in /proc/net/tcp, from include/net/tcp_states.h of Linux."""
+
+
+def tcp_connections(pid: int) -> list[tuple[int, int]]:
+    """The established TCP connections of a process: (local port, remote port) of each. Linux only.
+
+    Args:
+        pid: a process of this user's.
+    """
+    own = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(descriptor)
+        except FileNotFoundError:
+            continue  # closed since the folder was listed
+        if target.startswith("socket:["):
+            own.add(target.removeprefix("socket:[").removesuffix("]"))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text("ascii").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _ESTABLISHED and fields[9] in own:
+                found.append((_port(fields[1]), _port(fields[2])))
+    return sorted(found)
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
+
+
+def read_file(path: str | os.PathLike[str], sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """The rows that a plain SQLite sees in a store's file, opened read-only and closed again.
+
+    Args:
+        path: the file of a group; the daemon may be running or dead.
+        sql: one query.
+        params: for its `?`.
+    """
+    with closing(sqlite3.connect(f"file:{os.fspath(path)}?mode=ro", uri=True, timeout=30)) as connection:
+        return connection.execute(sql, params).fetchall()

@@ -1,0 +1,13 @@
+"""Many devices in one process under virtual time, with seeded faults: the machines that ship, the store that ships, no event loop.
+
+    world = run_seed(7)
+    print(world.trace.hash)
+
+The driver here performs the machines' effects and makes faults; it decides nothing that a device decides. The same seed gives the
+same trace, to the byte. A failure raises SimulationFailed, which names the seed and the command that replays it.
+"""
+
+from peersd.testing.simulator.schedule import SimulationFailed
+from peersd.testing.simulator.simulation import Plan, Simulation, run_seed
+
+__all__ = ["Plan", "Simulation", "SimulationFailed", "run_seed"]
