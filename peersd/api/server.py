@@ -44,7 +44,7 @@ class ApiServer:
         with trio.move_on_after(min(grace_s, READS_GRACE_S)):
             await self._wait_empty()
         for connection in self._connections:
-            pass
+            connection.interrupt()
         with trio.move_on_after(max(0.0, grace_s - READS_GRACE_S)):
             await self._wait_empty()
         finished = not self._connections

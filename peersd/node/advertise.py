@@ -11,7 +11,10 @@ import ifaddr
 
 
 def advertised_urls(listen_urls: Iterable[str]) -> list[str]:
-    """The URLs behind what is listened on: wildcards become the machine's own addresses; loopback only where nothing else is there."""
+    """The URLs behind what is listened on.
+
+    Wildcards become the machine's own addresses; loopback stays only where nothing else is there.
+    """
     found: dict[str, bool] = {}
     for url in listen_urls:
         parts = urlsplit(url)

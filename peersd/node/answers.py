@@ -78,7 +78,15 @@ def group(node: Node, user: User, group_id: bytes) -> Mapping[str, Any]:
     opened = node.groups.get(group_id)
     if opened is None:
         state = node.failed.get(group_id, "corrupt")
-        return {**shared, "name": "", "role": "none", "members": 0, "state": state, "in_sync": False, "path": str(node.group_path(text))}
+        return {
+            **shared,
+            "name": "",
+            "role": "none",
+            "members": 0,
+            "state": state,
+            "in_sync": False,
+            "path": str(node.group_path(text)),
+        }
     members = [member for member in opened.state.members.values() if member.role]
     return {
         **shared,
@@ -114,7 +122,7 @@ def _other_devices(node: Node, opened: Group) -> Iterator[bytes]:
 
 
 def _is_in_sync(node: Node, opened: Group) -> bool:
-    """Whether every device that has a session now holds exactly what this one holds, and there is one, or nobody else to sync with."""
+    """Whether every device with a session holds exactly what this one holds, and there is one, or nobody else to sync with."""
     sessions = opened.sync.devices()
     others = set(_other_devices(node, opened))
     if not others:
@@ -197,9 +205,7 @@ def _has_session(node: Node, group_id: bytes, device: bytes) -> bool:
 
 
 def _user_names(node: Node, device: bytes) -> set[str]:
-    return {
-        opened.state.members[user].name for opened in node.groups.values() for user in opened.state.is_member_device(device)
-    }
+    return {opened.state.members[user].name for opened in node.groups.values() for user in opened.state.is_member_device(device)}
 
 
 async def connect(node: Node, url: str, device_id: str | None, timeout_s: float) -> Mapping[str, Any]:

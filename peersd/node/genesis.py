@@ -1,4 +1,4 @@
-"""The first entries of users and groups: made before there is a store to write them in, because their hashes name it (DESIGN 4, 6)."""
+"""The first entries of users and groups: made before there is a store for them, because their hashes name it (DESIGN 4, 6)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class NewUser:
     recovery_phrase: str
 
 
-def _first_entry(device: Device, kind: Kind, user: bytes, epoch: bytes, heads: tuple[bytes, ...], raw_body: bytes, wall_ms: int) -> Run:
+def _first_entry(
+    device: Device, kind: Kind, user: bytes, epoch: bytes, heads: tuple[bytes, ...], raw_body: bytes, wall_ms: int
+) -> Run:
     body = Body.of_blocks(block_codec.split_body(raw_body))
     stamp = hlc.next_stamp(0, wall_ms)
     header = Header(b"", kind, user, device.keys.device, epoch, 1, b"", stamp, (), heads, body.hash)
@@ -47,7 +49,8 @@ def make_user(device: Device, name: str, *, epoch: bytes, nonce: bytes, recovery
     Args:
         device: this device.
         name: what the user is called.
-        epoch, nonce: 16 random bytes each.
+        epoch: 16 random bytes: the epoch that the device goes on in.
+        nonce: 16 random bytes.
         recovery_seed: 32 random bytes: the private recovery key.
         wall_ms: milliseconds since 1970.
     """

@@ -112,7 +112,9 @@ async def accept(node: Node, user: User, text: str, timeout_s: float) -> Mapping
     try:
         ticket = parse_ticket(text)
     except ValueError as error:
-        raise PeersdError("invite_invalid", f"{str(error).capitalize()}.", hint="Copy the whole ticket, or ask for a new one.") from error
+        raise PeersdError(
+            "invite_invalid", f"{str(error).capitalize()}.", hint="Copy the whole ticket, or ask for a new one."
+        ) from error
     known = node.groups.get(ticket.group_id)
     if known is not None and known.state.role_of(user.id):
         return _joined(known, user)
@@ -124,7 +126,10 @@ async def accept(node: Node, user: User, text: str, timeout_s: float) -> Mapping
 async def _join(node: Node, user: User, ticket: Ticket) -> Mapping[str, Any]:
     identity = await node.identity_runs(user)
     failure = PeersdError(
-        "unreachable", "None of the ticket's addresses answered.", hint="Ask whether the inviter's daemon runs and can be reached.", retry=True
+        "unreachable",
+        "None of the ticket's addresses answered.",
+        hint="Ask whether the inviter's daemon runs and can be reached.",
+        retry=True,
     )
     for address in ticket.addresses:
         try:

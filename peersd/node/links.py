@@ -207,7 +207,9 @@ class Links:
         await found.settled.wait()
         if found.handle is not None:
             return found.handle
-        raise found.error or PeersdError("unreachable", f"no link to {url} came up", hint="Look into the other side's log.", retry=True)
+        raise found.error or PeersdError(
+            "unreachable", f"no link to {url} came up", hint="Look into the other side's log.", retry=True
+        )
 
     def _perform(self, effects: Iterable[DialingEffect]) -> None:
         for effect in effects:

@@ -238,7 +238,7 @@ class Node:
         """Closes a group that was not joined after all, and deletes its file."""
         await self.close_group(group.id)
         for suffix in ("", "-wal", "-shm"):
-            Path(f"{group.path}{suffix}").unlink(missing_ok=True)
+            await trio.Path(f"{group.path}{suffix}").unlink(missing_ok=True)
 
     def advertised(self) -> list[str]:
         """The addresses that others may reach this device at."""
@@ -275,7 +275,9 @@ class Node:
         ]
         found = find(text, known, code="group_not_found", what="group")
         if found not in self.groups:
-            raise PeersdError("store_corrupt", "The group's file cannot be opened.", hint="See the daemon's log; restore the file.")
+            raise PeersdError(
+                "store_corrupt", "The group's file cannot be opened.", hint="See the daemon's log; restore the file."
+            )
         return self.groups[found]
 
     async def add_group(self, user: User, group: Group) -> None:

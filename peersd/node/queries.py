@@ -54,7 +54,10 @@ async def transaction(
     user: bytes, group: Group, statements: Sequence[tuple[str, Sequence[Params]]], timeout_s: float
 ) -> Mapping[str, Any]:
     """sql.transaction: all or nothing, one entry."""
-    listed = [Statement(sql, param_sets[0]) if len(param_sets) == 1 else Statement(sql, params_seq=param_sets) for sql, param_sets in statements]
+    listed = [
+        Statement(sql, param_sets[0]) if len(param_sets) == 1 else Statement(sql, params_seq=param_sets)
+        for sql, param_sets in statements
+    ]
     done = await group.store.write(Write(user, Request(listed, time.monotonic() + timeout_s)))
     return {"changes": [result.changes for result in done.results], "last_entry": _last_entry(done)}
 

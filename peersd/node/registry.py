@@ -1,4 +1,4 @@
-"""The registry of a user's groups: a table of the personal group, so that it syncs to the user's other devices like anything else."""
+"""The registry of a user's groups: a table of the personal group, so that it syncs to the user's devices like anything else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLUMNS: Final = (
     ColumnDef("hidden", "INTEGER", Default(DEFAULT_LITERAL, 0), True, None),
     ColumnDef("left_at_ms", "INTEGER", _NO_DEFAULT, False, None),
 )
-"""`group_id` as text; `name` when it was written last; times in milliseconds since 1970; `hidden` 0 or 1; `left_at_ms` NULL for a member."""
+"""`name` is what it was when the row was written; times are milliseconds since 1970; `hidden` is 0 or 1."""
 
 
 async def create_registry(personal: StoreHandle, user: bytes) -> None:

@@ -169,7 +169,9 @@ class Authority:
             if row.key.kind is Kind.DATA:
                 continue
             flips: dict[State, list[int]] = {state: [] for state in State}
-            for id_, hash_, state in self._connection.execute("SELECT id, hash, state FROM _peers_entry WHERE log = ?", (row.id,)):
+            for id_, hash_, state in self._connection.execute(
+                "SELECT id, hash, state FROM _peers_entry WHERE log = ?", (row.id,)
+            ):
                 wanted = State.APPLIED if hash_ in self.state.standing else State.ANCESTOR if hash_ in held else State.VOID
                 if state != wanted:
                     flips[wanted].append(id_)

@@ -15,7 +15,9 @@ _GREATEST_SPAN = "SELECT first, last, entry, shape FROM _peers_span WHERE tbl = 
 _INSERT_SPAN = "INSERT INTO _peers_span VALUES (?, ?, ?, ?, ?)"
 _SET_DELETE = "INSERT INTO _peers_delete VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET entry = excluded.entry"
 _SET_CELL = "INSERT INTO _peers_cell VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET entry = excluded.entry"
-_SET_ASIDE = "INSERT INTO _peers_aside VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET entry = excluded.entry, value = excluded.value"
+_SET_ASIDE = (
+    "INSERT INTO _peers_aside VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET entry = excluded.entry, value = excluded.value"
+)
 
 _RID_MIN = -(2**63)
 
@@ -134,7 +136,9 @@ class Clocks:
 
     def remove_cells(self, tbl: int, rid: int, cols: Iterable[int]) -> None:
         """Removes the clocks of some cells of a row."""
-        self._cursor.executemany("DELETE FROM _peers_cell WHERE tbl = ? AND rid = ? AND col = ?", [(tbl, rid, col) for col in cols])
+        self._cursor.executemany(
+            "DELETE FROM _peers_cell WHERE tbl = ? AND rid = ? AND col = ?", [(tbl, rid, col) for col in cols]
+        )
 
     def forget_rows(self, tbl: int, rids: Iterable[int]) -> None:
         """Removes the clocks of rows that are gone from these ids."""
@@ -142,9 +146,7 @@ class Clocks:
         if self.any_rows("cell", tbl):
             self._cursor.executemany("DELETE FROM _peers_cell WHERE tbl = ? AND rid BETWEEN ? AND ?", ranges)
         # Spans that reach beyond a range stay: they say nothing of rows that are gone, and `set_inserted` cuts them when ids return.
-        self._cursor.executemany(
-            "DELETE FROM _peers_span WHERE tbl = ?1 AND first BETWEEN ?2 AND ?3 AND last <= ?3", ranges
-        )
+        self._cursor.executemany("DELETE FROM _peers_span WHERE tbl = ?1 AND first BETWEEN ?2 AND ?3 AND last <= ?3", ranges)
 
     # --- Deletes and asides -----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The seam between the event loop and a store: every touch of SQLite runs in a thread, one at a time a connection (DESIGN 2, 8)."""
+"""The seam between the event loop and a store: SQLite is touched in threads only, one at a time a connection (DESIGN 2, 8)."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ class StoreHandle:
         """Runs `call(*args)` on the writer's thread; waits for its end even when cancelled, since the thread goes on."""
         with trio.CancelScope(shield=True):
             return await trio.to_thread.run_sync(call, *args, limiter=self._thread)
+        raise AssertionError("a shielded scope that nobody cancels")
 
     def listen(self, *, is_listening: bool) -> None:
         """Whether somebody wants commits as messages: without, none are made, and the mark waits too."""
@@ -99,11 +100,13 @@ class StoreHandle:
         finally:
             while self._queue:
                 waiting = self._queue.popleft()
-                waiting.outcome = PeersdError("busy", "The group is being closed.", hint="Try again once the daemon runs.", retry=True)
+                waiting.outcome = PeersdError(
+                    "busy", "The group is being closed.", hint="Try again once the daemon runs.", retry=True
+                )
                 waiting.done.set()
 
     async def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
-        """Commits one batch and answers it. A fault of ours fails the batch and ends the committer, never leaves a client waiting."""
+        """Commits one batch and answers it. A fault of ours fails the batch, and never leaves a client waiting."""
         try:
             outcomes, commit = await self.call(self.store.write, [waiting.write for waiting in batch])
             self._tell(commit, None)
@@ -175,7 +178,7 @@ class StoreHandle:
         """Runs one read-only statement of a client on a connection apart from the writer.
 
         Raises:
-            PeersdError: `sql_refused`, with `kind` for a statement that sql.execute would take; `sql_error`, `timeout`, `too_large`.
+            PeersdError: `sql_refused`, with `kind` for what sql.execute would take; `sql_error`, `timeout`, `too_large`.
         """
 
         def run() -> QueryResult:
@@ -191,6 +194,7 @@ class StoreHandle:
         Raises:
             PeersdError: `sql_error`, `sql_refused`: it would not run at all.
         """
+
         def run() -> bool:
             if self._reader is None:
                 self._reader = Reader(self.path)

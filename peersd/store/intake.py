@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import apsw
+
+from peersd.store.authority import Authority, Past, decode_body
+from peersd.store.log import EntryRow, Log, State
+from peersd.store.merge import Merge
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import canonical, changesets, hlc
 from peersd_protocol.acts import decode_act
@@ -16,10 +20,6 @@ from peersd_protocol.messages import Block, Runs, decode_runs
 from peersd_protocol.replication import Committed, Ingested, Parked
 from peersd_protocol.runs import Body, BodyForm, Entry, Run, parse_run, run_value
 from peersd_protocol.vectors import Tip
-
-from peersd.store.authority import Authority, Past, decode_body
-from peersd.store.log import EntryRow, Log, State
-from peersd.store.merge import Merge
 
 
 @dataclass(slots=True)
@@ -51,8 +51,8 @@ class Intake:
     Args:
         connection: the writer of the group's file.
         log, authority, merge: of the group.
-        restate: called when acts have arrived: evaluates them, brings entries' states and tables in line, and returns whether any entry
-            began or ceased to count.
+        restate: called when acts have arrived: evaluates them, brings entries' states and tables in line, and returns whether
+            any entry began or ceased to count.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Intake:
 
     def _is_complete(self, entry: Entry) -> bool:
         count = self._connection.execute("SELECT count(*) FROM _peers_block WHERE entry = ?", (entry.header.hash,)).get
-        return count == len(entry.body.block_hashes)
+        return bool(count == len(entry.body.block_hashes))
 
     def _stage(self, run: Run) -> None:
         hash_ = run.last.hash
@@ -225,7 +225,9 @@ class Intake:
             return  # blocks come in order; a hole means that some were dropped here, and they are asked for again
         if held[1] + len(block.data) > BODY_BYTES_MAX + len(hashes):
             raise RemoteProtocolError(CloseCode.TOO_LARGE, "body")
-        self._connection.execute("INSERT OR IGNORE INTO _peers_block VALUES (?, ?, ?)", (block.entry_hash, block.index, block.data))
+        self._connection.execute(
+            "INSERT OR IGNORE INTO _peers_block VALUES (?, ?, ?)", (block.entry_hash, block.index, block.data)
+        )
         if self._is_complete(entry):
             self._connection.execute("DELETE FROM _peers_staged WHERE entry = ?", (block.entry_hash,))
             self._apply_run(run, [entry], outcome)
@@ -235,8 +237,8 @@ def decode_changeset(blocks: list[bytes], authority: Authority) -> changesets.Ch
     """Decodes a data body.
 
     Returns:
-        The changeset (an empty one for an empty body), or None where it has to be kept aside: a body of a later version, or one that
-        refers to schema acts that are here but do not stand.
+        The changeset (an empty one for an empty body), or None where it has to be kept aside: a body of a later version, or
+        one that refers to schema acts that are here but do not stand.
 
     Raises:
         RemoteProtocolError: BAD_BODY or MALFORMED.

@@ -10,6 +10,7 @@ from importlib import resources
 from typing import cast
 
 import apsw
+
 from peersd_protocol import canonical
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import BODY_BYTES_MAX, WANT_SAMPLES_MAX
@@ -106,7 +107,7 @@ class Log:
             self.refresh_tips(row)
         self.data_heads = self._load_hashes("data_heads")
         self.act_heads = self._load_hashes("act_heads")
-        self.position = self._connection.execute("SELECT coalesce(max(id), 0) FROM _peers_entry").get
+        self.position = cast(int, self._connection.execute("SELECT coalesce(max(id), 0) FROM _peers_entry").get)
 
     # --- Small facts ------------------------------------------------------------------------------------------------------------
 
@@ -134,7 +135,10 @@ class Log:
 
     def refresh_heads(self) -> None:
         """Works the heads out anew from the tips: the held tips that no held entry names."""
-        for heads, kinds, column in ((self.data_heads, (Kind.DATA,), "deps"), (self.act_heads, (Kind.IDENTITY, Kind.CONTROL), "heads")):
+        for heads, kinds, column in (
+            (self.data_heads, (Kind.DATA,), "deps"),
+            (self.act_heads, (Kind.IDENTITY, Kind.CONTROL), "heads"),
+        ):
             tips = {tip.hash for row in self._logs.values() if row.key.kind in kinds for tip in row.tips}
             query = f"""SELECT e.{column} FROM _peers_entry e JOIN _peers_log l ON l.id = e.log
                 WHERE e.{column} IS NOT NULL AND e.state > 0 AND (l.kind = 3) = ?"""
@@ -162,7 +166,8 @@ class Log:
         row = self._logs.get(key)
         if row is None:
             self._connection.execute(
-                "INSERT INTO _peers_log (kind, user, device, epoch) VALUES (?, ?, ?, ?)", (int(key.kind), key.user, key.device, key.epoch)
+                "INSERT INTO _peers_log (kind, user, device, epoch) VALUES (?, ?, ?, ?)",
+                (int(key.kind), key.user, key.device, key.epoch),
             )
             row = LogRow(self._connection.last_insert_rowid(), key, False)
             self._logs[key] = self._by_id[row.id] = row
@@ -270,7 +275,9 @@ class Log:
 
     def detached_blocks(self, hash_: bytes) -> list[bytes]:
         """The blocks of a detached body that are here, in order."""
-        return [data for (data,) in self._connection.execute("SELECT data FROM _peers_block WHERE entry = ? ORDER BY idx", (hash_,))]
+        return [
+            data for (data,) in self._connection.execute("SELECT data FROM _peers_block WHERE entry = ? ORDER BY idx", (hash_,))
+        ]
 
     def blocks(self, hash_: bytes, body: Body) -> list[bytes] | None:
         """All blocks of an entry's body, or None where it is withheld."""
@@ -278,11 +285,9 @@ class Log:
             return None
         return list(body.blocks) if body.form is BodyForm.INLINE else self.detached_blocks(hash_)
 
-    def entries(
-        self, where: str, bindings: Sequence[object] = ()
-    ) -> Iterator[tuple[int, Entry, State, bytes | None]]:
+    def entries(self, where: str, bindings: Sequence[object] = ()) -> Iterator[tuple[int, Entry, State, bytes | None]]:
         """Entries as (position, entry, state, signature) for a constant condition `where` (which may order and limit)."""
-        cursor = self._connection.execute(f"SELECT {_ENTRY_COLUMNS} FROM _peers_entry WHERE {where}", tuple(bindings))  # type: ignore[arg-type]
+        cursor = self._connection.execute(f"SELECT {_ENTRY_COLUMNS} FROM _peers_entry WHERE {where}", tuple(bindings))
         for id_, log, seq, prev, author, state, hlc, hash_, deps, heads, ext, signature, body in cursor:
             yield id_, self._entry(log, seq, prev, author, hlc, hash_, deps, heads, ext, body), State(state), signature
 
@@ -326,7 +331,7 @@ class Log:
     # --- Catch-up ---------------------------------------------------------------------------------------------------------------
 
     def samples(self, key: LogKey) -> tuple[Tip, ...]:
-        """(sequence, hash) of entries of a log, from each tip back at doubling distances, descending, at most WANT_SAMPLES_MAX."""
+        """(sequence, hash) of held entries, from each tip back at doubling distances; at most WANT_SAMPLES_MAX, descending."""
         row = self._logs.get(key)
         if row is None or not row.tips:
             return ()
@@ -340,7 +345,9 @@ class Log:
         found: set[Tip] = set()
         for seq in sorted(positions, reverse=True):
             found.update(
-                self._connection.execute("SELECT seq, hash FROM _peers_entry WHERE log = ? AND seq = ? AND state > 0", (row.id, seq))
+                self._connection.execute(
+                    "SELECT seq, hash FROM _peers_entry WHERE log = ? AND seq = ? AND state > 0", (row.id, seq)
+                )
             )
         return tuple(sorted(found, reverse=True)[:WANT_SAMPLES_MAX])
 
@@ -357,7 +364,12 @@ class Log:
         first = 1
         for seq, hash_ in sorted(have, reverse=True):
             known = self.find(hash_) if seq <= target.seq else None
-            if known is not None and known.log == row.id and known.seq == seq and (not row.forked or self._is_ancestor(known, target)):
+            if (
+                known is not None
+                and known.log == row.id
+                and known.seq == seq
+                and (not row.forked or self._is_ancestor(known, target))
+            ):
                 first = seq + 1
                 break
         if first > target.seq:

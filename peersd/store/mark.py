@@ -1,7 +1,7 @@
 """The high-water mark: how far this device has spoken in a group, kept apart from the store (DESIGN 6).
 
-A store that is behind its mark, or is not the file the mark was made for, has been copied, restored or moved: what it writes next must
-not stand at a position that a peer has already seen filled, so it opens a new epoch.
+A store that is behind its mark, or is not the file the mark was made for, has been copied, restored or moved: what it writes
+next must not stand at a position that a peer has already seen filled, so it opens a new epoch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class MarkKeeper(Protocol):
 class MarkFile:
     """A mark in a small file beside the device's key.
 
-    The record has a fixed length and a checksum and is overwritten in place: a torn write is unreadable, and so means a new epoch.
+    The record has a fixed length and a checksum and is overwritten in place: a torn write is unreadable and means a new epoch.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +72,12 @@ class MarkFile:
             epoch, control, data, machine, inode = canonical.decode(packed, bytes_max=RECORD_BYTES_MAX)
         except (RemoteProtocolError, ValueError):
             return None
-        if not isinstance(epoch, bytes) or len(epoch) != EPOCH_BYTES or not isinstance(machine, bytes) or not isinstance(inode, int):
+        if (
+            not isinstance(epoch, bytes)
+            or len(epoch) != EPOCH_BYTES
+            or not isinstance(machine, bytes)
+            or not isinstance(inode, int)
+        ):
             return None
         return Mark(epoch, _tip(control), _tip(data), machine, inode)
 

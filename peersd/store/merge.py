@@ -25,6 +25,7 @@ from peersd_protocol.canonical import Value
 from peersd_protocol.changesets import Changeset
 from peersd_protocol.schema import EMPTY, Schema
 
+
 @dataclass(frozen=True, slots=True)
 class RowClocks:
     """The clocks of one key, independent of local numbers.
@@ -152,7 +153,9 @@ class Merge:
             key: Row = layout.key_of(row)
             rid = self._connection.execute(layout.locate_sql, key).get
             inserted = self._clocks.inserted(tbl, rid)
-            entries = {col: inserted.entry for col in range(layout.width) if inserted.mask >> col & 1} | self._clocks.cells(tbl, rid)
+            entries = {col: inserted.entry for col in range(layout.width) if inserted.mask >> col & 1} | self._clocks.cells(
+                tbl, rid
+            )
             written = {names[col]: self._rank(entry) for col, entry in entries.items() if col not in layout.key}
             dumped[canonical.encode(list(key))] = RowClocks(self._rank(inserted.entry), None, written, {})
         for packed, entry in self._connection.execute("SELECT key, entry FROM _peers_delete WHERE tbl = ?", (tbl,)).fetchall():

@@ -37,7 +37,9 @@ class Reader:
 
         Args:
             schema: the group's schema now.
-            sql, params, rows_max: see run_query.
+            sql: see run_query.
+            params: see run_query.
+            rows_max: see run_query.
             timeout_s: how long it may run.
 
         Raises:

@@ -19,6 +19,7 @@ from peersd.store.layout import Layout
 from peersd_protocol import changesets
 from peersd_protocol.changesets import Changeset, TableChangeset, Updates
 from peersd_protocol.constants import BODY_BYTES_MAX, CHANGESET_ARRAYS_MAX
+from peersd_protocol.errors import RemoteProtocolError
 
 _Update = tuple[int | None, int | None, Row, Row]
 
@@ -38,7 +39,8 @@ def encode_changes(changes: Sequence[tuple[Layout, TableChanges]]) -> bytes | No
         deletes = list(zip(*[layout.key_of(row) for _, row in change.deletes], strict=True))
         updates = _group_updates(layout, change.updates)
         if inserts or deletes or updates:
-            _check_keys(layout, [inserts[position] for position in layout.key] if inserts else [])
+            if inserts:
+                _check_keys(layout, [inserts[position] for position in layout.key])
             added = tuple(column.id[:2] for column in layout.table.columns[layout.original_columns :])
             tables.append(TableChangeset(layout.table.id, added, inserts, updates, deletes))
     if not tables:
@@ -47,7 +49,9 @@ def encode_changes(changes: Sequence[tuple[Layout, TableChanges]]) -> bytes | No
     body = changesets.encode(changeset)
     if len(body) > BODY_BYTES_MAX or (len(body) > CHANGESET_ARRAYS_MAX and not changesets.fits(changeset)):
         raise PeersdError(
-            "too_large", "The transaction changes too much to travel as one.", hint="Split it into transactions of at most 64 MiB."
+            "too_large",
+            "The transaction changes too much to travel as one.",
+            hint="Split it into transactions of at most 64 MiB.",
         )
     return body
 
@@ -68,12 +72,17 @@ def _group_updates(layout: Layout, updates: Sequence[_Update]) -> tuple[Updates,
 
 
 def _check_keys(layout: Layout, columns: Sequence[Sequence[SQLValue]]) -> None:
-    for position, column in zip(layout.key, columns, strict=False):
-        if not {float, type(None)}.isdisjoint(map(type, column)):
+    """Refuses here what every receiver would refuse."""
+    for position, column in zip(layout.key, columns, strict=True):
+        try:
+            layout.check_cells(position, column)
+        except RemoteProtocolError as error:
             name = layout.table.columns[position].name
             raise PeersdError(
-                "sql_refused", f"A key is NULL or REAL in column {name!r}.", hint="Key values are TEXT, BLOB or INTEGER."
-            )
+                "sql_refused",
+                f"Column {name!r} got a key value that cannot be shared.",
+                hint="Keys are TEXT, BLOB or INTEGER, and not NULL.",
+            ) from error
 
 
 def changed_positions(old: Row, new: Row) -> tuple[int, ...]:
@@ -84,7 +93,11 @@ def changed_positions(old: Row, new: Row) -> tuple[int, ...]:
         position
         for position, (before, after) in enumerate(zip(old, new, strict=True))
         if before is not after
-        and (type(before) is not type(after) or before != after or (type(after) is float and after == 0.0 and _signs_differ(before, after)))
+        and (
+            type(before) is not type(after)
+            or before != after
+            or (type(after) is float and after == 0.0 and _signs_differ(before, after))
+        )
     )
 
 
@@ -115,7 +128,11 @@ class Recorder:
         tbl = layout.number
         moves = [] if layout.has_locator else [(old, new) for old, new, _, _ in change.updates if old != new]
         # All clocks that move are read before any is written: two rows may have changed places.
-        moved = [(new, self._clocks.inserted(tbl, old), self._clocks.cells(tbl, old)) for old, new in moves if old is not None and new is not None]
+        moved = [
+            (new, self._clocks.inserted(tbl, old), self._clocks.cells(tbl, old))
+            for old, new in moves
+            if old is not None and new is not None
+        ]
         gone = [old for old, _ in moves if old is not None]
         if change.deletes:
             keys = [layout.key_of(row) for _, row in change.deletes]

@@ -342,7 +342,9 @@ class Store:
                 written = self._writer.append(kind, user, raw_body)
                 self._restate([Act(written.header, canonical.decode(raw_body, bytes_max=ACT_BYTES_MAX))])
                 if written.header.hash not in self.state.standing:
-                    raise PeersdError("not_allowed", "the group's rules do not allow this", hint="see `peers members` for your role")
+                    raise PeersdError(
+                        "not_allowed", "the group's rules do not allow this", hint="see `peers members` for your role"
+                    )
                 self._writer.seal()
                 self.log.save_heads()
         except BaseException:
@@ -357,7 +359,9 @@ class Store:
         if not committed:
             return None
         self._unmarked = True
-        return Commit(committed, self._encode_small(runs), self.log.vector() if self._is_forked(committed) else None, acts_changed)
+        return Commit(
+            committed, self._encode_small(runs), self.log.vector() if self._is_forked(committed) else None, acts_changed
+        )
 
     def _encode_small(self, runs: Sequence[Run]) -> bytes | None:
         """The runs as one message, if that is small and complete in itself; then it may be sent as it is, so the mark is set."""
@@ -483,13 +487,19 @@ class _Transaction:
 
 
 def create_store(
-    path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes, runs: Sequence[Run] = (), epoch: bytes | None = None
+    path: str | os.PathLike[str],
+    context: StoreContext,
+    mark: MarkKeeper,
+    group: bytes,
+    runs: Sequence[Run] = (),
+    epoch: bytes | None = None,
 ) -> Store:
     """Makes a store for a group.
 
     Args:
         path: its file.
-        context, mark: see Store.
+        context: see Store.
+        mark: see Store.
         group: the group's id.
         runs: what it begins with: the founder's identity log and the genesis, or nothing before a join.
         epoch: the epoch that the genesis was written in, so that this device's logs go on from it.

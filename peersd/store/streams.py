@@ -1,19 +1,20 @@
-"""Serving catch-up: where a WANT begins, what a remote vector shows to be missing, the next messages of a stream (SPEC: R-30 ff.)."""
+"""Serving catch-up: what a remote vector shows to be missing, where a WANT begins, the next messages of a stream (SPEC: R-30)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import apsw
+
+from peersd.store.log import Log, State
 from peersd_protocol.constants import STREAM_MESSAGE_BYTES
 from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.messages import Block, Want, WantItem, encode_block, encode_runs
 from peersd_protocol.replication import Chunk, Comparison, Cursor, Read
 from peersd_protocol.runs import Body, BodyForm, Entry, Run
 from peersd_protocol.vectors import Vector
-
-from peersd.store.log import Log, State
 
 _ENTRY_OVERHEAD_BYTES = 96
 """What an entry takes in a run beside its body, about: stamp, links, framing (for choosing where a message ends, not a bound)."""
@@ -30,11 +31,8 @@ def compare(log: Log, connection: apsw.Connection, vector: Vector) -> Comparison
         for tip in tips
         if log.tip_row(key, tip[1]) is None
     ]
-    staged = tuple(
-        connection.execute(
-            "SELECT entry, (SELECT count(*) FROM _peers_block b WHERE b.entry = s.entry) FROM _peers_staged s"
-        ).fetchall()
-    )
+    query = "SELECT entry, (SELECT count(*) FROM _peers_block b WHERE b.entry = s.entry) FROM _peers_staged s"
+    staged = tuple(cast("list[tuple[bytes, int]]", connection.execute(query).fetchall()))
     return Comparison(tuple(wants), staged)
 
 
@@ -100,12 +98,16 @@ def read_stream(log: Log, read: Read) -> Chunk:
         ids = [row.id for row in map(log.log, act_logs) if row is not None]
         # The plus keeps SQLite from walking all positions: there are far more data entries than acts.
         where = f"log IN ({','.join(map(str, ids))}) AND +id > ? ORDER BY id LIMIT ?"
-        chunk = _read_runs(log, read, where, read.cursor.acts, lambda position, block: replace(read.cursor, acts=position, block=block))
+        chunk = _read_runs(
+            log, read, where, read.cursor.acts, lambda position, block: replace(read.cursor, acts=position, block=block)
+        )
         if chunk.exhausted:  # what else was asked of these logs is not here
             return replace(chunk, brings={**{key: read.ranges[key][1] for key in act_logs}, **chunk.brings}, exhausted=False)
         return chunk
     where = "id > ? ORDER BY id LIMIT ?"
-    return _read_runs(log, read, where, read.cursor.data, lambda position, block: replace(read.cursor, data=position, block=block))
+    return _read_runs(
+        log, read, where, read.cursor.data, lambda position, block: replace(read.cursor, data=position, block=block)
+    )
 
 
 def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Callable[[int, int], Cursor]) -> Chunk:
@@ -119,7 +121,11 @@ def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Calla
             position = id_
             continue
         is_detached = entry.body.form is BodyForm.DETACHED
-        if message.runs and not message.open and (is_detached or message.bytes_estimated >= min(read.bytes_max, STREAM_MESSAGE_BYTES)):
+        if (
+            message.runs
+            and not message.open
+            and (is_detached or message.bytes_estimated >= min(read.bytes_max, STREAM_MESSAGE_BYTES))
+        ):
             exhausted = False
             break
         if state is State.VOID and entry.header.kind is Kind.DATA and entry.body.form is not BodyForm.WITHHELD:
@@ -141,7 +147,9 @@ def _read_blocks(log: Log, read: Read) -> Chunk:
     """The blocks of the detached body that the cursor stands in, and where to go on."""
     in_acts = any(key.kind is not Kind.DATA for key in read.ranges)
     after = read.cursor.acts if in_acts else read.cursor.data
-    where = "log IN (SELECT id FROM _peers_log WHERE (kind <> 3) = ?) AND id > ? AND substr(body, 2, 1) = x'01' ORDER BY id LIMIT 1"
+    where = (
+        "log IN (SELECT id FROM _peers_log WHERE (kind <> 3) = ?) AND id > ? AND substr(body, 2, 1) = x'01' ORDER BY id LIMIT 1"
+    )
     position, entry, _, _ = next(iter(log.entries(where, (in_acts, after))))
     blocks = log.detached_blocks(entry.header.hash)
     index = read.cursor.block - 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peersd.store.authority import Authority, Past
+from peersd.store.log import EntryRow, Log, State
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import hlc
 from peersd_protocol.constants import INLINE_BODY_BYTES_MAX, LINKS_PER_ENTRY_MAX, RUN_ENTRIES_MAX
@@ -12,9 +14,6 @@ from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.replication import Committed
 from peersd_protocol.runs import Body, BodyForm, Entry, Run
 from peersd_protocol.signing import SigningKey
-
-from peersd.store.authority import Authority, Past
-from peersd.store.log import EntryRow, Log, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +27,8 @@ class Written:
 class Writer:
     """Appends this device's entries inside the caller's transaction.
 
-    A run is what one signature covers: it ends with the batch, and before that where the acting user or the kind changes, where it grows
-    past what fits a message, and around an entry whose body travels apart.
+    A run is what one signature covers: it ends with the batch, and before that where the acting user or the kind changes, where
+    it grows past what fits a message, and around an entry whose body travels apart.
 
     Args:
         log, authority: of the group.

@@ -1,0 +1,1 @@
+"""Replication of groups over channels: runners of the machine in peersd_protocol.replication."""

@@ -11,7 +11,8 @@ from typing import Protocol, TypeAlias
 
 import trio
 
-from peersd.store.handle import Commit, StoreHandle
+from peersd.store.handle import StoreHandle
+from peersd.store.store import Commit
 from peersd_protocol.entries import LogKey
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.replication import (

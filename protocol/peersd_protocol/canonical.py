@@ -6,13 +6,15 @@ lengths take their shortest form. Bytes that decode but would encode otherwise a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias, Union
 
 import msgpack
 
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
 
-Value: TypeAlias = Union[None, bool, int, float, str, bytes, "list[Value]", "tuple[Value, ...]"]
+Value: TypeAlias = Union[None, bool, int, float, str, bytes, Sequence["Value"]]
+
 
 def encode(value: Value) -> bytes:
     """Encodes a value canonically.

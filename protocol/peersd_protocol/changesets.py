@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, Union, cast
+from typing import Any, Final, TypeAlias, cast
 
 import msgpack
 
@@ -32,7 +32,7 @@ TYPE: Final = 1
 OP_SET: Final = 0
 """The only operation on a cell that this version knows."""
 
-Scalar: TypeAlias = Union[None, int, float, str, bytes]
+Scalar: TypeAlias = None | int | float | str | bytes
 """A value as SQLite stores it."""
 
 Column: TypeAlias = Sequence[Scalar]
@@ -200,7 +200,7 @@ def _unpack(body: bytes) -> Sequence[Any]:
         is_canonical = msgpack.packb(fields, use_bin_type=True) == body
     except RemoteProtocolError:
         raise
-    except Exception as error:  # noqa: BLE001 - msgpack raises ValueError, its own classes and, on surrogates, UnicodeError
+    except Exception as error:
         raise malformed(f"msgpack: {type(error).__name__}") from error
     if not isinstance(fields, list):
         raise malformed("body is no array")
@@ -282,5 +282,5 @@ def _check_cells(columns: Iterable[Column], allowed: frozenset[type]) -> None:
             too_large = int in types and any(type(cell) is int and cell > _INT_MAX for cell in column)
         if too_large:
             raise malformed("an integer above 64 bits signed")
-        if float in types and any(cell != cell for cell in column):  # noqa: PLR0124 - only NaN differs from itself
+        if float in types and any(cell != cell for cell in column):
             raise malformed("NaN")

@@ -1,4 +1,4 @@
-"""The replication of one group over all its sessions: what to ask for, what to push, what is acknowledged (SPEC: R-20 ff., DESIGN 9).
+"""The replication of one group over its sessions: what to ask for, what to push, what is acknowledged (SPEC: R-20, DESIGN 9).
 
 A machine: messages, commands and timers go in, effects come out. It never sees a row: runs pass through it packed, and the store
 verifies them. One machine serves all sessions of a group, because what is asked of one must not be asked of another.
@@ -24,7 +24,6 @@ from peersd_protocol.constants import (
 from peersd_protocol.entries import LogKey
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
 from peersd_protocol.messages import (
-    Ask,
     Block,
     Have,
     Runs,
@@ -611,13 +610,9 @@ class Replication:
             if tip[1] in self._own.get(log, {}):
                 continue
             holders = [
-                other
-                for other, state in self._sessions.items()
-                if max(state.durable.get(log, {}).values(), default=0) >= tip[0]
+                other for other, state in self._sessions.items() if max(state.durable.get(log, {}).values(), default=0) >= tip[0]
             ]
             others = [holder for holder in holders if holder != session] or holders
             if others:
                 compare.setdefault(others[0], {}).setdefault(log, []).append(tip)
-        return [
-            Compare(other, {log: tuple(sorted(tips)) for log, tips in vector.items()}) for other, vector in compare.items()
-        ]
+        return [Compare(other, {log: tuple(sorted(tips)) for log, tips in vector.items()}) for other, vector in compare.items()]

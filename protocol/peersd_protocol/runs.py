@@ -1,7 +1,7 @@
 """Runs: consecutive entries of one log up to a signature, as they travel (SPEC: E-20 ff., DESIGN 6).
 
-A run states once what its headers share; the receiver rebuilds the canonical headers, and the one signature at the end vouches for
-them all, because each names the one before.
+A run states once what its headers share; the receiver rebuilds the canonical headers, and the one signature at the end vouches
+for them all, because each names the one before.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, cast
 
 from peersd_protocol import blocks as block_codec
@@ -115,7 +116,9 @@ class Run:
     def check_signature(self) -> None:
         """Raises RemoteProtocolError BAD_SIGNATURE unless the device signed the last entry."""
         if not self.last.is_signed_by_device(self.signature):
-            raise RemoteProtocolError(CloseCode.BAD_SIGNATURE, f"run ending at {self.last.seq} of device {self.last.device[:4].hex()}")
+            raise RemoteProtocolError(
+                CloseCode.BAD_SIGNATURE, f"run ending at {self.last.seq} of device {self.last.device[:4].hex()}"
+            )
 
 
 def run_value(run: Run) -> list[Value]:
@@ -148,7 +151,7 @@ def _links(value: Value, what: str) -> tuple[bytes, ...]:
     if len(value) > LINKS_PER_ENTRY_MAX:
         raise RemoteProtocolError(CloseCode.TOO_LARGE, what)
     links = tuple(_bytes(link, (HASH_BYTES,), what) for link in value)
-    if any(before >= after for before, after in zip(links, links[1:], strict=False)):
+    if any(before >= after for before, after in pairwise(links)):
         raise _refuse(f"{what} not ascending")
     return links
 

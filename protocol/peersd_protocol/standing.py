@@ -248,13 +248,14 @@ class Standing:
                 return False
 
     def _is_admissible(self, position: int, admit: Admit) -> bool:
-        """Whether the invite stands, still may be used, and is not used up, by what the admission had seen."""
+        """Whether the invite stands, still may be used, and is not used up, by what the admission had seen.
+
+        Revocations are not looked for here: deciding one voids all admissions that are not in its past.
+        """
         past = self.index.past[position]
         invite_position = self.index.position[admit.invite_hash]
         invite, inviter = self.invite_at(invite_position), self.index.acts[invite_position].header.user
-        if not self.stands >> invite_position & 1 or self.revocations.get(invite_position, 0) & past & self.stands:
-            return False
-        if not may_grant(self.role_in(inviter, past), invite.role):
+        if not self.stands >> invite_position & 1 or not may_grant(self.role_in(inviter, past), invite.role):
             return False
         admitter = self.index.acts[position].header.user
         # Admissions that stand and come before: those it had seen, and its author's own. The latter keep one member from

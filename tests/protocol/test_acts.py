@@ -104,12 +104,13 @@ def test_later_forms_of_known_acts_are_unknown_and_no_error(value: list[Value]) 
     assert decode_act(Kind.CONTROL, value) == UnknownAct(value[0])  # type: ignore[arg-type]
 
 
+MANY_OPS: list[Value] = [op_value(CreateTable("t", (ID,), (0,)))] * 1001
 MALFORMED_AND_LARGE: list[tuple[str, Kind, Sequence[Value]]] = [
     ("a long description", Kind.CONTROL, [2, [["description", "d" * 4097]]]),
     ("a large avatar", Kind.CONTROL, [2, [["avatar", bytes(64 * 1024 + 1)]]]),
     ("cuts of 65 users", Kind.CONTROL, [6, 0, [[bytes([n]) * 32, []] for n in range(65)]]),
     ("too many cuts", Kind.CONTROL, [6, 0, [[u, [[2, D, N, n + 1, H] for n in range(1100)]] for u in (b"a" * 32, U)]]),
-    ("too many operations", Kind.CONTROL, [7, [op_value(CreateTable("t", (ID,), (0,)))] * 1001]),
+    ("too many operations", Kind.CONTROL, [7, MANY_OPS]),
     (
         "table with 201 columns",
         Kind.CONTROL,

@@ -89,7 +89,9 @@ def test_a_frame_is_refused_unless_it_is_one_whole_frame_of_stated_size() -> Non
 
 
 def test_a_frame_that_needs_a_dictionary_is_refused() -> None:
-    dictionary = zstandard.ZstdCompressionDict(zstandard.train_dictionary(4096, [TEXT[n:] + bytes([n]) * n for n in range(200)]).as_bytes())
+    dictionary = zstandard.ZstdCompressionDict(
+        zstandard.train_dictionary(4096, [TEXT[n:] + bytes([n]) * n for n in range(200)]).as_bytes()
+    )
     assert refused(b"\x01" + frame_of(TEXT, dict_data=dictionary)) is CloseCode.MALFORMED
 
 

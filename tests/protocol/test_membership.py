@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peersd.testing.worlds import FIRST_MS, Device, Group, User, World, secret
-from peersd_protocol.acts import Admit, Genesis, SchemaAct
+from peersd_protocol.acts import Admit, Genesis, SchemaAct, Settings
 from peersd_protocol.entries import Act, Kind, LogKey
 from peersd_protocol.errors import LocalProtocolError
 from peersd_protocol.membership import evaluate
@@ -124,6 +124,14 @@ def test_an_act_of_another_group_is_void(cast: Cast) -> None:
     foreign = other.settings(cast.alice, name="foreign")
     state = cast.group.state([*cast.group.acts, *other.control])
     assert foreign.hash in state.void
+    assert state.name == "the group"
+
+
+def test_an_act_that_names_another_group_is_void_though_its_author_is_an_admin(cast: Cast) -> None:
+    other = cast.world.group(cast.alice, "other")
+    act = cast.world.write(cast.alice.device, Settings(name="stray"), group=other.id, seen=cast.group.acts)
+    state = cast.group.state([*cast.group.acts, *other.control, act])
+    assert act.hash in state.void
     assert state.name == "the group"
 
 

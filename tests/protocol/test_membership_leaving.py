@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from peersd.testing.worlds import Group, User, World, secret
 from peersd_protocol.acts import Cut, Leave
+from peersd_protocol.constants import LEAVE_ROUNDS_MAX
+from peersd_protocol.cuts import killed_by
 from peersd_protocol.entries import Act, Kind, LogKey
 from peersd_protocol.roles import Role
 from peersd_protocol.schema_ops import ColumnDef, CreateTable
@@ -120,15 +122,42 @@ def test_a_branch_beside_the_named_tip_is_beyond_the_cut() -> None:
 def test_a_tip_that_has_not_arrived_yet_counts_by_its_sequence() -> None:
     world, group, (_, adam) = found(Role.ADMIN)
     phone = world.add_device(adam, "phone")
-    early = group.write(phone, [])
     before = group.acts
-    late = group.settings(phone, name="late", seen=before)
-    log = early.header.log
-    tips = (Cut(log.kind, log.device, log.epoch, 2, late.hash),)
+    within, tip_act, beyond = (group.settings(phone, name=name, seen=before) for name in ("within", "tip", "beyond"))
+    log = within.header.log
+    tips = (Cut(log.kind, log.device, log.epoch, 2, tip_act.hash),)
     group.write(adam, Leave(((adam.id, tips),)), seen=before)
-    assert late.hash in group.state().standing
-    without = group.state([act for act in group.acts if act is not late])
-    assert without.role_of(adam.id) == Role.NONE
+    complete = group.state()
+    assert {within.hash, tip_act.hash} <= complete.standing
+    assert beyond.hash in complete.void
+    early = group.state([act for act in group.acts if act not in (tip_act, beyond)])
+    assert within.hash in early.standing
+
+
+def test_a_leave_by_itself_voids_neither_itself_nor_what_it_had_seen() -> None:
+    _, group, (_, adam) = found(Role.ADMIN)
+    group.settings(adam, name="seen")
+    leave = group.write(adam, Leave(()))
+    standing = group.state().evaluation
+    assert standing is not None
+    take = standing.takes[standing.index.position[leave.hash]]
+    assert killed_by(take, standing.index.everything, 0, standing.index) == 0
+
+
+def test_a_revocation_beyond_the_cut_of_its_authors_leave_revokes_nothing() -> None:
+    world, group, (alice, mona, will) = found(Role.MODERATOR, Role.WRITER)
+    zoe = world.user("zoe")
+    phone = world.add_device(mona, "phone")
+    invite = group.invite(alice)
+    before = group.acts
+    group.revoke(phone, invite, seen=before)
+    group.admit(will, invite, zoe, seen=before)
+    # Deeper than the revocation, so that the order alone would decide the revocation first.
+    note = group.settings(alice, name="deeper", seen=before)
+    group.leave(mona, seen=(*before, note))
+    state = group.state()
+    assert state.role_of(zoe.id) == Role.WRITER
+    assert not state.invites[invite.hash].revoked
 
 
 def test_admissions_by_a_leaver_beyond_the_cut_fall_and_are_not_counted_as_uses() -> None:
@@ -305,6 +334,36 @@ def test_a_flood_of_last_leaves_is_judged_in_bounded_rounds() -> None:
     state = group.state()
     assert {leave.hash for leave in leaves} <= state.void
     assert (state.role_of(alice.id), state.role_of(will.id)) == (Role.FOUNDER, Role.WRITER)
+
+
+def test_a_leave_that_was_the_last_admins_falls_even_if_an_admin_was_admitted_apart() -> None:
+    world, group, (alice, will) = found(Role.WRITER)
+    zoe = world.user("zoe")
+    invite = group.invite(alice, Role.ADMIN)
+    before = group.acts
+    leave = group.leave(alice, seen=before)
+    group.admit(will, invite, zoe, seen=before)
+    state = group.state()
+    assert leave.hash in state.void
+    assert (state.role_of(alice.id), state.role_of(zoe.id)) == (Role.FOUNDER, Role.ADMIN)
+
+
+def test_who_floods_a_group_with_last_leaves_cannot_leave_any_more() -> None:
+    world, group, (alice, _) = found(Role.WRITER)
+    for _ in range(LEAVE_ROUNDS_MAX + 1):
+        group.leave(alice)
+    group.join(alice, world.user("adam"), Role.ADMIN)
+    group.leave(alice)
+    assert group.state().role_of(alice.id) == Role.FOUNDER
+
+
+def test_who_tried_to_leave_a_few_times_may_once_there_is_another_admin() -> None:
+    world, group, (alice, _) = found(Role.WRITER)
+    for _ in range(3):
+        group.leave(alice)
+    group.join(alice, world.user("adam"), Role.ADMIN)
+    group.leave(alice)
+    assert group.state().role_of(alice.id) == Role.NONE
 
 
 def test_a_schema_act_beyond_a_cut_makes_no_table() -> None:

@@ -24,7 +24,9 @@ from peersd_protocol.schema import Column, Default, Schema, Table
 ACT = bytes(range(16))
 
 
-def column(name: str, type_: str, position: int, *, op: int = 0, act: bytes = ACT, default: Any = None, not_null: bool = False) -> Column:
+def column(
+    name: str, type_: str, position: int, *, op: int = 0, act: bytes = ACT, default: Any = None, not_null: bool = False
+) -> Column:
     kind = 0 if default is None else 1
     return Column((act, op, position), name, type_, Default(kind, default), not_null)
 
@@ -34,7 +36,12 @@ def added(name: str, type_: str, act: bytes, *, default: Any = None, not_null: b
 
 
 def table(
-    name: str, *columns: tuple[str, str], key: tuple[int, ...] = (0,), op: int = 0, without_rowid: bool = False, strict: bool = False
+    name: str,
+    *columns: tuple[str, str],
+    key: tuple[int, ...] = (0,),
+    op: int = 0,
+    without_rowid: bool = False,
+    strict: bool = False,
 ) -> Table:
     made = tuple(column(column_name, type_, position, op=op) for position, (column_name, type_) in enumerate(columns))
     return Table((ACT, op), name, made, key, without_rowid, strict)
@@ -161,7 +168,8 @@ class Replica:
         """Rows and clocks are what the oracle says, and the clock tables hold nothing that no rule explains."""
         dump, clocks = self.state()
         plain = {
-            name: {key: (row.inserted, row.deleted, row.written, row.aside) for key, row in keys.items()} for name, keys in clocks.items()
+            name: {key: (row.inserted, row.deleted, row.written, row.aside) for key, row in keys.items()}
+            for name, keys in clocks.items()
         }
         assert (dump, plain) == self.expected()
         self._check_clock_rows()
@@ -216,4 +224,6 @@ def _exact(value: Any) -> Any:
 
 def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """SQLite's order of key values: integers, text by its bytes, blobs."""
-    return tuple((0, value) if isinstance(value, int) else (1, value.encode()) if isinstance(value, str) else (2, value) for value in key)
+    return tuple(
+        (0, value) if isinstance(value, int) else (1, value.encode()) if isinstance(value, str) else (2, value) for value in key
+    )

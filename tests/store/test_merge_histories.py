@@ -152,7 +152,9 @@ class History:
 def values_of(on: Table, column: Column) -> list[Any]:
     choices = VALUES[on.name].get(column.name)
     if choices is None:
-        choices = [None, b"", b"\x07"] if on.strict else next((each for name, *_, each in ADDED if column.name.startswith(name)), ANY)
+        choices = (
+            [None, b"", b"\x07"] if on.strict else next((each for name, *_, each in ADDED if column.name.startswith(name)), ANY)
+        )
     return [value for value in choices if value is not None or not column.not_null]
 
 
