@@ -123,6 +123,8 @@ class Connection:
     async def _read_requests(self, requests: trio.Nursery) -> None:
         reader = LineReader(self._stream, LINE_BYTES_MAX)
         while True:
+            # A checkpoint even where a place is free, which lets the request before run to its first wait: requests begin in
+            # the order of their lines, while a nursery starts what is ready at once in random order.
             await self._places.acquire()
             parsed: Request | Invalid | list[Request | Invalid]
             try:
@@ -137,9 +139,6 @@ class Connection:
                 self._everything.cancel()
                 return
             requests.start_soon(self._answer, parsed)
-            # Lets this request run to its first wait before the next begins, so that requests begin in the order of
-            # their lines: a nursery starts what is ready at once in random order.
-            await trio.lowlevel.checkpoint()
 
     async def _answer(self, parsed: Request | Invalid | list[Request | Invalid]) -> None:
         try:

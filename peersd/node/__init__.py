@@ -1,5 +1,5 @@
 """The node: stores, links and sync of one device, in one nursery."""
 
-from peersd.node.node import Node, open_node
+from peersd.node.api_node import ApiNode, open_node
 
-__all__ = ["Node", "open_node"]
+__all__ = ["ApiNode", "open_node"]

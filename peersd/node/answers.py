@@ -46,7 +46,7 @@ def status(node: Node) -> Mapping[str, Any]:
         "device_id": device_text(device.keys.device) if device else None,
         "device_name": device.name if device else None,
         "users": [{"user_id": user_text(user.id), "name": user.name} for user in node.users.values()],
-        "listen": list(node.links.listen_urls) if node.links else [],
+        "listen": list(node.listen_urls),
         "advertise": node.advertised(),
         "links": len(node.links.handles()) if node.links else 0,
         "groups": len(node.groups),

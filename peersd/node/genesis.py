@@ -25,11 +25,13 @@ class NewUser:
 
     Attributes:
         user: the new id.
+        name: what the user is called.
         run: the signed genesis.
         recovery_phrase: 24 words (BIP 39) that hold the private recovery key; kept nowhere else.
     """
 
     user: bytes
+    name: str
     run: Run
     recovery_phrase: str
 
@@ -58,7 +60,7 @@ def make_user(device: Device, name: str, *, epoch: bytes, nonce: bytes, recovery
     cert = verify_device_cert(device.keys.device_cert(device.name))
     act = UserGenesis(name, nonce, cert, (SigningKey(recovery_seed).public,), 1)
     run = _first_entry(device, Kind.IDENTITY, b"", epoch, (), encode_body(act), wall_ms)
-    return NewUser(run.last.hash, run, Mnemonic(PHRASE_LANGUAGE).to_mnemonic(recovery_seed))
+    return NewUser(run.last.hash, name, run, Mnemonic(PHRASE_LANGUAGE).to_mnemonic(recovery_seed))
 
 
 def make_group(

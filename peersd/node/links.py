@@ -1,11 +1,11 @@
-"""The links of this device: listener, dials, and the table that keeps one link per remote device (DESIGN 5)."""
+"""The links of this device: dials, and the table that keeps one link per remote device (DESIGN 5)."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, TypeAlias
 
@@ -13,7 +13,7 @@ import trio
 
 from peersd.errors import PeersdError
 from peersd.net.channels import LinkHandle
-from peersd.net.listener import Opening, open_listener
+from peersd.net.listener import Opening
 from peersd.net.runner import run_link
 from peersd.net.transport import open_websocket, parse_link_url
 from peersd_protocol.devicekeys import DeviceKeys
@@ -82,7 +82,6 @@ class Links:
         self._timers_changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._alarmed: set[bytes] = set()
-        self.listen_urls: tuple[str, ...] = ()
 
     def handles(self) -> list[LinkHandle]:
         """The links that stay."""
@@ -95,20 +94,16 @@ class Links:
 
     # --- Life -------------------------------------------------------------------------------------------------------------------
 
-    async def run(self, listen: Sequence[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listens and dials until cancelled.
-
-        Raises:
-            PeersdError: `unreachable` if it cannot listen.
-        """
-        async with open_listener(listen, self._serve_socket) as listener, trio.open_nursery() as nursery:
-            self.listen_urls = listener.urls
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Dials until cancelled."""
+        async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._run_timers)
             task_status.started()
             await trio.sleep_forever()
 
-    async def _serve_socket(self, opening: Opening) -> None:
+    async def serve_socket(self, opening: Opening) -> None:
+        """Runs the link on a socket that was accepted; lets no exception out."""
         with suppress(PeersdError):
             await run_link(opening, self._link(Role.LISTENER), self._on_up, direction="in")
 

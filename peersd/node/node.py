@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from peersd.errors import PeersdError
 from peersd.net.channels import ChannelIsClosed, LinkHandle
-from peersd.node import answers, invites, queries, registry
+from peersd.net.listener import Opening, open_listener
+from peersd.node import registry
 from peersd.node.addresses import Addresses
 from peersd.node.advertise import advertised_urls
 from peersd.node.clock import WATCH_INTERVAL_S, PeerClock, wall_clock_ms
-from peersd.node.device_file import Device, create_device, load_device
-from peersd.node.genesis import make_group, make_user
+from peersd.node.device_file import Device, load_device
+from peersd.node.genesis import NewUser, make_group
 from peersd.node.group import Group, open_group
 from peersd.node.links import Links
 from peersd.node.naming import find
 from peersd.node.sharing import Sharing
 from peersd.store.mark import MarkFile, read_machine_id
-from peersd.store.statements import Params
 from peersd.store.store import Store, StoreContext, create_store, open_store
 from peersd_protocol import ids
 from peersd_protocol.acts import NONCE_BYTES, Genesis
 from peersd_protocol.dialing import Patience
-from peersd_protocol.entries import EPOCH_BYTES
 from peersd_protocol.errors import CloseCode
-from peersd_protocol.names import is_name
 from peersd_protocol.runs import Run
-from peersd_protocol.signing import SEED_BYTES
 
 _log = logging.getLogger("peersd.node")
 
@@ -71,7 +67,7 @@ class User:
 
 
 class Node:
-    """This device in the network. Made by `open_node`; its public methods are what the local API calls.
+    """This device in the network.
 
     Args:
         data_dir: the data folder, locked by the caller.
@@ -93,10 +89,9 @@ class Node:
         self.addresses = Addresses(data_dir)
         self._advertise = tuple(advertise)
         self._patience = patience
-        self._listen: tuple[str, ...] = ()
+        self.listen_urls: tuple[str, ...] = ()
         self._nursery: trio.Nursery | None = None
         self._stops: dict[bytes, tuple[trio.CancelScope, trio.Event]] = {}
-        self._init_lock = trio.Lock()
 
     # --- Life -------------------------------------------------------------------------------------------------------------------
 
@@ -107,18 +102,30 @@ class Node:
             PeersdError: `unreachable` if it cannot listen, `store_corrupt` if the device's key cannot be used.
         """
         self._nursery = nursery
-        self._listen = tuple(listen)
         self.device = load_device(self.data_dir)
-        if self.device is None:
-            return
-        for path in sorted(self.data_dir.glob(f"{USER_PREFIX}*.db")):
-            await self._open_user(ids.parse_id(ids.USER, f"{ids.USER}-{path.stem.removeprefix(USER_PREFIX)}"), path)
-        await self._start_links()
+        if self.device is not None:
+            for path in sorted(self.data_dir.glob(f"{USER_PREFIX}*.db")):
+                await self._open_user(path)
+        self.listen_urls = await nursery.start(self._listen, listen)
+        if self.users:
+            await self._start_links()
+
+    async def _listen(
+        self, urls: Sequence[str], task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listens from the start, so that an address in use shows at once; before `init` sockets are closed again."""
+        async with open_listener(urls, self._serve_socket) as listener:
+            task_status.started(listener.urls)
+            await trio.sleep_forever()
+
+    async def _serve_socket(self, opening: Opening) -> None:
+        if self.links is not None:
+            await self.links.serve_socket(opening)
 
     async def _start_links(self) -> None:
         assert self.device is not None and self._nursery is not None
         self.links = Links(self.device.keys, self._serve_link, self._links_changed, self.entropy, self._patience)
-        await self._nursery.start(self.links.run, self._listen)
+        await self._nursery.start(self.links.run)
         self._nursery.start_soon(self._watch_clocks)
         self._want_links()
 
@@ -128,23 +135,55 @@ class Node:
             self.clock.note_peers(handle.clock_offset_ms for handle in handles if handle.clock_offset_ms is not None)
             await trio.sleep(WATCH_INTERVAL_S)
 
-    async def _open_user(self, user: bytes, path: Path) -> User:
+    async def _open_user(self, path: Path) -> None:
         """Opens a user's personal group and the groups of its registry. A group that cannot be opened stops no other."""
+        try:
+            user = ids.parse_id(ids.USER, f"{ids.USER}-{path.stem.removeprefix(USER_PREFIX)}")
+        except ValueError:
+            _log.warning("file_ignored", extra={"fields": {"file": path.name}})
+            return
         personal = await self._open_group(path, partial(open_store, path, self._context(), self._mark(path)))
+        if not personal.state.role_of(user):
+            # `init` was cut off before the user existed; it has told nobody of it and can be run again.
+            await self.discard_group(personal)
+            return
+        await self._add_user(user, personal)
+
+    async def _add_user(self, user: bytes, personal: Group) -> None:
+        if not registry.is_created(personal.state.schema):
+            await registry.create_registry(personal.store, user)
         active = await personal.store.call(personal.store.store.load_local, ACTIVE)
-        opened = self.users[user] = User(user, personal, {}, active if isinstance(active, bytes) else personal.id)
+        added = self.users[user] = User(user, personal, {}, active if isinstance(active, bytes) else personal.id)
         for text, hidden in (await registry.registered(personal.store)).items():
             group = ids.parse_id(ids.GROUP, text)
-            opened.group_ids[group] = hidden
+            added.group_ids[group] = hidden
             if group in self.groups:
                 continue
-            group_path = self.group_path(text)
+            path = self.group_path(text)
             try:
-                await self._open_group(group_path, partial(open_store, group_path, self._context(), self._mark(group_path)))
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with a file, the other groups go on
-                _log.error("group_not_opened", exc_info=error, extra={"fields": {"group": text}})
+                await self._open_group(path, partial(open_store, path, self._context(), self._mark(path)))
+            except PeersdError as error:
+                _log.error("group_not_opened", extra={"fields": {"group": text, "reason": error.message}})
                 self.failed[group] = "corrupt"
-        return opened
+
+    async def add_new_user(self, new: NewUser, epoch: bytes) -> Group:
+        """Makes and opens the personal group of a user who has just come to be, and begins to link.
+
+        Args:
+            new: the user's genesis.
+            epoch: the epoch it was written in.
+        """
+        assert self.device is not None
+        genesis = Genesis(new.name, self.entropy(NONCE_BYTES), personal=True)
+        run = make_group(self.device, new.user, (new.user,), genesis, epoch=epoch, wall_ms=self.wall_ms())
+        text = ids.format_id(ids.USER, new.user)
+        path = self.data_dir / f"{USER_PREFIX}{text.removeprefix(ids.USER + '-')}.db"
+        opener = partial(create_store, path, self._context(), self._mark(path), run.last.hash, [new.run, run], epoch)
+        personal = await self._open_group(path, opener)
+        await self._add_user(new.user, personal)
+        if self.links is None:
+            await self._start_links()
+        return personal
 
     async def _open_group(self, path: Path, open_: Callable[[], Store]) -> Group:
         assert self._nursery is not None
@@ -242,7 +281,7 @@ class Node:
 
     def advertised(self) -> list[str]:
         """The addresses that others may reach this device at."""
-        return list(self._advertise) or advertised_urls(self.links.listen_urls if self.links else ())
+        return list(self._advertise) or advertised_urls(self.listen_urls)
 
     # --- Who and which ----------------------------------------------------------------------------------------------------------
 
@@ -286,9 +325,10 @@ class Node:
         is_first = not user.group_ids
         user.group_ids[group.id] = False
         if is_first:
-            await self._activate(user, group.id)
+            await self.activate(user, group.id)
 
-    async def _activate(self, user: User, group_id: bytes) -> None:
+    async def activate(self, user: User, group_id: bytes) -> None:
+        """Makes a group the one that a missing `group` means."""
         await user.personal.store.call(user.personal.store.store.save_local, ACTIVE, group_id)
         user.active = group_id
 
@@ -300,200 +340,3 @@ class Node:
         """Makes a group's file and opens it."""
         path = self.group_path(ids.format_id(ids.GROUP, group_id))
         return await self._open_group(path, partial(create_store, path, self._context(), self._mark(path), group_id, runs, epoch))
-
-    # --- The API: node and users ------------------------------------------------------------------------------------------------
-
-    async def status(self) -> Mapping[str, Any]:
-        """daemon.status."""
-        return answers.status(self)
-
-    async def init(self, *, user_name: str, device_name: str | None) -> Mapping[str, Any]:
-        """Makes this device's keys, its first user, and the personal group."""
-        async with self._init_lock:
-            if self.users:
-                raise PeersdError("already_initialised", "This device has a user already.", hint="`peers status` shows it.")
-            check_name(user_name)
-            if self.device is None:
-                self.device = create_device(self.data_dir, device_name or answers.host_name(), self.entropy)
-            epoch = self.entropy(EPOCH_BYTES)
-            new = make_user(
-                self.device,
-                user_name,
-                epoch=epoch,
-                nonce=self.entropy(NONCE_BYTES),
-                recovery_seed=self.entropy(SEED_BYTES),
-                wall_ms=self.wall_ms(),
-            )
-            genesis = Genesis(user_name, self.entropy(NONCE_BYTES), personal=True)
-            run = make_group(self.device, new.user, (new.user,), genesis, epoch=epoch, wall_ms=self.wall_ms())
-            text = ids.format_id(ids.USER, new.user)
-            path = self.data_dir / f"{USER_PREFIX}{text.removeprefix(ids.USER + '-')}.db"
-            opener = partial(create_store, path, self._context(), self._mark(path), run.last.hash, [new.run, run], epoch)
-            personal = await self._open_group(path, opener)
-            await registry.create_registry(personal.store, new.user)
-            self.users[new.user] = User(new.user, personal, {}, personal.id)
-            await self._start_links()
-            return answers.initialised(self.device, new, personal)
-
-    # --- The API: groups --------------------------------------------------------------------------------------------------------
-
-    async def group_create(self, *, user: str | None, name: str, description: str | None) -> Mapping[str, Any]:
-        """group.create."""
-        acting = self.user(user)
-        check_name(name)
-        assert self.device is not None
-        identity = await self.identity_runs(acting)
-        epoch = self.entropy(EPOCH_BYTES)
-        heads = (identity[-1].last.hash,)
-        run = make_group(
-            self.device, acting.id, heads, Genesis(name, self.entropy(NONCE_BYTES)), epoch=epoch, wall_ms=self.wall_ms()
-        )
-        group = await self.make_group_store(run.last.hash, [*identity, run], epoch)
-        await self.add_group(acting, group)
-        if description:
-            await answers.describe(group, acting.id, description)
-        return {"group_id": group.text_id}
-
-    async def group_list(self, *, user: str | None, include_hidden: bool) -> Sequence[Mapping[str, Any]]:
-        """group.list."""
-        acting = self.user(user)
-        shown = [group for group, hidden in acting.group_ids.items() if include_hidden or not hidden]
-        return [answers.group(self, acting, group) for group in (acting.personal.id, *shown)]
-
-    async def group_show(self, *, user: str | None, group: str | None) -> Mapping[str, Any]:
-        """group.show."""
-        acting = self.user(user)
-        return answers.group_in_full(self, acting, self.group(acting, group))
-
-    async def group_switch(self, *, user: str | None, group: str) -> Mapping[str, Any]:
-        """group.switch."""
-        acting = self.user(user)
-        found = self.group(acting, group)
-        await self._activate(acting, found.id)
-        return answers.group(self, acting, found.id)
-
-    async def group_active(self, *, user: str | None) -> Mapping[str, Any]:
-        """group.active."""
-        acting = self.user(user)
-        return answers.group(self, acting, self.group(acting, None).id)
-
-    async def member_list(self, *, user: str | None, group: str | None, include_left: bool) -> Sequence[Mapping[str, Any]]:
-        """member.list."""
-        acting = self.user(user)
-        return answers.members(self, self.group(acting, group), include_left=include_left)
-
-    # --- The API: invites -------------------------------------------------------------------------------------------------------
-
-    async def invite_create(
-        self, *, user: str | None, group: str | None, role: str, expires_in_s: int, max_uses: int
-    ) -> Mapping[str, Any]:
-        """invite.create."""
-        acting = self.user(user)
-        return await invites.create(self, acting, self.group(acting, group), role, expires_in_s, max_uses)
-
-    async def invite_list(self, *, user: str | None, group: str | None) -> Sequence[Mapping[str, Any]]:
-        """invite.list."""
-        return invites.list_all(self.group(self.user(user), group))
-
-    async def invite_revoke(self, *, user: str | None, group: str | None, invite_id: str) -> None:
-        """invite.revoke."""
-        acting = self.user(user)
-        await invites.revoke(acting, self.group(acting, group), invite_id)
-
-    async def invite_accept(self, *, user: str | None, ticket: str, timeout_s: float) -> Mapping[str, Any]:
-        """invite.accept."""
-        return await invites.accept(self, self.user(user), ticket, timeout_s)
-
-    # --- The API: SQL -----------------------------------------------------------------------------------------------------------
-
-    async def sql_query(
-        self, *, user: str | None, group: str | None, sql: str, params: Params, limit: int, timeout_s: float
-    ) -> Mapping[str, Any]:
-        """sql.query."""
-        return await queries.query(self.group(self.user(user), group), sql, params, limit, timeout_s)
-
-    async def sql_execute(
-        self, *, user: str | None, group: str | None, sql: str, params: Params, timeout_s: float
-    ) -> Mapping[str, Any]:
-        """sql.execute."""
-        acting = self.user(user)
-        return await queries.execute(acting.id, self.group(acting, group), sql, params, timeout_s)
-
-    async def sql_transaction(
-        self, *, user: str | None, group: str | None, statements: Sequence[tuple[str, Sequence[Params]]], timeout_s: float
-    ) -> Mapping[str, Any]:
-        """sql.transaction."""
-        acting = self.user(user)
-        return await queries.transaction(acting.id, self.group(acting, group), statements, timeout_s)
-
-    async def schema_show(self, *, user: str | None, group: str | None) -> Mapping[str, Any]:
-        """schema.show."""
-        return queries.schema(self.group(self.user(user), group).state.schema)
-
-    # --- The API: links and sync ------------------------------------------------------------------------------------------------
-
-    async def link_list(self, *, user: str | None) -> Sequence[Mapping[str, Any]]:
-        """link.list."""
-        self.user(user)
-        return answers.links(self)
-
-    async def link_connect(self, *, user: str | None, url: str, device_id: str | None, timeout_s: float) -> Mapping[str, Any]:
-        """link.connect."""
-        self.user(user)
-        return await answers.connect(self, url, device_id, timeout_s)
-
-    async def sync_status(self, *, user: str | None, group: str | None) -> Sequence[Mapping[str, Any]]:
-        """sync.status."""
-        acting = self.user(user)
-        return [await answers.sync(self, one) for one in self._some(acting, group)]
-
-    async def sync_wait(self, *, user: str | None, group: str | None, devices: Sequence[str] | None, timeout_s: float) -> None:
-        """sync.wait."""
-        acting = self.user(user)
-        with trio.move_on_after(timeout_s) as scope:
-            for one in self._some(acting, group):
-                await answers.wait_synced(self, one, devices)
-        if scope.cancelled_caught:
-            raise PeersdError("timeout", "Not all devices hold everything yet.", hint="`peers sync` shows which.", retry=True)
-
-    def _some(self, user: User, group: str | None) -> list[Group]:
-        if group is not None:
-            return [self.group(user, group)]
-        return [self.groups[one] for one in (user.personal.id, *user.group_ids) if one in self.groups]
-
-
-def check_name(name: str) -> None:
-    """Refuses names that no replica would accept.
-
-    Raises:
-        PeersdError: `too_large`.
-    """
-    if not is_name(name):
-        raise PeersdError(
-            "too_large", "That name cannot be used.", hint="1 to 128 characters, no control characters, no invisible ones."
-        )
-
-
-@asynccontextmanager
-async def open_node(
-    data_dir: Path, *, listen: Sequence[str], advertise: Sequence[str] = (), patience: Patience | None = None
-) -> AsyncIterator[Node]:
-    """Runs a node until the context is left.
-
-    Args:
-        data_dir: the data folder, 0700 and locked by the caller.
-        listen: ws:// URLs to listen on; none: it only dials.
-        advertise: addresses for tickets; by default the machine's own on the listening port.
-        patience: the waits between dials.
-
-    Raises:
-        PeersdError: `unreachable`, `store_corrupt`.
-    """
-    node = Node(data_dir, advertise, patience)
-    async with AsyncExitStack() as stack:
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        try:
-            await node.start(nursery, listen)
-            yield node
-        finally:
-            nursery.cancel_scope.cancel()

@@ -7,7 +7,7 @@ from typing import Final, cast
 from peersd.store.handle import StoreHandle
 from peersd_protocol.acts import SchemaAct, encode_body
 from peersd_protocol.entries import Kind
-from peersd_protocol.schema import Default
+from peersd_protocol.schema import Default, Schema
 from peersd_protocol.schema_ops import DEFAULT_LITERAL, DEFAULT_NONE, ColumnDef, CreateTable
 
 TABLE: Final = "peers_groups"
@@ -22,6 +22,11 @@ _COLUMNS: Final = (
     ColumnDef("left_at_ms", "INTEGER", _NO_DEFAULT, False, None),
 )
 """`name` is what it was when the row was written; times are milliseconds since 1970; `hidden` is 0 or 1."""
+
+
+def is_created(schema: Schema) -> bool:
+    """Whether the table is there."""
+    return any(table.name == TABLE for table in schema.tables)
 
 
 async def create_registry(personal: StoreHandle, user: bytes) -> None:

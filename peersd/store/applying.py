@@ -75,7 +75,7 @@ class Applier:
         self._layouts = layouts
         self._readings: dict[tuple[TableId, tuple[TableId, ...]], _Reading] = {}
 
-    # --- Checks: all before the first change, so that a changeset is applied whole or not at all ---------------------------------
+    # --- Checks: all before the first change, so that a changeset is applied whole or not at all --------------------------------
 
     def plan(self, changeset: Changeset) -> list[_Plan]:
         """Checks a changeset against the schema.

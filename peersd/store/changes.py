@@ -21,8 +21,8 @@ class TableChanges:
     Attributes:
         table: the table's name in the projection.
         inserts: (row id, values) of rows that were absent before and are present now.
-        updates: (row id before, row id now, values before, values now) of rows present before and now under the same key. Equal values
-            with different row ids are a pure move (REPLACE with the same content): the row's clocks move, nothing is sent.
+        updates: (row id before, row id now, values before, values now) of rows present before and now under the same key. Equal
+            values with different row ids are a pure move (REPLACE with the same content): the clocks move, nothing is sent.
         deletes: (row id before, values before) of rows that were present and are absent now.
     """
 

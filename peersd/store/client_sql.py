@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, cast
+from typing import Literal, cast
 
 import apsw
 
@@ -17,9 +16,6 @@ from peersd.store.sandbox import Mode, Sandbox
 from peersd.store.sql_errors import SQLITE_FAILURES, convert_sqlite_error, sql_refused
 from peersd.store.statements import Params, execute_single, find_single
 from peersd.store.watch import Clock, watch_statement
-
-_serial: Final = itertools.count()
-"""Numbers that make the text of a statement run for many params unlike any text prepared before."""
 
 
 @dataclass(frozen=True)
@@ -172,13 +168,10 @@ def _run_many(connection: apsw.Connection, sql: str, params_seq: Sequence[Params
     if not params_seq:
         return
     text = find_single(connection, sql, params_seq[0])
-    # From the cache, or it would be compiled for each row again. The cache is keyed by text, and a text that was never prepared
-    # before cannot bring back a statement that was authorized in another mode.
+    # From the cache, or it would be compiled for each row again. A statement of ours with this very text may be in there;
+    # the client was found to be allowed just that one line above.
     cursor = connection.cursor()
-    cursor.executemany(
-        f"/* {next(_serial)} */ {text}",
-        cast("Iterable[apsw.Bindings]", (() if params is None else params for params in params_seq)),
-    )
+    cursor.executemany(text, cast("Iterable[apsw.Bindings]", (() if params is None else params for params in params_seq)))
     for _ in cursor:
         pass
 

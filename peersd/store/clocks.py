@@ -1,4 +1,4 @@
-"""The rows of the clock tables (clocks.sql): which write each cell of each row shows. Decides nothing; merge rules are elsewhere."""
+"""The rows of the clock tables (clocks.sql): which write each cell shows. Decides nothing; merge rules are elsewhere."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Clocks:
         ranges = [(tbl, first, last) for first, last in runs_of(rids)]
         if self.any_rows("cell", tbl):
             self._cursor.executemany("DELETE FROM _peers_cell WHERE tbl = ? AND rid BETWEEN ? AND ?", ranges)
-        # Spans that reach beyond a range stay: they say nothing of rows that are gone, and `set_inserted` cuts them when ids return.
+        # Spans that reach beyond a range stay: nobody asks them for rows that are gone, and `set_inserted` cuts them then.
         self._cursor.executemany("DELETE FROM _peers_span WHERE tbl = ?1 AND first BETWEEN ?2 AND ?3 AND last <= ?3", ranges)
 
     # --- Deletes and asides -----------------------------------------------------------------------------------------------------

@@ -129,13 +129,8 @@ def prepare_connection(connection: apsw.Connection, uuid7: Callable[[], str] | N
 def _own_file(path: Path) -> None:
     """Creates the file with mode 0600, or takes other users' rights on it away."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
     except FileExistsError:
         # By name: to open and close an existing file would drop the POSIX locks that this process holds on it through
         # another connection (sqlite.org/howtocorrupt.html 2.2).
         os.chmod(path, FILE_MODE)
-        return
-    try:
-        os.fchmod(descriptor, FILE_MODE)
-    finally:
-        os.close(descriptor)

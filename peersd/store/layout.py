@@ -163,8 +163,8 @@ def affinity(type_text: str) -> str:
 def missing_value(column: Column, *, strict: bool) -> SQLValue:
     """What a column shows that was never written: the same on every replica.
 
-    A literal default as SQLite stores it. Where that is not possible (`uuid7()`, which would differ between replicas; a literal that
-    a STRICT column cannot hold; neither can be added to a table by a client) NULL, or the type's zero under NOT NULL.
+    A literal default as SQLite stores it. Where that is not possible (`uuid7()`, which would differ between replicas; a literal
+    that a STRICT column cannot hold; no client can add either to a table) NULL, or the type's zero under NOT NULL.
     """
     if column.default.kind == _DEFAULT_LITERAL:
         scratch: Any = apsw.Connection(":memory:")

@@ -125,8 +125,8 @@ class Merge:
         """Applies a changeset of another device, or any changeset in a rebuild, once.
 
         Raises:
-            RemoteProtocolError: BAD_BODY if it names tables or columns that are not there, holds a value that its column cannot hold,
-                or names a row twice. Nothing was changed then.
+            RemoteProtocolError: BAD_BODY if it names tables or columns that are not there, holds a value that its column cannot
+                hold, or names a row twice. Nothing was changed then.
         """
         plans = self._applier.plan(changeset)
         with self._applying():

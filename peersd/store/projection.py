@@ -64,7 +64,8 @@ class Projection:
 
     def drop(self) -> None:
         """Drops all tables, indexes and clocks."""
-        tables = "SELECT name FROM _peers_table UNION ALL SELECT name FROM sqlite_schema WHERE name GLOB '_peers_rid_*' AND type = 'table'"
+        locators = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB '_peers_rid_*'"
+        tables = f"SELECT name FROM _peers_table UNION ALL {locators}"
         for (name,) in self._connection.execute(tables).fetchall():
             self._connection.execute(f"DROP TABLE {ddl.quote_name(name)}")
         for name in ("table", "index", "shape", "span", "cell", "delete", "aside"):

@@ -48,11 +48,7 @@ def encode_changes(changes: Sequence[tuple[Layout, TableChanges]]) -> bytes | No
     changeset = Changeset(tuple(tables))
     body = changesets.encode(changeset)
     if len(body) > BODY_BYTES_MAX or (len(body) > CHANGESET_ARRAYS_MAX and not changesets.fits(changeset)):
-        raise PeersdError(
-            "too_large",
-            "The transaction changes too much to travel as one.",
-            hint="Split it into transactions of at most 64 MiB.",
-        )
+        raise PeersdError("too_large", "The transaction changes too much to travel as one.", hint="Split it into smaller ones.")
     return body
 
 
@@ -81,28 +77,23 @@ def _check_keys(layout: Layout, columns: Sequence[Sequence[SQLValue]]) -> None:
             raise PeersdError(
                 "sql_refused",
                 f"Column {name!r} got a key value that cannot be shared.",
-                hint="Keys are TEXT, BLOB or INTEGER, and not NULL.",
+                hint="Key values are text, blobs or integers, and not NULL.",
             ) from error
 
 
 def changed_positions(old: Row, new: Row) -> tuple[int, ...]:
     """Positions of the values that are stored differently: 1, 1.0 and '1' differ, and so do 0.0 and -0.0."""
-    if old is new:
-        return ()
     return tuple(
         position
         for position, (before, after) in enumerate(zip(old, new, strict=True))
-        if before is not after
-        and (
-            type(before) is not type(after)
-            or before != after
-            or (type(after) is float and after == 0.0 and _signs_differ(before, after))
-        )
+        if before is not after and not _same(before, after)
     )
 
 
-def _signs_differ(before: Any, after: float) -> bool:
-    return copysign(1.0, before) != copysign(1.0, after)
+def _same(one: SQLValue, other: SQLValue) -> bool:
+    if type(one) is not type(other) or one != other:
+        return False
+    return one != 0 or not isinstance(one, float) or not isinstance(other, float) or copysign(1, one) == copysign(1, other)
 
 
 class Recorder:

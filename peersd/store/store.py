@@ -33,6 +33,7 @@ from peersd_protocol.acts import decode_act
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import ACT_BYTES_MAX, STREAM_MESSAGE_BYTES
 from peersd_protocol.entries import EPOCH_BYTES, Act, Header, Kind, LogKey
+from peersd_protocol.errors import RemoteProtocolError
 from peersd_protocol.group_state import GroupState
 from peersd_protocol.messages import Block, Runs, Want, encode_runs
 from peersd_protocol.replication import Chunk, Committed, Comparison, Cursor, Ingested, Read
@@ -108,7 +109,7 @@ class Store:
         self._context = context
         self._mark_keeper = mark
         self._path = os.fspath(path)
-        self._connection = database.open_writer(path, uuid7=context.uuid7)
+        self._connection = _open_file(path, context)
         try:
             self._sandbox = Sandbox()
             self._sandbox.install(self._connection)
@@ -125,6 +126,9 @@ class Store:
             self._admit_tables()
             self._intake = Intake(self._connection, self.log, self._authority, self._merge, self._restate)
             self._unmarked = self._own_tips() != self._marked
+        except (apsw.Error, RemoteProtocolError) as error:
+            self._connection.close(force=True)
+            raise _corrupt(self._path, error) from error
         except BaseException:
             self._connection.close(force=True)
             raise
@@ -469,6 +473,18 @@ class Store:
         self._connection.close()
 
 
+def _corrupt(path: str, error: Exception) -> PeersdError:
+    hint = "Stop the daemon and restore the file from a backup, or remove it and join the group again."
+    return PeersdError("store_corrupt", f"{os.path.basename(path)} cannot be used: {error}.", hint=hint)
+
+
+def _open_file(path: str | os.PathLike[str], context: StoreContext) -> apsw.Connection:
+    try:
+        return database.open_writer(path, uuid7=context.uuid7)
+    except (apsw.Error, OSError) as error:
+        raise _corrupt(os.fspath(path), error) from error
+
+
 class _Transaction:
     """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when the body raises."""
 
@@ -508,8 +524,8 @@ def create_store(
     try:
         if epoch is not None:
             store.adopt_epoch(epoch)
-        for run in runs:
-            store.take_runs([run])
+        if runs:
+            store.take_runs(runs)
     except BaseException:
         store.close()
         raise

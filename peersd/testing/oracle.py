@@ -1,6 +1,6 @@
 """What the rows must be: DESIGN 7 read literally, as a function of the set of entries. Slow, and independent of peersd.store.
 
-It sees all writes of a cell at once and takes the greatest, where the store sees them one at a time and keeps the greatest so far.
+It sees all writes of a cell at once and takes the greatest; the store sees them one at a time and keeps the greatest so far.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def _settle(key: Key, history: _History, table: Table) -> ExpectedRow:
     inserted = max(history.inserts, default=None)
     alive = inserted is not None and (deleted is None or inserted > deleted)
     greatest: dict[ColumnId, tuple[Rank, Scalar]] = {}
-    for column, writes in history.writes.items():
+    for column_id, writes in history.writes.items():
         above = [write for write in writes if deleted is None or write[0] > deleted]
         if above:
-            greatest[column] = max(above, key=lambda write: write[0])
+            greatest[column_id] = max(above, key=lambda write: write[0])
     names = {column.id: column.name for column in table.columns}
     if not alive:
         return ExpectedRow(deleted=deleted, aside={names[id_]: write for id_, write in greatest.items()})

@@ -35,8 +35,8 @@ _FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _WINDOW_BYTES_MIN: Final = 1 * KIB
 """The smallest window that zstd has (RFC 8878, 3.1.1.1.2)."""
 
-# zstd's objects must not be shared by two threads at once, and cost more to make than a small block costs to compress. Popping and
-# appending are atomic, so each caller has the one it took for itself. Empty or full, the pool only costs time.
+# zstd's objects must not be shared by two threads at once, and cost more to make than a small block costs to compress. Popping
+# and appending are atomic, so each caller has the one it took for itself. Empty or full, the pool only costs time.
 _compressors: deque[zstandard.ZstdCompressor] = deque(maxlen=16)
 _decompressors: deque[zstandard.ZstdDecompressor] = deque(maxlen=16)
 

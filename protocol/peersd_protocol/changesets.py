@@ -101,7 +101,7 @@ EMPTY: Final = Changeset(())
 
 @dataclass(frozen=True, slots=True)
 class UnknownBody:
-    """A body that a later version understands: another type, or an operation on cells that is not known. It is held and forwarded."""
+    """A body that a later version understands: of another type, or with another operation on cells. It is held and forwarded."""
 
     reason: str
 
@@ -144,7 +144,7 @@ def decode(body: bytes) -> Changeset | UnknownBody:
     Whether the tables and columns exist and can hold the values is judged against the schema, where the changeset is applied.
 
     Raises:
-        RemoteProtocolError: TOO_LARGE above a bound; MALFORMED if the shape, a type or the order is wrong, or it is not canonical.
+        RemoteProtocolError: TOO_LARGE above a bound; MALFORMED if shape, types or order are wrong, or it is not canonical.
     """
     fields = _unpack(body)
     if read_int(fields[0] if fields else None, "type of body", 0, 2**31) != TYPE:
@@ -169,7 +169,7 @@ def decode(body: bytes) -> Changeset | UnknownBody:
 
 
 def _unpack(body: bytes) -> Sequence[Any]:
-    """Unpacks canonical msgpack with a bound on what it becomes in memory, which canonical.decode leaves to the size of the input."""
+    """Unpacks canonical msgpack. What it becomes in memory has a bound, which canonical.decode leaves to the input's size."""
     if len(body) > BODY_BYTES_MAX:
         raise RemoteProtocolError(CloseCode.TOO_LARGE, f"{len(body)} bytes in a body")
     # Fewer bytes than CHANGESET_ARRAYS_MAX cannot hold too much; then the count, a call for each array, is left out.
@@ -206,7 +206,7 @@ def _unpack(body: bytes) -> Sequence[Any]:
         raise malformed("body is no array")
     if not is_canonical:
         raise malformed("not canonical")
-    return cast("list[Any]", fields)
+    return fields
 
 
 def _refuse(*_: Any) -> None:
@@ -216,10 +216,8 @@ def _refuse(*_: Any) -> None:
 def _decode_table(value: Any, acts: Sequence[bytes], unknown: set[int]) -> TableChangeset:
     act, op, added_fields, insert_fields, update_fields, delete_fields = read_array(value, "table", length=6)
     table = _decode_ref(act, op, acts)
-    added = tuple(
-        _decode_ref(*read_array(field, "added column", length=2), acts)
-        for field in read_array(added_fields, "added columns", items_max=COLUMNS_MAX)
-    )
+    pairs = [read_array(pair, "added column", length=2) for pair in read_array(added_fields, "added", items_max=COLUMNS_MAX)]
+    added = tuple(_decode_ref(added_act, added_op, acts) for added_act, added_op in pairs)
     if len(set(added)) != len(added):
         raise malformed("one column added twice")
     inserts = _read_columns(insert_fields, "inserts")

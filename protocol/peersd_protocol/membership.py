@@ -117,7 +117,7 @@ def _members(standing: Standing) -> dict[bytes, Member]:
         current = [grant for grant in bits_of(grants) if not ended_by & ~index.past[grant]]
         latest = current[-1] if current else max(bits_of(grants))
         seen, unseen = ended_by & index.past[latest], ended_by & ~index.past[latest]
-        joined = min(grant for grant in bits_of(grants) if not seen & ~index.past[grant] and (grant in current or not current))
+        joined = min(grant for grant in bits_of(grants) if not seen & ~index.past[grant])
         identity = standing.identities.users[user]
         members[user] = Member(
             role=role,

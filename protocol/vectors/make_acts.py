@@ -189,11 +189,11 @@ def make() -> dict[str, Any]:
             for number, body in enumerate(BODIES)
         ]
         + [
-            {"name": name, "kind": int(kind), "body": canonical.encode(value).hex(), "unknown": value[0]}  # type: ignore[arg-type]
+            {"name": name, "kind": int(kind), "body": canonical.encode(value).hex(), "unknown": value[0]}
             for name, kind, value in UNKNOWN
         ],
         "invalid": [
-            {"name": name, "kind": int(kind), "body": canonical.encode(value).hex(), "error": "MALFORMED"}  # type: ignore[arg-type]
+            {"name": name, "kind": int(kind), "body": canonical.encode(value).hex(), "error": "MALFORMED"}
             for name, kind, value in MALFORMED
         ],
     }

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import stat
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from trio.testing import MockClock
 from peersd.api import connection as connection_module
 from peersd.api.connection import IN_FLIGHT_MAX
 from peersd.api.jsonrpc import LINE_BYTES_MAX
+from peersd.api.line_reader import LineReader, LineTooLong
 from peersd.api.methods import Api, Methods
 from peersd.api.outbox import OUTBOX_BYTES_MAX, Outbox
 from peersd.api.server import CONNECTIONS_MAX, open_api_server
@@ -195,6 +197,30 @@ async def test_a_line_of_16_mib_is_taken_and_one_byte_more_is_dropped_and_told(s
     refused, answered = await raw.receive(), await raw.receive()
     assert (refused["id"], refused["error"]["code"], refused["error"]["data"]["code"]) == (None, -32600, "too_large")
     assert answered["id"] == 3
+
+
+class Endless(trio.abc.ReceiveStream):
+    """100 MiB without a newline, and then one more line."""
+
+    def __init__(self) -> None:
+        self.chunks = [b"x" * 262_144] * 400 + [b"x\nnext\n"]
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return self.chunks.pop(0) if self.chunks else b""
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_a_line_without_end_is_dropped_as_it_comes_and_not_kept() -> None:
+    reader = LineReader(Endless(), 1000)
+    tracemalloc.start()
+    with pytest.raises(LineTooLong):
+        await reader.next_line()
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2 * 1024 * 1024
+    assert (await reader.next_line(), await reader.next_line()) == (b"next", None)
 
 
 async def test_a_client_that_closed_its_sending_half_still_gets_its_answers(served: Served) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from peersd.client import PeersError
+from peersd.testing.pairs import GROUP, open_pair
 from peersd.testing.processes import DaemonProcess, open_daemon
 
 pytestmark = pytest.mark.e2e
@@ -209,3 +210,32 @@ async def test_what_this_version_does_not_have_is_said_so(ada: DaemonProcess) ->
     for method in ("ban.list", "device.list", "sql.subscribe", "group.leave"):
         error = await refused(ada, method)
         assert (error.code, error.hint) == ("method_not_found", "not in this version")
+
+
+async def test_links_members_and_sync_of_two_devices_have_their_keys_on_both_sides(tmp_path: Path) -> None:
+    async with open_pair(tmp_path) as pair:
+        ids = {daemon: (await daemon.answer("status"))["device_id"] for daemon in (pair.ada, pair.ben)}
+        directions = set()
+        for here, there in ((pair.ada, pair.ben), (pair.ben, pair.ada)):
+            (link,) = await here.answer("links")
+            assert set(link) >= {
+                "device_id", "device_name", "user_names", "url", "direction", "since", "rtt_ms", "channels", "bytes_in",
+                "bytes_out",
+            }  # fmt: skip
+            assert link["device_id"] == ids[there]
+            directions.add(link["direction"])
+            assert [set(channel) >= {"group_id", "name", "state"} for channel in link["channels"]] == [True]
+            assert min(link["bytes_in"], link["bytes_out"]) > 0
+            members = {member["name"]: member for member in await here.answer("members", "-g", GROUP)}
+            assert {name: member["role"] for name, member in members.items()} == {"ada": "founder", "ben": "admin"}
+            assert [device["online"] for member in members.values() for device in member["devices"]] == [True, True]
+            (group,) = await here.answer("sync", "-g", GROUP)
+            (device,) = group["devices"]
+            assert set(device) >= {"device_id", "name", "online", "equal", "last_equal_at", "lag_entries", "lag_bytes"}
+            assert (device["device_id"], device["online"], device["equal"]) == (ids[there], True, True)
+            for command in (["links"], ["members", "-g", GROUP], ["sync"], ["sync", "-g", GROUP, "--wait"]):
+                assert (await here.peers(*command)).status == 0
+        assert directions == {"in", "out"}
+        connected = await pair.ben.answer("connect", pair.network.url)
+        assert connected["device_id"] == ids[pair.ada]
+        assert len(await pair.ada.answer("links")) == 1

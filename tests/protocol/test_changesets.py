@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -215,8 +216,6 @@ def test_any_changeset_comes_back_from_its_bytes(acts: list[bytes], data: st.Dat
 
 @given(st.recursive(scalars | st.booleans(), lambda inner: st.lists(inner, max_size=6), max_leaves=40))
 def test_arbitrary_arrays_are_decoded_or_refused_and_nothing_else(value: Any) -> None:
-    try:
-        body = canonical.encode([1, [A], [[0, 0, [], value, [], []]]])
-        changesets.decode(body)
-    except RemoteProtocolError as error:
-        assert error.close_code is CloseCode.MALFORMED
+    body = canonical.encode([1, [A], [[0, 0, [], value, [], []]]])
+    with contextlib.suppress(RemoteProtocolError):
+        assert isinstance(changesets.decode(body), Changeset)

@@ -231,6 +231,28 @@ def test_who_comes_back_joined_when_they_came_back() -> None:
     assert (member.role, member.joined_hlc, member.left_hlc) == (Role.READER, admission.header.hlc, None)
 
 
+def test_who_came_and_left_twice_joined_and_left_the_second_time() -> None:
+    _, group, (alice, will) = found(Role.WRITER)
+    group.leave(will)
+    admission = group.join(alice, will)
+    leave = group.leave(will, epoch=1)
+    member = group.state().members[will.id]
+    assert (member.role, member.joined_hlc, member.left_hlc) == (Role.NONE, admission.header.hlc, leave.header.hlc)
+
+
+def test_of_who_came_back_the_admission_that_saw_the_leave_gives_the_time_and_not_one_made_apart() -> None:
+    _, group, (alice, will, rita) = found(Role.WRITER, Role.READER)
+    invite = group.invite(alice)
+    before = group.acts
+    group.leave(will, seen=before)
+    back = group.join(alice, will)
+    notes = [group.write(rita, [], seen=before) for _ in range(9)]
+    apart = group.admit(rita, invite, will, seen=(*before, *notes))  # deeper than `back`, and blind to the leave
+    state = group.state()
+    assert apart.hash in state.standing
+    assert (state.members[will.id].joined_hlc, state.members[will.id].left_hlc) == (back.header.hlc, None)
+
+
 def test_an_admission_that_has_not_seen_the_leave_does_not_undo_it() -> None:
     _, group, (alice, will, rita) = found(Role.WRITER, Role.READER)
     invite = group.invite(alice)
@@ -346,6 +368,18 @@ def test_a_leave_that_was_the_last_admins_falls_even_if_an_admin_was_admitted_ap
     state = group.state()
     assert leave.hash in state.void
     assert (state.role_of(alice.id), state.role_of(zoe.id)) == (Role.FOUNDER, Role.ADMIN)
+
+
+def test_a_leave_that_falls_counts_for_the_leaves_that_saw_it_as_if_it_had_not_been() -> None:
+    world, group, (alice, will) = found(Role.WRITER)
+    adam = world.user("adam")
+    invite = group.invite(alice, Role.ADMIN)
+    before = group.acts
+    group.leave(alice, seen=before)  # falls: by its own past only a writer would be left
+    group.admit(will, invite, adam, seen=before)
+    group.leave(adam)
+    state = group.state()
+    assert (state.role_of(alice.id), state.role_of(adam.id)) == (Role.FOUNDER, Role.NONE)
 
 
 def test_who_floods_a_group_with_last_leaves_cannot_leave_any_more() -> None:

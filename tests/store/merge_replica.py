@@ -143,6 +143,10 @@ class Replica:
     def rows(self, name: str = "notes") -> list[tuple[Any, ...]]:
         return self.merge.dump()[name]
 
+    def count(self, clocks: str) -> int:
+        counted: int = self.connection.execute(f"SELECT count(*) FROM {clocks}").get
+        return counted
+
     def state(self) -> tuple[Any, Any]:
         return self.merge.dump(), self.merge.dump_clocks()
 
@@ -224,6 +228,5 @@ def _exact(value: Any) -> Any:
 
 def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """SQLite's order of key values: integers, text by its bytes, blobs."""
-    return tuple(
-        (0, value) if isinstance(value, int) else (1, value.encode()) if isinstance(value, str) else (2, value) for value in key
-    )
+    order = {int: 0, str: 1, bytes: 2}
+    return tuple((order[type(value)], value.encode() if isinstance(value, str) else value) for value in key)

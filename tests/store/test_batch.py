@@ -125,8 +125,8 @@ def test_a_request_whose_deadline_has_passed_is_not_run(rig: Rig) -> None:
 
 
 def test_memory_is_bounded_while_writing(rig: Rig) -> None:
-    rows = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT hex(zeroblob(10000)) AS x FROM n"
-    bomb = f"INSERT INTO t SELECT '1', group_concat(x) FROM ({rows})"
+    rows = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT i, randomblob(10000) AS x FROM n"
+    bomb = f"INSERT INTO t SELECT i, 1 FROM ({rows}) ORDER BY x"
     outcomes, _ = rig.batch([bomb], ["INSERT INTO t VALUES ('2', 2)"])
     assert codes(outcomes) == ["too_large", "ok"]
 

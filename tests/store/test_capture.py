@@ -192,6 +192,12 @@ def test_nothing_is_noted_while_entries_are_applied(rig: Rig) -> None:
     assert rig.capture.take() == []
 
 
+def test_a_row_that_is_given_another_rowid_is_a_pure_move(two_rows: Rig) -> None:
+    # Clients cannot; the hook must not lose the row all the same.
+    two_rows.writer.execute("UPDATE t SET rowid = 7 WHERE id = '1'")
+    assert only(two_rows.capture.take()).updates == [(1, 7, ("1", 1, "x"), ("1", 1, "x"))]
+
+
 def test_our_own_tables_are_not_captured(rig: Rig) -> None:
     rig.writer.execute("INSERT INTO _peers_secret VALUES (1, 'x')")
     assert rig.capture.take() == []

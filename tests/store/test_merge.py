@@ -17,6 +17,7 @@ from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.schema import Schema, Table
 from tests.store.merge_replica import ACT, NOTES, Entry, Replica, added, schema_of, table, with_columns
 
+PLAIN = schema_of(NOTES)
 WITHOUT_ROWID = table("notes", ("id", "TEXT"), ("title", "TEXT"), ("body", "TEXT"), without_rowid=True)
 RATED = with_columns(NOTES, added("rating", "INTEGER", b"r" * 16, default=3, not_null=True))
 
@@ -41,10 +42,10 @@ def delete(key: Any) -> TableChangeset:
     return TableChangeset(NOTES.id, deletes=[[key]])
 
 
-def merged(*entries: Entry, schema: Schema = schema_of(NOTES)) -> list[tuple[Any, ...]]:
+def merged(*entries: Entry, schema: Schema = PLAIN) -> list[tuple[Any, ...]]:
     """The rows after these entries, the same in every order of arrival and in both kinds of table."""
     found: list[tuple[Any, ...]] | None = None
-    for variant in (schema, *([schema_of(WITHOUT_ROWID)] if schema == schema_of(NOTES) else [])):
+    for variant in (schema, *([schema_of(WITHOUT_ROWID)] if schema == PLAIN else [])):
         for order in permutations(entries):
             replica = Replica(variant)
             replica.take_all(order)
@@ -287,7 +288,6 @@ def test_what_its_tables_cannot_take_is_refused_whole(what: str) -> None:
             replica.merge.apply(1, Changeset(changes))
         assert caught.value.close_code is CloseCode.BAD_BODY
         assert replica.state() == before
-        assert replica.connection.total_changes() == replica.connection.total_changes()
 
 
 def test_an_alias_of_a_table_and_of_a_column_lands_in_the_one_that_stands() -> None:

@@ -298,7 +298,7 @@ def test_a_query_beyond_its_deadline_is_stopped(rig: Rig) -> None:
 def test_a_query_that_eats_memory_is_stopped(rig: Rig) -> None:
     before = apsw.memory_used()
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000000)"
-    eater = f"{endless} SELECT json_group_array(hex(zeroblob(500))) FROM n"
+    eater = f"{endless} SELECT i, randomblob(5000) AS r FROM n ORDER BY r"
     with pytest.raises(PeersdError) as caught:
         query(rig, eater)
     assert caught.value.code == "too_large"

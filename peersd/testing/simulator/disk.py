@@ -56,7 +56,10 @@ class DiskFile:
         """
         wal = self.path.with_name(self.path.name + "-wal")
         database, log = self.path.read_bytes(), wal.read_bytes() if wal.exists() else b""
-        store.abandon()
+        mark = self.mark.load()
+        store.close()
+        if mark is not None:
+            self.mark.save(mark)
         with self.path.open("r+b") as file:
             file.write(database)
             file.truncate()

@@ -62,6 +62,7 @@ class LinkEnd:
 
     Attributes:
         sessions: those that run over this link, by channel.
+        requested: channels that the remote side asked for and still waits for.
         is_up: whether it carries channels.
     """
 
@@ -79,6 +80,7 @@ class LinkEnd:
         self.machine = Link(role, handshake)
         self.handshake_hash = b""
         self.sessions: dict[int, Session] = {}
+        self.requested: set[int] = set()
         self.is_up = False
         self.is_over = False
         wire.on_message = self._receive
@@ -95,11 +97,16 @@ class LinkEnd:
 
     def close(self, code: CloseCode) -> None:
         """Ends the link."""
-        self.perform(self.machine.close(code, self.now_ms))
+        if not self.is_over:
+            self.perform(self.machine.close(code, self.now_ms))
 
     def abandon(self) -> None:
         """The process is gone: nothing is said, nothing is heard."""
         self.is_over = True
+        self._wire.cut()
+
+    def lose_wire(self) -> None:
+        """The network is gone; either side notices in its own time."""
         self._wire.cut()
 
     def _receive(self, message: bytes) -> None:
@@ -146,6 +153,7 @@ class LinkEnd:
                 case CancelTimer(name):
                     self._timers.pop(name, None)
                 case OpenRequested(channel, payload, _):
+                    self.requested.add(channel)
                     self._events.on_open(self, channel, payload)
                 case Accepted(channel, payload):
                     self._events.on_accepted(self, channel, payload)
@@ -163,6 +171,7 @@ class LinkEnd:
     def _note_closed(self, channel: int, code: CloseCode) -> None:
         if code not in _HARMLESS_CODES:
             raise self._schedule.fail(f"{self._device}: {self.remote} closed a channel with {code.name}")
+        self.requested.discard(channel)
         session = self.sessions.pop(channel, None)
         if session is not None:
             session.end()
@@ -171,8 +180,8 @@ class LinkEnd:
         self.handshake_hash = up.handshake_hash
         self.is_up = True
         self._schedule.note(self._device, f"link to {self.remote} up as {self.role.value}")
-        self.perform(self.machine.release(self.now_ms))
         self._events.on_up(self)
+        self.perform(self.machine.release(self.now_ms))
 
     def _note_down(self, down: Down) -> None:
         if down.code not in _HARMLESS_CODES and down.code is not CloseCode.TIMEOUT:

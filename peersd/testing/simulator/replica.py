@@ -146,6 +146,7 @@ class Replica:
     def session_over(self, session: Session) -> None:
         """A session ended."""
         del self._sessions[session.id]
+        self.store.is_listening = bool(self._sessions)
         self._schedule.note(self._device, f"{self.name} session {session.id} over")
         self._perform(self._machine.session_closed(session.id, self._schedule.now_ms))
 

@@ -88,7 +88,7 @@ class Sharing:
             return
         for group_id, replica in self._replicas.items():
             # Who has not heard of its own admission yet asks whoever it meets, as the holder of a ticket does.
-            is_joining = not replica.store.state.members
+            is_joining = not replica.store.state.role_of(self._own_user)
             if group_id not in self._lanes and (is_joining or self._is_shared(replica)):
                 self._open(group_id, replica)
 
@@ -126,7 +126,7 @@ class Sharing:
         """The remote side refused."""
         found = self._lane_of(channel)
         if found is not None:
-            self._later(RETRY_MS, lambda: self._end_lane(*found))
+            self._end_lane(*found)
 
     def requested(self, channel: int, payload: bytes) -> None:
         """The remote side asks for a channel."""
@@ -136,7 +136,7 @@ class Sharing:
         old = self._lanes.get(group_id) if group_id else None
         is_taken = old is not None and self._end.role is Role.DIALLER  # where both open at once, the dialler's OPEN counts
         if group_id is None or is_taken or not self._is_shared(self._replicas[group_id]):
-            self._end.perform(self._end.machine.refuse(channel, self._end.now_ms))
+            self._refuse(channel)
             return
         if old is not None:
             self._drop(old)
@@ -144,15 +144,21 @@ class Sharing:
         replica = self._replicas[group_id]
 
         def accept(vector: Vector) -> None:
-            if not self._is_current(group_id, lane):
-                if self._end.is_up:
-                    self._end.perform(self._end.machine.refuse(channel, self._end.now_ms))
+            if not self._is_current(group_id, lane) or channel not in self._end.requested:
+                self._refuse(channel)
+                self._end_lane(group_id, lane)
                 return
+            self._end.requested.discard(channel)
             digest = vector_digest(group_id, encode_vector(vector))
             self._end.perform(self._end.machine.accept(channel, AcceptPayload(digest).encode(), self._end.now_ms))
             self._begin(group_id, lane, vector if digest == wish.digest else None)
 
         replica.call("digest", replica.store.vector, accept)
+
+    def _refuse(self, channel: int) -> None:
+        if self._end.is_up and channel in self._end.requested:
+            self._end.requested.discard(channel)
+            self._end.perform(self._end.machine.refuse(channel, self._end.now_ms))
 
     def _begin(self, group_id: bytes, lane: _Lane, equal_at: Vector | None) -> None:
         assert lane.channel is not None
@@ -163,7 +169,9 @@ class Sharing:
         lane.session.take_soon()
 
     def _drop(self, lane: _Lane) -> None:
-        if lane.session is not None:
+        if lane.channel in self._end.requested:
+            self._refuse(lane.channel)
+        elif lane.session is not None:
             lane.session.end()
         elif lane.channel is not None:
             self._end.perform(self._end.machine.close_channel(lane.channel, CloseCode.NORMAL, self._end.now_ms))

@@ -1,0 +1,133 @@
+"""Links that come back: without anybody's act, and at a cost that does not depend on the number of rows."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from peersd.testing.observing import tcp_connections
+from peersd.testing.pairs import GROUP, Pair, open_pair, until
+from peersd.testing.processes import HANG_S, DaemonProcess, open_daemon
+
+pytestmark = pytest.mark.e2e
+
+NOTE = "CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)"
+
+NOISE_MESSAGE_BYTES = 24
+"""What one more Noise message costs the dialler's side: 8 of WebSocket header, 16 of tag. How many of them the frames of the
+opening burst travel in depends on who was quicker, the writer or the store's thread; the frames are the same."""
+
+
+async def link_bytes(listener: DaemonProcess, dialler: DaemonProcess) -> tuple[int, int]:
+    """Bytes on the one link between two daemons, to the dialler and from it, once all of them have arrived."""
+    found: list[tuple[int, int]] = []
+
+    async def has_arrived() -> bool:
+        on_listener, on_dialler = [await daemon.call("link.list") for daemon in (listener, dialler)]
+        links = [link for link in on_listener for other in on_dialler if link["bytes_in"] == other["bytes_out"]]
+        if len(on_dialler) != 1 or len(links) != 1 or links[0]["bytes_out"] != on_dialler[0]["bytes_in"]:
+            return False
+        found.append((links[0]["bytes_out"], links[0]["bytes_in"]))
+        return len(found) > 1 and found[-1] == found[-2]
+
+    await until(has_arrived)
+    return found[-1]
+
+
+async def both_say_equal(pair: Pair) -> bool:
+    for daemon in (pair.ada, pair.ben):
+        ((device,),) = [status["devices"] for status in await daemon.call("sync.status", group=GROUP)]
+        if not device["equal"]:
+            return False
+    return True
+
+
+async def write_rows(daemon: DaemonProcess, number: int) -> None:
+    for start in range(0, number, 20_000):
+        rows = [[f"row {n}"] for n in range(start, min(number, start + 20_000))]
+        await daemon.call(
+            "sql.transaction", group=GROUP, statements=[{"sql": "INSERT INTO note (text) VALUES (?)", "params_seq": rows}], timeout_s=HANG_S
+        )
+
+
+async def test_a_reconnect_in_sync_costs_the_same_after_1000_and_100000_rows_and_under_1_kib(tmp_path: Path) -> None:
+    async with open_pair(tmp_path, NOTE) as pair, open_daemon(tmp_path, "eve") as eve:
+        # What a link costs whose devices share nothing is the handshake, that of TCP's payload and WebSocket's headers included.
+        await eve.call("init", user_name="eve", device_name="eve-laptop")
+        await pair.part()
+        pair.network.mend()
+        await eve.call("link.connect", url=await pair.ada.url())
+        handshake = sum(await link_bytes(pair.ada, eve))
+        await eve.terminate()
+
+        costs: dict[int, list[tuple[int, int]]] = {}
+        for rows in (1_000, 100_000):
+            await pair.meet()
+            await write_rows(pair.ada, rows - (await pair.rows("SELECT count(*) FROM note"))[0][0])
+            await pair.sync()
+            assert await pair.rows("SELECT count(*) FROM note") == [[rows]]
+            for _ in range(3):
+                await pair.part()
+                pair.network.mend()
+                passed = pair.network.bytes_passed
+                await pair.ben.call("link.connect", url=pair.network.url)
+                await until(lambda: both_say_equal(pair))
+                out, back = await link_bytes(pair.ada, pair.ben)
+                # What the daemons count is what went over the wire.
+                assert out + back == pair.network.bytes_passed - passed
+                assert out + back - handshake < 1024
+                costs.setdefault(rows, []).append((out, back))
+            await pair.part()
+        everything = costs[1_000] + costs[100_000]
+        assert len({out % NOISE_MESSAGE_BYTES for out, _ in everything}) == 1, costs
+        assert len({back % NOISE_MESSAGE_BYTES for _, back in everything}) == 1, costs
+        assert max(map(sum, everything)) - min(map(sum, everything)) <= 2 * NOISE_MESSAGE_BYTES, costs
+
+
+async def test_links_come_back_by_themselves_after_a_cut_a_restart_and_a_kill_of_either_side(tmp_path: Path) -> None:
+    async with open_pair(tmp_path, NOTE) as pair:
+        written = 0
+
+        async def still_syncs() -> None:
+            nonlocal written
+            for daemon in (pair.ada, pair.ben):
+                await daemon.call("sql.execute", sql="INSERT INTO note (text) VALUES ('x')", group=GROUP)
+                written += 1
+            await pair.sync()
+            assert await pair.rows("SELECT count(*) FROM note") == [[written]]
+
+        await still_syncs()
+        await pair.part()
+        # Both go on alone; what they write meanwhile crosses when the network is back, without anybody's act.
+        for daemon in (pair.ada, pair.ben):
+            await daemon.call("sql.execute", sql="INSERT INTO note (text) VALUES ('apart')", group=GROUP)
+            written += 1
+        pair.network.mend()
+        await still_syncs()
+        for daemon in (pair.ada, pair.ben):
+            await daemon.restart()
+            await still_syncs()
+        for daemon in (pair.ben, pair.ada):
+            await daemon.kill()
+            await daemon.start()
+            await still_syncs()
+        for daemon in (pair.ada, pair.ben):
+            assert len(tcp_connections(daemon.pid)) == 1
+
+
+async def test_a_side_that_stood_still_goes_on_over_the_same_link(tmp_path: Path) -> None:
+    async with open_pair(tmp_path, NOTE) as pair:
+        (before,) = tcp_connections(pair.ada.pid)
+        assert pair.ben.process is not None
+        pair.ben.process.send_signal(signal.SIGSTOP)
+        try:
+            await write_rows(pair.ada, 1_000)
+            (status,) = await pair.ada.call("sync.status", group=GROUP)
+            assert [(device["equal"], device["lag_entries"]) for device in status["devices"]] == [(False, 1)]
+        finally:
+            pair.ben.process.send_signal(signal.SIGCONT)
+        await pair.sync()
+        assert await pair.rows("SELECT count(*) FROM note") == [[1_000]]
+        assert tcp_connections(pair.ada.pid) == [before]
