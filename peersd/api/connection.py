@@ -16,10 +16,11 @@ from peersd.api.jsonrpc import (
     OUR_ERROR,
     Invalid,
     Request,
+    RequestId,
     RpcError,
     encode_batch,
     encode_error,
-    encode_result,
+    encode_result_in_steps,
     internal_error,
     line_too_long,
     parse_line,
@@ -160,7 +161,7 @@ class Connection:
         with guarded("request", request.method):
             answer = encode_error(request.id, internal_error())
             try:
-                answer = encode_result(request.id, await self._call(request))
+                answer = await _encode(request.id, await self._call(request))
             except RpcError as error:
                 answer = encode_error(request.id, error)
         return None if request.is_notification else answer
@@ -198,6 +199,16 @@ class Connection:
         while not _has_hung_up(self._stream.socket):  # noqa: ASYNC110  there is no event to wait for
             await trio.sleep(HANG_UP_LOOK_S)
         self._everything.cancel()
+
+
+async def _encode(request_id: RequestId, result: object) -> bytes:
+    steps = encode_result_in_steps(request_id, result)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return bytes(end.value)
+        await trio.lowlevel.checkpoint()
 
 
 def caller_refused() -> RpcError:

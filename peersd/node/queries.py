@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peersd.errors import PeersdError
 from peersd.node.group import Group
 from peersd.store.batch import Request, Success
 from peersd.store.client_sql import Statement
@@ -26,13 +27,25 @@ async def query(group: Group, sql: str, params: Params, limit: int, timeout_s: f
 
 
 async def execute(user: bytes, group: Group, sql: str, params: Params, timeout_s: float) -> Mapping[str, Any]:
-    """sql.execute: one write, or one schema statement."""
-    if await group.store.is_schema(sql, params):
-        return await _change_schema(user, group, sql)
+    """sql.execute: one write, or one schema statement.
+
+    Tried as a write first, since that is what it is nearly always: the sandbox tells the other kind apart before anything runs.
+    """
     request = Request([Statement(sql, params)], time.monotonic() + timeout_s)
-    done = await group.store.write(Write(user, request))
+    try:
+        done = await group.store.write(Write(user, request))
+    except PeersdError as error:
+        if error.code != "schema_refused":
+            raise
+        return await _change_schema(user, group, sql)
     result = done.results[0]
-    return {"changes": result.changes, "columns": result.columns, "rows": result.rows, "last_entry": _last_entry(done)}
+    return {
+        "changes": result.changes,
+        "columns": result.columns,
+        "rows": result.rows,
+        "last_entry": _last_entry(done),
+        "schema_version": group.state.schema.version,
+    }
 
 
 async def _change_schema(user: bytes, group: Group, sql: str) -> Mapping[str, Any]:

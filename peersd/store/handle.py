@@ -188,20 +188,6 @@ class StoreHandle:
 
         return await trio.to_thread.run_sync(run, limiter=self._reader_thread)
 
-    async def is_schema(self, sql: str, params: Params) -> bool:
-        """Whether a client's statement defines tables or indexes; judged by SQLite, on the reading connection.
-
-        Raises:
-            PeersdError: `sql_error`, `sql_refused`: it would not run at all.
-        """
-
-        def run() -> bool:
-            if self._reader is None:
-                self._reader = Reader(self.path)
-            return self._reader.classify(self.store.state.schema, sql, params) == "schema"
-
-        return await trio.to_thread.run_sync(run, limiter=self._reader_thread)
-
     async def aclose(self) -> None:
         """Closes the connections."""
         with trio.CancelScope(shield=True):

@@ -211,7 +211,11 @@ class Intake:
     def _take_block(self, block: Block, outcome: Outcome) -> None:
         packed = self._connection.execute("SELECT run FROM _peers_staged WHERE entry = ?", (block.entry_hash,)).get
         if not isinstance(packed, bytes):
-            return  # its run was parked, dropped, or is complete by another session: it is sent again with the run
+            # Its run was parked or dropped, and is sent again with its blocks; or another session has completed it.
+            known = self._log.find(block.entry_hash)
+            if known is not None:
+                outcome.held[self._log.log_by_id(known.log).key] = (known.seq, block.entry_hash)
+            return
         run = parse_run(canonical.decode(packed, bytes_max=MESSAGE_BYTES_MAX), self._log.group)
         entry = run.entries[-1]
         hashes = entry.body.block_hashes

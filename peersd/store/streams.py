@@ -91,26 +91,22 @@ def read_stream(log: Log, read: Read) -> Chunk:
 
     Acts come before data, each in the order in which this replica took them in, which is causal.
     """
-    if read.cursor.block:
+    if read.cursor.body:
         return _read_blocks(log, read)
     act_logs = [key for key in read.ranges if key.kind is not Kind.DATA]
     if act_logs:
         ids = [row.id for row in map(log.log, act_logs) if row is not None]
         # The plus keeps SQLite from walking all positions: there are far more data entries than acts.
         where = f"log IN ({','.join(map(str, ids))}) AND +id > ? ORDER BY id LIMIT ?"
-        chunk = _read_runs(
-            log, read, where, read.cursor.acts, lambda position, block: replace(read.cursor, acts=position, block=block)
-        )
+        chunk = _read_runs(log, read, where, read.cursor.acts, lambda position: replace(read.cursor, acts=position))
         if chunk.exhausted:  # what else was asked of these logs is not here
             return replace(chunk, brings={**{key: read.ranges[key][1] for key in act_logs}, **chunk.brings}, exhausted=False)
         return chunk
     where = "id > ? ORDER BY id LIMIT ?"
-    return _read_runs(
-        log, read, where, read.cursor.data, lambda position, block: replace(read.cursor, data=position, block=block)
-    )
+    return _read_runs(log, read, where, read.cursor.data, lambda position: replace(read.cursor, data=position))
 
 
-def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Callable[[int, int], Cursor]) -> Chunk:
+def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Callable[[int], Cursor]) -> Chunk:
     """The next runs among the entries that `where` (with a position and a limit to bind) gives."""
     message = _Message(read)
     rows = 0
@@ -133,26 +129,22 @@ def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Calla
             is_detached = False
         message.add(entry, signature)
         if is_detached:
-            start = read.staged.get(entry.header.hash, 0)
-            return Chunk((encode_runs(message.runs),), {}, cursor_at(position, start + 1), exhausted=False)
+            block = min(read.staged.get(entry.header.hash, 0), len(entry.body.block_hashes))
+            cursor = replace(cursor_at(position), body=entry.header.hash, block=block)
+            return Chunk((encode_runs(message.runs),), {}, cursor, exhausted=False)
         if not message.open:
             position = id_
     else:
         exhausted = rows < ROWS_PER_READ
     messages = (encode_runs(message.runs),) if message.runs else ()
-    return Chunk(messages, message.brings, cursor_at(position, 0), exhausted)
+    return Chunk(messages, message.brings, cursor_at(position), exhausted)
 
 
 def _read_blocks(log: Log, read: Read) -> Chunk:
-    """The blocks of the detached body that the cursor stands in, and where to go on."""
-    in_acts = any(key.kind is not Kind.DATA for key in read.ranges)
-    after = read.cursor.acts if in_acts else read.cursor.data
-    where = (
-        "log IN (SELECT id FROM _peers_log WHERE (kind <> 3) = ?) AND id > ? AND substr(body, 2, 1) = x'01' ORDER BY id LIMIT 1"
-    )
-    position, entry, _, _ = next(iter(log.entries(where, (in_acts, after))))
+    """The next blocks of the detached body that the cursor stands in."""
+    position, entry, _, _ = next(iter(log.entries("hash = ?", (read.cursor.body,))))
     blocks = log.detached_blocks(entry.header.hash)
-    index = read.cursor.block - 1
+    index = read.cursor.block
     messages: list[bytes] = []
     size = 0
     while index < len(blocks) and size < read.bytes_max:
@@ -160,6 +152,7 @@ def _read_blocks(log: Log, read: Read) -> Chunk:
         size += len(blocks[index])
         index += 1
     if index < len(blocks):
-        return Chunk(tuple(messages), {}, replace(read.cursor, block=index + 1), exhausted=False)
-    cursor = Cursor(position, read.cursor.data) if in_acts else Cursor(read.cursor.acts, position)
+        return Chunk(tuple(messages), {}, replace(read.cursor, block=index), exhausted=False)
+    is_data = entry.header.kind is Kind.DATA
+    cursor = Cursor(read.cursor.acts, position) if is_data else Cursor(position, read.cursor.data)
     return Chunk(tuple(messages), {entry.header.log: entry.header.seq}, cursor, exhausted=False)

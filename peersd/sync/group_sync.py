@@ -132,6 +132,7 @@ class GroupSync:
         code = CloseCode.NORMAL
         try:
             self._perform(self._machine.session_opened(session.id, lot, equal_at, self._clock_ms()))
+            self._note_progress()
             with session.cancel_scope:
                 async with trio.open_nursery() as nursery:
                     for task in (self._run_sender, self._run_jobs):

@@ -17,6 +17,7 @@ class MemoryTransport:
 
     Attributes:
         is_cut: when true, what this end sends vanishes without an error, as on a network that went away.
+        is_stuck: when true, this end's `send` never returns, as on a socket whose other end does not read.
         is_authenticated: whether the link on top said so.
     """
 
@@ -27,6 +28,7 @@ class MemoryTransport:
         self._bytes_in = 0
         self._bytes_out = 0
         self.is_cut = False
+        self.is_stuck = False
         self.is_authenticated = False
 
     @property
@@ -47,6 +49,8 @@ class MemoryTransport:
     async def send(self, message: bytes) -> None:
         """See Transport."""
         assert len(message) <= TRANSPORT_MESSAGE_BYTES_MAX
+        if self.is_stuck:
+            await trio.sleep_forever()
         self._bytes_out += len(message)
         if self.is_cut:
             await trio.lowlevel.checkpoint()

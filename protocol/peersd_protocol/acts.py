@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from peersd_protocol import canonical
@@ -360,12 +361,12 @@ def _decode_user_genesis(value: Sequence[Value]) -> UserGenesis:
     _, name, nonce, cert, keys, threshold = read_array(value, "user genesis", length=6)
     recovery_keys, recovery_threshold = _read_recovery(keys, threshold)
     title, salt = _read_name(name), read_bytes(nonce, "nonce", NONCE_BYTES)
-    return UserGenesis(title, salt, verify_device_cert(cert), recovery_keys, recovery_threshold)
+    return UserGenesis(title, salt, _verify_cert(cert), recovery_keys, recovery_threshold)
 
 
 def _decode_add_device(value: Sequence[Value]) -> AddDevice:
     _, cert, consent = read_array(value, "add device", length=3)
-    return AddDevice(verify_device_cert(cert), read_bytes(consent, "consent", SIGNATURE_BYTES))
+    return AddDevice(_verify_cert(cert), read_bytes(consent, "consent", SIGNATURE_BYTES))
 
 
 def _decode_profile(value: Sequence[Value]) -> Profile:
@@ -384,6 +385,19 @@ _CONTROL_DECODERS: Final[dict[int, _Decoder]] = {
     7: _decode_schema,
 }
 _IDENTITY_DECODERS: Final[dict[int, _Decoder]] = {1: _decode_user_genesis, 2: _decode_add_device, 3: _decode_profile}
+
+
+def _verify_cert(value: Value) -> DeviceCert:
+    fields = tuple(read_array(value, "device certificate", length=6))
+    if not all(isinstance(field, bytes | str) for field in fields):
+        raise malformed("a device certificate holds bytes and a name")
+    return _verify_cert_fields(fields)
+
+
+@lru_cache(maxsize=4096)
+def _verify_cert_fields(fields: tuple[Value, ...]) -> DeviceCert:
+    """An identity is decoded whenever a group is evaluated; the signatures of its old certificates are not checked each time."""
+    return verify_device_cert(fields)
 
 
 def _read_name(value: Value) -> str:

@@ -1,4 +1,4 @@
-"""The receiving half of the multiplexer: messages put together, and credit granted out of one pool a link (SPEC: M-10 to M-19).
+"""The receiving half of the multiplexer: messages put together, and credit granted out of one pool a link (SPEC: M-5 to M-18).
 
 Every byte that the remote side may still send, and every byte that it sent and the application has not consumed, is charged to
 its channel. What a channel is charged above CREDIT_FIRST_BYTES comes out of the pool. Three rules keep the pool turning over,

@@ -1,4 +1,4 @@
-"""The machine of one link: handshake, multiplexer, pings, and the end (SPEC: L-20 to L-32, DESIGN 5).
+"""The machine of one link: handshake, multiplexer, pings, and the end (SPEC: L-20 to L-27, DESIGN 5).
 
 A transport message carries one or more Noise messages, each after its length in two bytes. The machine gets whole transport
 messages by `receive` and is asked for the next one by `pull`; it never waits and never does I/O.
@@ -199,11 +199,10 @@ class Link:
         if self.state is LinkState.DOWN:
             farewell, self._farewell = self._farewell, None
             return farewell
+        if self._outbox and self._may_send_handshake:
+            message = self._outbox.pop(0)
+            return len(message).to_bytes(_LENGTH_BYTES, "big") + message
         parts: list[bytes] = []
-        for message in self._outbox if self._may_send_handshake else ():
-            parts += (len(message).to_bytes(_LENGTH_BYTES, "big"), message)
-        if parts:
-            self._outbox.clear()
         if self.state is LinkState.CARRYING:
             self._note_pace(now_ms)
             self._pull_frames(parts, now_ms)
@@ -352,6 +351,8 @@ class Link:
                 raise RemoteProtocolError(CloseCode.MALFORMED, "a Noise message is cut off or empty")
             message = data[begin:at]
             if self._established is None:
+                if begin != _LENGTH_BYTES or at != end:
+                    raise RemoteProtocolError(CloseCode.HANDSHAKE, "a handshake message does not stand alone")
                 self._on_handshake_message(message, now_ms)
             else:
                 self._on_frames(self._established.receive.decrypt(message), now_ms)
@@ -415,7 +416,7 @@ class Link:
     def _pull_frames(self, parts: list[bytes], now_ms: int) -> None:
         assert self._established is not None
         encrypt = self._established.send.encrypt
-        left_bytes = self._pull_bytes_max - sum(map(len, parts)) - _NOISE_OVERHEAD_BYTES
+        left_bytes = self._pull_bytes_max - _NOISE_OVERHEAD_BYTES
         first = self._clock_frames(now_ms)
         while left_bytes >= _ROOM_BYTES_MIN:
             plaintext = self._mux.pull(min(_PLAINTEXT_BYTES_MAX, left_bytes), now_ms, first)

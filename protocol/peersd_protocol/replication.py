@@ -101,17 +101,20 @@ class Cursor:
     Attributes:
         acts: the position after which it goes on in identity and control logs.
         data: the same for data logs.
-        block: within the detached body of the entry that follows: 1 + the index of the block to go on with; 0 outside of one.
+        body: hash of the entry whose detached body is being sent, which comes next in its stream; empty outside of one.
+        block: index of the block to go on with there.
     """
 
     acts: int
     data: int
+    body: bytes = b""
     block: int = 0
 
     def rewound(self, other: Cursor) -> Cursor:
         """The cursor that leaves out nothing of either stream."""
-        is_at_block = other.acts >= self.acts and other.data >= self.data
-        return Cursor(min(self.acts, other.acts), min(self.data, other.data), self.block if is_at_block else 0)
+        if other.acts >= self.acts and other.data >= self.data:
+            return self
+        return Cursor(min(self.acts, other.acts), min(self.data, other.data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,9 +448,11 @@ class Replication:
             if session == origin:
                 for entry in entries:
                     state.view[entry.log] = max(state.view.get(entry.log, 0), entry.seq)
-            pushed = session != origin and self._push(session, state, entries, message, effects)
-            if not pushed:
-                effects += self._announce(state, entries, now_ms)
+            # Whoever is not sent an entry is told of it, even if it has it: it does not know that this side has it too.
+            unsent = entries if session == origin else self._push(session, state, entries, message, effects)
+            if unsent:
+                effects += self._announce(state, unsent, now_ms)
+            state.equal = False  # until it is looked at again
         for entry in entries:
             self._asked.pop((entry.log, (entry.seq, entry.hash)), None)
             self._gaps.pop((entry.log, (entry.seq, entry.hash)), None)
@@ -455,18 +460,20 @@ class Replication:
 
     def _push(
         self, session: SessionId, state: _Session, entries: Sequence[Committed], message: bytes | None, effects: list[Effect]
-    ) -> bool:
-        """Pushes what the remote side can apply; returns whether that was everything."""
-        wanted = [entry for entry in entries if state.view.get(entry.log, 0) < entry.seq]
+    ) -> Sequence[Committed]:
+        """Pushes what the remote side lacks and can apply; returns the others."""
         eager: list[Committed] = []
-        for entry in wanted:
-            view = state.view
+        unsent: list[Committed] = []
+        view = state.view
+        for entry in entries:
             if view.get(entry.log, 0) == entry.seq - 1 and all(view.get(log, 0) >= seq for log, seq in entry.requires):
                 eager.append(entry)
                 view[entry.log] = entry.seq
+            else:
+                unsent.append(entry)
         if not eager:
-            return not wanted
-        if message is not None and len(eager) == len(entries) and state.cursor is None:
+            return unsent
+        if message is not None and not unsent and state.cursor is None:
             effects.append(Send(session, message))
         else:
             for entry in eager:
@@ -476,7 +483,7 @@ class Replication:
             if state.cursor is None:
                 state.cursor = Cursor(eager[0].position - 1, eager[0].position - 1)
             effects.append(Readable(session))
-        return len(eager) == len(wanted)
+        return unsent
 
     def _push_newer(self, session: SessionId, state: _Session) -> list[Effect]:
         """What was committed between the digest and now is announced; the remote side asks for it."""

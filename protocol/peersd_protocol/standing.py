@@ -9,6 +9,7 @@ cannot both stand.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
@@ -58,10 +59,17 @@ class Standing:
         self.invites = 0
         """The bit set of the well-made invites."""
         self._acts_of: Final[dict[bytes, int]] = {}
+        self._taking = 0
+        """The bit set of the acts that take something: leaves and revocations."""
         self._candidates: Final[list[int]] = []
         for position in range(len(index.acts)):
             if self._is_well_made(position):
                 self._register(position)
+        self._rests_on: Final = list(index.past)
+        """What the judgement of an act may look at: its past, and of an admission the others by the same invite."""
+        for admissions in self.admissions.values():
+            for position in bits_of(admissions):
+                self._rests_on[position] |= admissions
 
     # --- Questions ---
 
@@ -99,19 +107,22 @@ class Standing:
             fallen: bit set of the acts that may not stand whatever else does.
         """
         voided, decided = fallen, 0
-        self._pass(voided, decided)
-        while pending := self._pending(decided):
-            for position in pending:
-                decided |= 1 << position
-                killed = self._killed_by(position) & ~decided
-                voided |= killed
-                if killed & self.stands:
-                    # What was decided stays; everything else, the order of what is pending included, is judged again.
-                    self._pass(voided, decided)
-                    break
+        self.stands = self.identities.standing
+        self.judge(self.index.everything, voided, decided)
+        pending = self._pending(decided)
+        while pending:
+            position = pending.pop()
+            decided |= 1 << position
+            killed = self._killed_by(position) & ~decided
+            voided |= killed
+            if killed & self.stands:
+                # What was decided stays; everything else, the order of what is pending included, is judged again.
+                changed = self.judge(killed, voided, decided)
+                if changed & self._taking or any(self.index.past[other] & changed for other in pending):
+                    pending = self._pending(decided)
 
     def _pending(self, decided: int) -> list[int]:
-        """The acts that take something, stand and are not decided, in the order to decide them."""
+        """The acts that take something, stand and are not decided; the next to decide comes last."""
 
         def order(position: int) -> tuple[int, int, int, int]:
             take = self.takes.get(position)
@@ -120,13 +131,7 @@ class Standing:
             role, senior = self.rank_in(self.index.acts[position].header.acting_user, self.index.past[position])
             return 1, role, senior, position
 
-        revoking = 0
-        for bits in self.revocations.values():
-            revoking |= bits
-        taking = revoking
-        for position in self.takes:
-            taking |= 1 << position
-        return sorted(bits_of(taking & self.stands & ~decided), key=order)
+        return sorted(bits_of(self._taking & self.stands & ~decided), key=order, reverse=True)
 
     def _killed_by(self, position: int) -> int:
         index = self.index
@@ -148,13 +153,29 @@ class Standing:
             return -self.invite_at(self.index.position[body.invite_hash]).role, position
         return self.rank_in(act.header.acting_user, self.index.past[position])
 
-    def _pass(self, voided: int, decided: int) -> None:
-        """The causal pass. The past of an act has lower positions, so what it rests on is settled when its turn comes."""
-        self.stands = self.identities.standing
-        for position in self._candidates:
+    def judge(self, again: int, voided: int, decided: int) -> int:
+        """The causal pass over some acts and over all that rests on what it changes.
+
+        The past of an act has lower positions, so what it rests on is settled when its turn comes.
+
+        Args:
+            again: bit set of the acts to judge in any case.
+            voided: bit set of the acts that may not stand.
+            decided: bit set of the acts that stand, having been decided.
+
+        Returns:
+            The bit set of the acts that stood before and do not now, or the other way round.
+        """
+        changed = 0
+        for position in self._candidates[bisect_left(self._candidates, next(bits_of(again), 0)) :]:
             bit = 1 << position
-            if decided & bit or (not voided & bit and self._is_permitted(position)):
-                self.stands |= bit
+            if not again & bit and not changed & self._rests_on[position]:
+                continue
+            stands = bool(decided & bit) or (not voided & bit and self._is_permitted(position))
+            if stands != bool(self.stands & bit):
+                self.stands ^= bit
+                changed |= bit
+        return changed
 
     # --- What holds for ever ---
 
@@ -210,9 +231,11 @@ class Standing:
             case RevokeInvite():
                 invite = self.index.position[body.invite_hash]
                 self.revocations[invite] = self.revocations.get(invite, 0) | bit
+                self._taking |= bit
             case Leave():
                 self.takes[position] = Take(position, user, user, tips_of(body.cuts, user))
                 self.takes_on[user] = self.takes_on.get(user, 0) | bit
+                self._taking |= bit
             case _:
                 pass
 
@@ -260,7 +283,7 @@ class Standing:
         admitter = self.index.acts[position].header.user
         # Admissions that stand and come before: those it had seen, and its author's own. The latter keep one member from
         # admitting any number of users side by side; other members' admissions cannot displace it.
-        before = self.admissions[invite_position] & self.stands
+        before = self.admissions[invite_position] & self.stands & ((1 << position) - 1)
         counted = (before & past) | (before & self._acts_of[admitter])
         if counted.bit_count() < invite.max_uses:
             return True

@@ -10,11 +10,13 @@ import pytest
 from peersd.api.jsonrpc import (
     BATCH_REQUESTS_MAX,
     LINE_BYTES_MAX,
+    ROWS_A_STEP,
     Invalid,
     Request,
     encode_batch,
     encode_error,
     encode_result,
+    encode_result_in_steps,
     invalid_params,
     parse_line,
 )
@@ -110,6 +112,31 @@ def test_an_answer_beyond_a_line_becomes_too_large_under_its_id() -> None:
     assert len(encode_result(3, "x" * room)) == LINE_BYTES_MAX
     answer = json.loads(encode_result(3, "x" * (room + 1)))
     assert (answer["id"], answer["error"]["code"], answer["error"]["data"]["code"]) == (3, -32000, "too_large")
+
+
+def in_steps(result: object) -> tuple[int, bytes]:
+    steps = encode_result_in_steps(3, result)
+    number = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return number, end.value
+        number += 1
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(0, 0), (ROWS_A_STEP, 0), (ROWS_A_STEP + 1, 2), (3 * ROWS_A_STEP, 3)])
+def test_many_rows_are_encoded_in_steps_to_the_same_answer(rows: int, steps: int) -> None:
+    result = {"columns": ["a", "b"], "rows": [(n, b"x") for n in range(rows)], "truncated": False}
+    number, line = in_steps(result)
+    assert number == steps
+    assert json.loads(line) == json.loads(encode_result(3, result))
+    assert json.loads(in_steps({"rows": result["rows"]})[1]) == json.loads(encode_result(3, {"rows": result["rows"]}))
+
+
+def test_encoding_ends_at_the_step_that_passes_the_bound_of_a_line() -> None:
+    number, line = in_steps({"rows": [("x" * 64 * 1024,)] * 5 * ROWS_A_STEP})
+    assert (number, json.loads(line)["error"]["data"]["code"]) == (1, "too_large")
 
 
 def published_cases() -> list[object]:

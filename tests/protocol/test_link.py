@@ -321,6 +321,7 @@ def test_a_link_that_nobody_releases_is_closed_too() -> None:
         ("000561", CloseCode.MALFORMED),
         ("ffff61", CloseCode.MALFORMED),
         ("000161", CloseCode.HANDSHAKE),
+        ("00016100", CloseCode.HANDSHAKE),
         ("0020" + "00" * 32, CloseCode.HANDSHAKE),
     ],
 )

@@ -424,8 +424,9 @@ def test_hundreds_of_channels_with_1_mib_messages_progress_while_others_never_co
     message = bytes(MESSAGE_BYTES_MAX)
     for _ in range(2):
         for number in numbers:
-            while pair.dialler.is_full(number) and number not in stalled:
+            if pair.dialler.is_full(number):
                 pair.settle(take)
+            assert number in stalled or not pair.dialler.is_full(number)
             if not pair.dialler.is_full(number):
                 pair.dialler.send(number, message, bulk=True)
         for number in numbers:
@@ -456,6 +457,51 @@ def test_channels_that_wait_for_the_pool_are_served_in_their_order() -> None:
     feed(pair.listener, encode_number_frame(FrameType.CLOSE, numbers[1], 0))
     more = [channel for name, channel, _ in frames_of(pair.listener) if name == "CREDIT" and channel not in served]
     assert more[0] == numbers[len(served)]
+
+
+def waiting_for_pool(pair: MuxPair, count: int) -> tuple[list[int], list[int]]:
+    """Opens channels with a wanted message of 1 MiB each; returns (those that were granted it, those that wait)."""
+    numbers = [pair.open() for _ in range(count)]
+    for number in numbers:
+        pair.listener.want(number, wanted=True)
+        feed(pair.listener, frame(FrameType.DATA, number, encode_varint(MESSAGE_BYTES_MAX) + b"x"))
+    granted = {channel for name, channel, _ in frames_of(pair.listener) if name == "CREDIT"}
+    return [number for number in numbers if number in granted], [number for number in numbers if number not in granted]
+
+
+def credited(mux: Mux) -> list[int]:
+    return [channel for name, channel, _ in frames_of(mux) if name == "CREDIT"]
+
+
+def test_a_shorter_message_does_not_overtake_a_longer_one_that_waits() -> None:
+    pair = MuxPair()
+    waiting_for_pool(pair, 20)
+    assert POOL_BYTES - pair.listener.pool_used_bytes > 200_000
+    late = pair.open()
+    pair.listener.want(late, wanted=True)
+    feed(pair.listener, frame(FrameType.DATA, late, encode_varint(100_000) + b"x"))
+    assert credited(pair.listener) == []
+
+
+def test_a_channel_that_closes_or_gives_up_while_it_waits_is_passed_over() -> None:
+    pair = MuxPair()
+    granted, waiting = waiting_for_pool(pair, 20)
+    feed(pair.listener, encode_number_frame(FrameType.CLOSE, waiting[0], 0))
+    pair.listener.want(waiting[1], wanted=False)
+    feed(pair.listener, encode_number_frame(FrameType.CLOSE, granted[0], 0))
+    assert credited(pair.listener)[0] == waiting[2]
+
+
+def test_a_message_ends_the_wish_for_messages() -> None:
+    pair = MuxPair()
+    number = pair.open()
+    pair.listener.want(number, wanted=True)
+    pair.dialler.send(number, bytes(1000), bulk=True)
+    pair.settle()
+    pair.listener.consumed(number, 1000)
+    pair.dialler.send(number, bytes(MESSAGE_BYTES_MAX), bulk=True)
+    assert pair.settle() == []
+    assert pair.listener.pool_used_bytes <= CREDIT_FIRST_BYTES
 
 
 def test_what_a_closed_channel_left_unconsumed_stays_charged() -> None:

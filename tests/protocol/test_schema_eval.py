@@ -170,6 +170,12 @@ def test_a_reference_to_an_index_is_no_table() -> None:
     assert columns(build((A, [t()]), (B, [index]), (C, [AddColumn(short(B), X)]))) == ["id"]
 
 
+def test_of_two_acts_with_one_id_the_first_has_it() -> None:
+    twin = A[:16] + b"\x00" * 16
+    schema = build((A, [t(X)]), (twin, [t(Y), t(name="u")]))
+    assert names(schema) == ["t", "u"]
+
+
 def test_tables_and_columns_beyond_the_bounds_are_passed_over() -> None:
     many = [t(name=f"t{number}") for number in range(TABLES_MAX)]
     schema = build((A, many), (B, [t(name="one more")]))

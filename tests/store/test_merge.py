@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import permutations
 from typing import Any
@@ -399,7 +399,7 @@ def test_changes_that_are_no_clients_are_made_within_the_context_given() -> None
     depth: list[str] = []
 
     @contextmanager
-    def applying() -> Iterator[None]:
+    def applying() -> Generator[None]:
         depth.append("in")
         yield
         depth.append("out")

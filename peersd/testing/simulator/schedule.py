@@ -14,10 +14,6 @@ TRACE_TAIL_LINES = 60
 """How much of the trace a failure shows; all of it is had by replaying."""
 
 
-class SimulationFailed(Exception):
-    """Something that must hold did not. The text names the seed, the command that replays it, and how the trace ended."""
-
-
 class Trace:
     """What happened, one line an event: virtual ms, device, text. Lines hold nothing that differs between two runs of a seed."""
 
@@ -34,6 +30,19 @@ class Trace:
     def hash(self) -> str:
         """SHA-256 over all lines so far, 64 hexadecimal digits."""
         return self._sha256.hexdigest()
+
+
+class SimulationFailed(Exception):
+    """Something that must hold did not. The text names the seed, the command that replays it, and how the trace ended.
+
+    Args:
+        text: what to tell.
+        trace: all that happened.
+    """
+
+    def __init__(self, text: str, trace: Trace) -> None:
+        super().__init__(text)
+        self.trace = trace
 
 
 class Schedule:
@@ -81,4 +90,4 @@ class Schedule:
         tail = "\n".join(self.trace.lines[-TRACE_TAIL_LINES:])
         replay = f"scripts/sim --seed {self.seed} --trace"
         detail = f"\n{type(cause).__name__}: {cause}" if cause else ""
-        return SimulationFailed(f"seed {self.seed} at {self.now_ms} ms: {text}{detail}\n{tail}\nreplay: {replay}")
+        return SimulationFailed(f"seed {self.seed} at {self.now_ms} ms: {text}{detail}\n{tail}\nreplay: {replay}", self.trace)

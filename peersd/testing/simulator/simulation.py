@@ -45,10 +45,10 @@ class Plan:
     """
 
     groups: int = 2
-    trouble_ms: int = 12_000
+    trouble_ms: int = 6_000
     heal_ms: int = 30_000
     write_every_ms: int = 250
-    fault_every_ms: int = 500
+    fault_every_ms: int = 400
 
 
 class Simulation:

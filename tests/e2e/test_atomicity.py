@@ -1,0 +1,131 @@
+"""What a reader may see at any moment: whole transactions only, and no row without those its author had seen."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from peersd.testing.pairs import GROUP, join, open_pair
+from peersd.testing.processes import HANG_S, open_daemon
+
+pytestmark = pytest.mark.e2e
+
+
+async def read_while(path: str, sql: str, is_running: Callable[[], bool]) -> list[Any]:
+    """The one row that a plain SQLite reads, again and again as long as it is to go on; every distinct one, in order."""
+    seen: list[Any] = []
+
+    def read() -> None:
+        # One connection: each SELECT takes a new snapshot of whatever the daemon has committed.
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as reader:
+            while True:
+                going_on = is_running()
+                (row,) = reader.execute(sql).fetchall()
+                if not seen or seen[-1] != row:
+                    seen.append(row)
+                if not going_on:
+                    return
+
+    await trio.to_thread.run_sync(read)
+    return seen
+
+
+async def test_a_transaction_over_several_tables_is_never_seen_half_applied(tmp_path: Path) -> None:
+    tables = (
+        "CREATE TABLE account (id INTEGER, owner TEXT, amount INTEGER, PRIMARY KEY (owner, id))",
+        "CREATE TABLE transfer (id TEXT PRIMARY KEY DEFAULT (uuid7()), amount INTEGER)",
+        "CREATE TABLE audit (id TEXT PRIMARY KEY DEFAULT (uuid7()), amount INTEGER) WITHOUT ROWID",
+    )
+    moves = 100
+    async with open_pair(tmp_path, *tables) as pair:
+        await pair.ada.call("sql.execute", sql="INSERT INTO account VALUES (1, 'a', 1000), (1, 'b', 1000)", group=GROUP)
+        await pair.sync()
+        path = await pair.path(pair.ben)
+        done = False
+        sql = """SELECT (SELECT sum(amount) FROM account), (SELECT count(*) FROM transfer), (SELECT count(*) FROM audit),
+            (SELECT coalesce(sum(amount), 0) FROM transfer) - (SELECT amount - 1000 FROM account WHERE owner = 'b')"""
+        found: list[Any] = []
+
+        async def watch() -> None:
+            found.extend(await read_while(path, sql, lambda: not done))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            async with pair.ada.client() as peers:
+                for amount in range(moves):
+                    answer = await peers.transaction(
+                        [
+                            {"sql": "UPDATE account SET amount = amount - ? WHERE owner = 'a'", "params": [amount]},
+                            {"sql": "INSERT INTO transfer (amount) VALUES (?)", "params": [amount]},
+                            {"sql": "INSERT INTO audit (amount) VALUES (?)", "params": [amount]},
+                            {"sql": "UPDATE account SET amount = amount + ? WHERE owner = 'b'", "params": [amount]},
+                        ],
+                        group=GROUP,
+                    )
+                    assert sum(answer["changes"]) == 4
+            await pair.sync()
+            done = True
+        assert found[-1] == (2000, moves, moves, 0)
+        assert len(found) > 2, "the reader saw the middle of it"
+        assert all((total, transfers, difference) == (2000, audits, 0) for total, transfers, audits, difference in found), found
+
+
+async def test_a_failed_statement_takes_the_whole_transaction_with_it_everywhere(tmp_path: Path) -> None:
+    async with open_pair(tmp_path, "CREATE TABLE t (id TEXT PRIMARY KEY)", "CREATE TABLE u (id TEXT PRIMARY KEY)") as pair:
+        await pair.ada.call("sql.execute", sql="INSERT INTO u VALUES ('taken')", group=GROUP)
+        async with pair.ada.client() as peers:
+            with pytest.raises(Exception, match="UNIQUE") as caught:
+                await peers.transaction([{"sql": "INSERT INTO t VALUES ('x')"}, {"sql": "INSERT INTO u VALUES ('taken')"}], group=GROUP)
+            assert getattr(caught.value, "code", None) == "sql_error"
+        await pair.sync()
+        assert await pair.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)") == [[0, 1]]
+
+
+async def test_a_reply_is_nowhere_visible_without_the_note_that_its_author_had_seen(tmp_path: Path) -> None:
+    tables = (
+        "CREATE TABLE note (id INTEGER, by TEXT, PRIMARY KEY (by, id))",
+        "CREATE TABLE reply (id INTEGER, by TEXT, PRIMARY KEY (by, id))",
+    )
+    notes = 60
+    async with open_pair(tmp_path, *tables) as pair, open_daemon(tmp_path, "cem") as cem:
+        # Ada writes notes, ben replies to each as soon as he sees it, and cem hears of both over links of their own:
+        # the reply may well be there before the note.
+        await cem.call("init", user_name="cem")
+        await join(pair.ada, cem)
+        await cem.call("link.connect", url=await pair.ben.url())
+        path = str((await cem.call("group.show", group=GROUP))["path"])
+        done = False
+        found: list[Any] = []
+
+        async def watch() -> None:
+            sql = "SELECT count(*), (SELECT count(*) FROM note), count(*) FILTER (WHERE id NOT IN (SELECT id FROM note)) FROM reply"
+            found.extend(await read_while(path, sql, lambda: not done))
+
+        async def reply() -> None:
+            replied = 0
+            with trio.fail_after(HANG_S):
+                async with pair.ben.client() as peers:
+                    while replied < notes:
+                        rows = (await peers.query("SELECT id FROM note WHERE id >= ? ORDER BY id", [replied], group=GROUP)).rows
+                        for (number,) in rows:
+                            await peers.execute("INSERT INTO reply VALUES (?, 'ben')", [number], group=GROUP)
+                            replied += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            async with trio.open_nursery() as writers:
+                writers.start_soon(reply)
+                async with pair.ada.client() as peers:
+                    for number in range(notes):
+                        await peers.execute("INSERT INTO note VALUES (?, 'ada')", [number], group=GROUP)
+            await pair.sync()
+            done = True
+        assert found[-1] == (notes, notes, 0)
+        assert len(found) > 10, "the reader saw the middle of it"
+        assert {orphans for _, _, orphans in found} == {0}

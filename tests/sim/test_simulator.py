@@ -1,0 +1,64 @@
+"""Twenty seeds of the simulator, and that a seed is a whole description of what happens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from peersd.testing.simulator import Plan, SimulationFailed, run_seed
+from peersd.testing.simulator import simulation as simulations
+
+SEEDS = 20
+SHORT = Plan(groups=1, trouble_ms=2_000)
+HASH_OF_A_SHORT_RUN = """
+from peersd.testing.simulator import Plan, run_seed
+print(run_seed(3, Plan(groups=1, trouble_ms=2_000)).trace.hash)
+"""
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_all_replicas_end_equal_and_nothing_acknowledged_is_lost(seed: int) -> None:
+    run_seed(seed)
+
+
+def hash_in_a_process_of_its_own(hash_seed: str) -> str:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    command = [sys.executable, "-c", HASH_OF_A_SHORT_RUN]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.sim
+def test_a_seed_gives_the_same_trace_whatever_the_order_of_sets() -> None:
+    here = run_seed(3, SHORT).trace.hash
+    assert hash_in_a_process_of_its_own("1") == here
+    assert hash_in_a_process_of_its_own("2") == here
+
+
+@pytest.mark.sim
+def test_another_seed_gives_another_trace() -> None:
+    assert run_seed(3, SHORT).trace.hash != run_seed(4, SHORT).trace.hash
+
+
+@pytest.mark.sim
+def test_a_failure_names_its_seed_and_the_command_that_replays_it() -> None:
+    with pytest.raises(SimulationFailed) as failed:
+        run_seed(5, Plan(groups=1, trouble_ms=2_000, heal_ms=0))
+    text = str(failed.value)
+    assert text.startswith("seed 5 at 2000 ms: not equal 0 ms after healing")
+    assert text.endswith("replay: scripts/sim --seed 5 --trace")
+    assert failed.value.trace.lines[0].split()[1:] == ["a", "starts"]
+
+
+@pytest.mark.sim
+def test_the_seeds_of_the_suite_reach_the_cases_that_matter() -> None:
+    """Simulations in which nothing goes wrong would prove nothing."""
+    lines = [line for seed in range(4) for line in run_seed(seed).trace.lines]
+    wanted = {"crashes": 8, "loses its link": 15, "Block": 20, "Ask": 3, "Have": 60, "Want": 20, "defines": 2, "sql_error": 8}
+    seen = {word: sum(word in line for line in lines) for word in wanted}
+    assert all(seen[word] >= least for word, least in wanted.items()), seen
+    assert simulations.DEVICE_NAMES == ("a", "b", "c")
