@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import fields
 
 from peersd.testing.simulator import Plan, SimulationFailed, run_seed
 
@@ -22,10 +23,11 @@ def main() -> int:
     which.add_argument("--seeds", type=parse_seeds, default=parse_seeds("0-19"), help="first and last seed, such as 0-99 (default 0-19)")
     which.add_argument("--seed", type=parse_seeds, dest="seeds", help="one seed")
     parser.add_argument("--trace", action="store_true", help="print all that happened: virtual ms, device, event")
-    parser.add_argument("--groups", type=int, default=Plan.groups, help=f"groups that all devices share (default {Plan.groups})")
-    parser.add_argument("--trouble-ms", type=int, default=Plan.trouble_ms, help=f"virtual ms of writes and faults (default {Plan.trouble_ms})")
+    for field in fields(Plan):
+        flag = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(flag, type=int, default=field.default, help=f"see peersd.testing.simulator.Plan (default {field.default})")
     chosen = parser.parse_args()
-    plan = Plan(groups=chosen.groups, trouble_ms=chosen.trouble_ms)
+    plan = Plan(**{field.name: getattr(chosen, field.name) for field in fields(Plan)})
     failed: list[int] = []
     for seed in chosen.seeds:
         began_s = time.monotonic()

@@ -153,6 +153,8 @@ class Intake:
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "deps name something other than data")
         if any(self._log.log_by_id(row.log).key.kind is Kind.DATA for row in heads):
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "control_heads name data")
+        if header.kind is Kind.IDENTITY and any(self._log.log_by_id(row.log).key.user != header.acting_user for row in heads):
+            raise RemoteProtocolError(CloseCode.BAD_CHAIN, "an identity act names something of another log than its user's")
         greatest = max([prev.hlc if prev else 0, *(row.hlc for row in deps)])
         if not hlc.is_valid_successor(header.hlc, greatest):
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "stamp does not follow from prev and deps")

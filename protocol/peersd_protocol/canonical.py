@@ -29,6 +29,11 @@ def encode(value: Value) -> bytes:
     return packed
 
 
+def _refuse(*_: object) -> None:
+    """For maps and extensions: the bounds of 0 alone would let empty ones through."""
+    raise ValueError("a map or an extension")
+
+
 def decode(data: bytes, *, bytes_max: int) -> list[Value]:
     """Decodes one canonical array that fills `data` exactly. Arrays come back as lists.
 
@@ -43,7 +48,7 @@ def decode(data: bytes, *, bytes_max: int) -> list[Value]:
     if len(data) > bytes_max:
         raise RemoteProtocolError(CloseCode.TOO_LARGE, f"{len(data)} bytes where {bytes_max} are allowed")
     try:
-        value = msgpack.unpackb(data, raw=False, strict_map_key=True, max_map_len=0, max_ext_len=0)
+        value = msgpack.unpackb(data, raw=False, object_hook=_refuse, ext_hook=_refuse, max_map_len=0, max_ext_len=0)
         canonical = msgpack.packb(value, use_bin_type=True) == data
     except Exception as error:  # msgpack raises ValueError, its own classes and, on surrogates, UnicodeError
         raise RemoteProtocolError(CloseCode.MALFORMED, f"msgpack: {type(error).__name__}") from error

@@ -127,6 +127,7 @@ class Link:
         self._ping_sent_ms: int | None = None
         self._pong_nonce: int | None = None
         self._heard = False
+        self._is_confirmed = False
         self._silent_pings = 0
         self._unsent_pings = 0
         self._pull_bytes_max = TRANSPORT_MESSAGE_BYTES_MAX
@@ -154,9 +155,16 @@ class Link:
             raise LocalProtocolError(f"released while {self.state.value}")
         self.state = LinkState.CARRYING
         self._ping_due = True
-        self._effects += [CancelTimer(TIMER_HANDSHAKE), SetTimer(TIMER_PING, now_ms + PING_INTERVAL_MS), *self._held]
+        self._effects += [SetTimer(TIMER_PING, now_ms + PING_INTERVAL_MS), *self._held]
+        if self._role is Role.LISTENER:
+            self._confirm()
         self._held.clear()
         return self._finish(now_ms)
+
+    def _confirm(self) -> None:
+        """The remote side has the link too: a listener knows by message 3, a dialler by the first frames (SPEC: N-12)."""
+        self._is_confirmed = True
+        self._effects.append(CancelTimer(TIMER_HANDSHAKE))
 
     def close(self, code: CloseCode, now_ms: int, detail: str = "closed here") -> list[Effect]:
         """Ends the link: GOAWAY if the remote side can read it, and Down."""
@@ -185,7 +193,7 @@ class Link:
                 since_ms = now_ms if self._upkeep_since_ms is None else self._upkeep_since_ms
                 self._upkeep_since_ms = None
                 self._mux.upkeep(now_ms, now_ms - since_ms)
-            elif self.state is not LinkState.CARRYING:
+            elif not self._is_confirmed:
                 raise RemoteProtocolError(CloseCode.TIMEOUT, "the handshake took too long")
         except RemoteProtocolError as error:
             self._end(error.close_code, error.detail, by_remote=False)
@@ -369,6 +377,8 @@ class Link:
 
     def _on_frames(self, plaintext: bytes, now_ms: int) -> None:
         self._heard = True
+        if not self._is_confirmed:
+            self._confirm()
         mux_receive = self._mux.receive
         for frame_type, channel, payload in decode_frames(plaintext):
             if frame_type < FrameType.PING:

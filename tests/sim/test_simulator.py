@@ -50,7 +50,7 @@ def test_a_failure_names_its_seed_and_the_command_that_replays_it() -> None:
         run_seed(5, Plan(groups=1, trouble_ms=2_000, heal_ms=0))
     text = str(failed.value)
     assert text.startswith("seed 5 at 2000 ms: not equal 0 ms after healing")
-    assert text.endswith("replay: scripts/sim --seed 5 --trace")
+    assert text.endswith("replay: scripts/sim --seed 5 --groups 1 --trouble-ms 2000 --heal-ms 0 --trace")
     assert failed.value.trace.lines[0].split()[1:] == ["a", "starts"]
 
 

@@ -50,6 +50,7 @@ class Schedule:
 
     Args:
         seed: of all that is random in this simulation.
+        replay: the command that runs it again.
 
     Attributes:
         now_ms: virtual milliseconds since the start.
@@ -57,8 +58,9 @@ class Schedule:
         trace: what happened so far.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, replay: str) -> None:
         self.seed = seed
+        self.replay = replay
         self.now_ms = 0
         self.random = Random(seed)
         self.trace = Trace()
@@ -88,6 +90,5 @@ class Schedule:
     def fail(self, text: str, cause: BaseException | None = None) -> SimulationFailed:
         """The failure to raise, with what one needs to look into it."""
         tail = "\n".join(self.trace.lines[-TRACE_TAIL_LINES:])
-        replay = f"scripts/sim --seed {self.seed} --trace"
         detail = f"\n{type(cause).__name__}: {cause}" if cause else ""
-        return SimulationFailed(f"seed {self.seed} at {self.now_ms} ms: {text}{detail}\n{tail}\nreplay: {replay}", self.trace)
+        return SimulationFailed(f"seed {self.seed} at {self.now_ms} ms: {text}{detail}\n{tail}\nreplay: {self.replay}", self.trace)

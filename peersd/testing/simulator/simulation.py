@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,12 @@ class Plan:
     write_every_ms: int = 250
     fault_every_ms: int = 400
 
+    @property
+    def flags(self) -> str:
+        """What scripts/sim needs to be told beside the seed."""
+        changed = [field for field in fields(self) if getattr(self, field.name) != field.default]
+        return "".join(f" --{field.name.replace('_', '-')} {getattr(self, field.name)}" for field in changed)
+
 
 class Simulation:
     """One simulation.
@@ -62,7 +68,7 @@ class Simulation:
 
     def __init__(self, seed: int, folder: Path, plan: Plan | None = None) -> None:
         self.plan = plan or Plan()
-        self._schedule = Schedule(seed)
+        self._schedule = Schedule(seed, f"scripts/sim --seed {seed}{self.plan.flags} --trace")
         people = [make_person(seed, name) for name in DEVICE_NAMES]
         self.devices = [SimulatedDevice(self._schedule, person, folder) for person in people]
         self._acknowledged: dict[str, list[checks.Acknowledged]] = {}
