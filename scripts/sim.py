@@ -20,12 +20,16 @@ def main() -> int:
     """Runs the seeds; exit status 1 if one failed."""
     parser = argparse.ArgumentParser(prog="scripts/sim", description=__doc__)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--seeds", type=parse_seeds, default=parse_seeds("0-19"), help="first and last seed, such as 0-99 (default 0-19)")
+    which.add_argument(
+        "--seeds", type=parse_seeds, default=parse_seeds("0-19"), help="first and last seed, such as 0-99 (default 0-19)"
+    )
     which.add_argument("--seed", type=parse_seeds, dest="seeds", help="one seed")
     parser.add_argument("--trace", action="store_true", help="print all that happened: virtual ms, device, event")
     for field in fields(Plan):
         flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=int, default=field.default, help=f"see peersd.testing.simulator.Plan (default {field.default})")
+        parser.add_argument(
+            flag, type=int, default=field.default, help=f"see peersd.testing.simulator.Plan (default {field.default})"
+        )
     chosen = parser.parse_args()
     plan = Plan(**{field.name: getattr(chosen, field.name) for field in fields(Plan)})
     failed: list[int] = []

@@ -93,10 +93,16 @@ def group(node: Node, user: User, group_id: bytes) -> Mapping[str, Any]:
         "name": opened.state.name,
         "role": format_role(opened.state.role_of(user.id)),
         "members": len(members),
-        "state": "needs_upgrade" if opened.state.needs_upgrade else "ok",
+        "state": _state(opened),
         "in_sync": _is_in_sync(node, opened),
         "path": str(opened.path),
     }
+
+
+def _state(opened: Group) -> str:
+    if opened.state.needs_upgrade:
+        return "needs_upgrade"
+    return "stalled" if opened.sync.stalled else "ok"
 
 
 def group_in_full(node: Node, user: User, opened: Group) -> Mapping[str, Any]:

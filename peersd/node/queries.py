@@ -39,13 +39,10 @@ async def execute(user: bytes, group: Group, sql: str, params: Params, timeout_s
             raise
         return await _change_schema(user, group, sql)
     result = done.results[0]
-    return {
-        "changes": result.changes,
-        "columns": result.columns,
-        "rows": result.rows,
-        "last_entry": _last_entry(done),
-        "schema_version": group.state.schema.version,
-    }
+    answer = {"changes": result.changes, "columns": result.columns, "rows": result.rows, "last_entry": _last_entry(done)}
+    if done.recorded is None and await group.store.is_schema(sql, params):
+        return {**answer, "schema_version": group.state.schema.version}  # such as CREATE TABLE IF NOT EXISTS of one that exists
+    return answer
 
 
 async def _change_schema(user: bytes, group: Group, sql: str) -> Mapping[str, Any]:

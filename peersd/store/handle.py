@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import apsw
 import trio
 
 from peersd.errors import PeersdError
 from peersd.store.batch import Success
 from peersd.store.client_sql import QueryResult
 from peersd.store.reader import Reader
+from peersd.store.sql_errors import convert_sqlite_error
 from peersd.store.statements import Params
 from peersd.store.store import Commit, Store, Write
 from peersd_protocol.canonical import Value
@@ -28,6 +30,9 @@ T = TypeVar("T")
 
 BATCH_REQUESTS_MAX = 256
 """DESIGN 8: what queued during the previous commit, at most this many."""
+
+READERS_MAX = 4
+"""Queries of a group that run at once: a slow one must not hold up the others (guess)."""
 
 QUEUED_REQUESTS_MAX = 4096
 """Writes that may wait for a group's committer before clients are told `busy` (guess: 16 full batches)."""
@@ -54,15 +59,22 @@ class StoreHandle:
         self.on_commit: Callable[[Commit, SessionId | None], None] = lambda commit, origin: None
         self.on_acts: Callable[[], None] = lambda: None
         self._thread = trio.CapacityLimiter(1)
-        self._reader_thread = trio.CapacityLimiter(1)
-        self._reader: Reader | None = None
+        self._query_threads = trio.CapacityLimiter(READERS_MAX)
+        self._idle_readers: deque[Reader] = deque()
         self._queue: deque[_Waiting] = deque()
         self._has_requests = trio.Event()
 
     async def call(self, call: Callable[..., T], *args: object) -> T:
-        """Runs `call(*args)` on the writer's thread; waits for its end even when cancelled, since the thread goes on."""
+        """Runs `call(*args)` on the writer's thread; waits for its end even when cancelled, since the thread goes on.
+
+        Raises:
+            PeersdError: what SQLite raised, such as `store_full`; or what the call itself raises.
+        """
         with trio.CancelScope(shield=True):
-            return await trio.to_thread.run_sync(call, *args, limiter=self._thread)
+            try:
+                return await trio.to_thread.run_sync(call, *args, limiter=self._thread)
+            except apsw.Error as error:
+                raise convert_sqlite_error(error) from error
         raise AssertionError("a shielded scope that nobody cancels")
 
     def listen(self, *, is_listening: bool) -> None:
@@ -181,18 +193,41 @@ class StoreHandle:
             PeersdError: `sql_refused`, with `kind` for what sql.execute would take; `sql_error`, `timeout`, `too_large`.
         """
 
-        def run() -> QueryResult:
-            if self._reader is None:
-                self._reader = Reader(self.path)
-            return self._reader.query(self.store.state.schema, sql, params, rows_max=rows_max, timeout_s=timeout_s)
+        def run(reader: Reader) -> QueryResult:
+            return reader.query(self.store.state.schema, sql, params, rows_max=rows_max, timeout_s=timeout_s)
 
-        return await trio.to_thread.run_sync(run, limiter=self._reader_thread)
+        return await self._read_only(run)
+
+    async def is_schema(self, sql: str, params: Params) -> bool:
+        """Whether a client's statement is about tables and indexes, as SQLite sees it.
+
+        Raises:
+            PeersdError: `sql_error`, `sql_refused`: it would not run at all.
+        """
+        return await self._read_only(lambda reader: reader.classify(self.store.state.schema, sql, params) == "schema")
+
+    async def _read_only(self, call: Callable[[Reader], T]) -> T:
+        """Runs `call` in a thread with a reader that nobody else uses meanwhile."""
+
+        def run() -> T:
+            try:
+                reader = self._idle_readers.pop()
+            except IndexError:
+                reader = Reader(self.path)
+            try:
+                return call(reader)
+            finally:
+                self._idle_readers.append(reader)
+
+        return await trio.to_thread.run_sync(run, limiter=self._query_threads)
 
     async def aclose(self) -> None:
         """Closes the connections."""
         with trio.CancelScope(shield=True):
-            if self._reader is not None:
-                await trio.to_thread.run_sync(self._reader.close, limiter=self._reader_thread)
+            for _ in range(READERS_MAX):  # until no query runs any more
+                await self._query_threads.acquire_on_behalf_of(object())
+            for reader in self._idle_readers:
+                reader.close()
             await self.call(self.store.close)
 
 

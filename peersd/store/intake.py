@@ -95,7 +95,9 @@ class Intake:
         if self._log.tip_row(run.log, last.hash) is not None:
             outcome.held[run.log] = (last.seq, last.hash)
             return
-        new = [entry for entry in run.entries if self._log.tip_row(run.log, entry.header.hash) is None]
+        new = list(run.entries)
+        while self._log.find(new[0].header.hash) is not None:  # what follows an unknown entry is unknown too
+            del new[0]
         missing = self._missing(new)
         if missing:
             outcome.parked.append(Parked(Runs(0, canonical.encode([run_value(run)])), frozenset(missing)))

@@ -377,6 +377,11 @@ class Log:
         position = self._connection.execute("SELECT min(id) FROM _peers_entry WHERE log = ? AND seq = ?", (row.id, first)).get
         return first, target.seq, cast(int, position) - 1
 
+    def has_beyond(self, row: LogRow, first: int, last: int, position: int) -> bool:
+        """Whether a log has entries of these sequences (both included) after a position."""
+        query = "SELECT EXISTS (SELECT 1 FROM _peers_entry WHERE log = ? AND seq BETWEEN ? AND ? AND id > ?)"
+        return bool(self._connection.execute(query, (row.id, first, last, position)).get)
+
     def _is_ancestor(self, known: EntryRow, target: EntryRow) -> bool:
         id_, seq = target.id, target.seq
         while seq > known.seq:

@@ -59,6 +59,11 @@ class Reader:
                     ) from error
             raise
 
+    def classify(self, schema: Schema, sql: str, params: Params) -> str:
+        """What kind of statement a text is; see client_sql.classify."""
+        self._admit(schema)
+        return classify(self._connection, self._sandbox, sql, params)
+
     def _admit(self, schema: Schema) -> None:
         if schema is not self._schema:
             admit_schema(self._sandbox, schema)

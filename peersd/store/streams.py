@@ -137,7 +137,20 @@ def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Calla
     else:
         exhausted = rows < ROWS_PER_READ
     messages = (encode_runs(message.runs),) if message.runs else ()
-    return Chunk(messages, message.brings, cursor_at(position), exhausted)
+    return Chunk(messages, _brings(log, read, message.brings, position), cursor_at(position), exhausted)
+
+
+def _brings(log: Log, read: Read, sent: dict[LogKey, int], position: int) -> dict[LogKey, int]:
+    """The greatest sequences that the receiver has now. Of a forked log nothing is said while another branch is still to come."""
+    brings: dict[LogKey, int] = {}
+    for key, seq in sent.items():
+        row = log.log(key)
+        first, last = read.ranges.get(key, (seq, seq))
+        if row is None or not row.forked:
+            brings[key] = seq
+        elif not log.has_beyond(row, first, last, position):
+            brings[key] = max(seq, last)
+    return brings
 
 
 def _read_blocks(log: Log, read: Read) -> Chunk:
@@ -155,4 +168,5 @@ def _read_blocks(log: Log, read: Read) -> Chunk:
         return Chunk(tuple(messages), {}, replace(read.cursor, block=index), exhausted=False)
     is_data = entry.header.kind is Kind.DATA
     cursor = Cursor(read.cursor.acts, position) if is_data else Cursor(position, read.cursor.data)
-    return Chunk(tuple(messages), {entry.header.log: entry.header.seq}, cursor, exhausted=False)
+    brings = _brings(log, read, {entry.header.log: entry.header.seq}, position)
+    return Chunk(tuple(messages), brings, cursor, exhausted=False)

@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 
 import trio
 
+from peersd.errors import PeersdError
 from peersd.store.handle import StoreHandle
 from peersd.store.store import Commit
 from peersd_protocol.entries import LogKey
@@ -80,6 +81,9 @@ class GroupSync:
         name: how log lines call the group.
         on_equal: called with a device's id whenever it becomes known to hold exactly what this side holds.
         clock_ms: monotonic milliseconds.
+
+    Attributes:
+        stalled: why this device could not take in what others sent last, an error code such as `store_full`; None if it could.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class GroupSync:
         self._timers: dict[str, int] = {}
         self._timers_changed = trio.Event()
         self._progress = trio.Event()
+        self.stalled: str | None = None
         self._last_durable: dict[bytes, Vector] = {}
         store.on_commit = self._committed
 
@@ -144,6 +149,13 @@ class GroupSync:
             code = error.close_code
             fields = {"group": self._name, "device": device[:4].hex(), "code": code.name.lower(), "detail": error.detail}
             logger.warning("session closed for a fault of the remote side", extra={"fields": fields})
+        except* PeersdError as group:
+            failure = next(iter(_leaves(group)))
+            assert isinstance(failure, PeersdError)
+            code = CloseCode.INTERNAL
+            self.stalled = failure.code
+            fields = {"group": self._name, "code": failure.code, "reason": failure.message}
+            logger.warning("session stalled", extra={"fields": fields})
         except* Exception:
             # One of the three guards: nothing that a remote party sends can end the daemon.
             code = CloseCode.INTERNAL
@@ -254,6 +266,7 @@ class GroupSync:
         now_ms = self._clock_ms
         if isinstance(job, Ingest):
             ingested = await self._store.take(job.packed, origin=session.id)
+            self.stalled = None
             self._perform(self._machine.ingested(session.id, ingested, now_ms()))
         elif isinstance(job, Compare):
             comparison = await self._store.compare(job.vector)

@@ -31,8 +31,7 @@ class LogKey:
 
     Attributes:
         kind: which kind of log.
-        user: the user's id (32 bytes; empty in the user's own genesis log before it has an id is not possible: a log key always
-            carries the id, the genesis header alone leaves it out) for identity logs, else empty.
+        user: for identity logs the user's id, 32 bytes (also where the genesis stands, whose header names none); else empty.
         device: the device's public key, 32 bytes.
         epoch: 16 random bytes.
     """
@@ -110,7 +109,7 @@ class Header:
         """The user who acts; in an identity genesis that is the entry itself."""
         return self.user or self.hash
 
-    @property
+    @cached_property
     def log(self) -> LogKey:
         """The log this entry stands in."""
         return LogKey(self.kind, self.acting_user if self.kind is Kind.IDENTITY else b"", self.device, self.epoch)

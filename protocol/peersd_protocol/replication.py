@@ -233,8 +233,8 @@ class _Session:
     cursor: Cursor | None = None
     staged: dict[bytes, int] = field(default_factory=dict)
     reading: bool = False
-    extended: bool = False
-    """Whether `ranges` grew at their end since the read under way began."""
+    pushed: Cursor | None = None
+    """Before what was added to `ranges` since the read under way began: that read may have gone past it already."""
     relocated: list[tuple[Mapping[LogKey, tuple[int, int]], Cursor, Mapping[bytes, int]]] = field(default_factory=list)
     """WANTs located while a read is under way: they may rewind the cursor, so they wait for its end."""
     announce: set[LogKey] = field(default_factory=set)
@@ -479,9 +479,10 @@ class Replication:
             for entry in eager:
                 first = state.ranges[entry.log][0] if entry.log in state.ranges else entry.seq
                 state.ranges[entry.log] = (first, entry.seq)
-            state.extended = True
-            if state.cursor is None:
-                state.cursor = Cursor(eager[0].position - 1, eager[0].position - 1)
+            before = Cursor(eager[0].position - 1, eager[0].position - 1)
+            state.cursor = before if state.cursor is None else state.cursor.rewound(before)
+            if state.reading:
+                state.pushed = before if state.pushed is None else state.pushed.rewound(before)
             effects.append(Readable(session))
         return unsent
 
@@ -518,7 +519,7 @@ class Replication:
         if state is None or state.cursor is None or state.reading:
             return None
         state.reading = True
-        state.extended = False
+        state.pushed = None
         return Read(dict(state.ranges), state.cursor, STREAM_MESSAGE_BYTES, dict(state.staged))
 
     def read_done(self, session: SessionId, chunk: Chunk) -> list[Effect]:
@@ -533,12 +534,12 @@ class Replication:
             wanted = state.ranges.get(log)
             if wanted is not None and wanted[1] <= seq:
                 del state.ranges[log]
-        if not state.ranges or (chunk.exhausted and not state.extended):
+        if not state.ranges or (chunk.exhausted and state.pushed is None):
             state.cursor = None
             state.ranges.clear()
             state.staged.clear()
         else:
-            state.cursor = chunk.cursor
+            state.cursor = chunk.cursor if state.pushed is None else chunk.cursor.rewound(state.pushed)
         relocated, state.relocated = state.relocated, []
         for ranges, cursor, staged in relocated:
             self._add_ranges(state, ranges, cursor, staged)

@@ -1,4 +1,4 @@
-"""Many devices in one process under virtual time, with seeded faults: the machines that ship, the store that ships, no event loop.
+"""Many devices in one process under virtual time, with seeded faults: the shipped machines and store, and no event loop.
 
     world = run_seed(7)
     print(world.trace.hash)

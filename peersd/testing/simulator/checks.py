@@ -1,4 +1,4 @@
-"""What must be true of replicas that have met: the same, what their logs say, what the oracle says, and nothing acknowledged lost."""
+"""What must be true of replicas that have met: alike, as their logs and the oracle say, nothing acknowledged lost."""
 
 from __future__ import annotations
 

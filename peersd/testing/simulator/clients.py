@@ -1,4 +1,4 @@
-"""What clients do: random statements over a few tables, now and then a column more, a change of settings, a blob that travels apart."""
+"""What clients do: random statements over a few tables, some with a blob so large that its entry's body travels apart."""
 
 from __future__ import annotations
 
@@ -56,13 +56,17 @@ def _note(random: Random) -> Statement:
     if kind < 0.15:
         return Statement("INSERT INTO note (title, stars) VALUES (?, ?)", (title, stars))
     if kind < 0.3:
-        return Statement("INSERT INTO note VALUES (?, ?, ?, ?)", (key, title, body, stars)) if kind < 0.2 else Statement(
-            "INSERT INTO note (id, title, body, stars) VALUES (?, ?, ?, ?)", (key, title, body, stars)
+        return (
+            Statement("INSERT INTO note VALUES (?, ?, ?, ?)", (key, title, body, stars))
+            if kind < 0.2
+            else Statement("INSERT INTO note (id, title, body, stars) VALUES (?, ?, ?, ?)", (key, title, body, stars))
         )
     if kind < 0.4:
         return Statement("INSERT OR REPLACE INTO note (id, title) VALUES (?, ?)", (key, title))
     if kind < 0.55:
-        upsert = "INSERT INTO note (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body, stars = stars + 1"
+        upsert = (
+            "INSERT INTO note (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body, stars = stars + 1"
+        )
         return Statement(upsert, (key, body))
     if kind < 0.7:
         return Statement("UPDATE note SET title = ? WHERE id = ?", (title, key))

@@ -6,9 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from peersd_protocol.entries import EPOCH_BYTES
-from peersd_protocol.handshake import Handshake, Role
-
 from peersd.store.store import StoreContext
 from peersd.store.uuid7 import Uuid7
 from peersd.testing.simulator.disk import DiskFile
@@ -18,8 +15,13 @@ from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import FIRST_WALL_MS, Schedule
 from peersd.testing.simulator.sharing import Sharing
 from peersd.testing.simulator.wire import WireEnd
+from peersd_protocol.entries import EPOCH_BYTES
+from peersd_protocol.handshake import Handshake, Role
 
-CLOCK_SKEW_MS_MAX = 5_000
+CLOCK_STEP_MS = 250
+"""Clocks are coarse and differ by whole steps, so that devices often stamp alike and the tie-break has work."""
+
+CLOCK_SKEW_STEPS_MAX = 8
 
 
 class SimulatedDevice:
@@ -41,7 +43,7 @@ class SimulatedDevice:
         self.folder = folder
         self.files: dict[str, DiskFile] = {}
         self.process: Process | None = None
-        self.skew_ms = schedule.random.randint(-CLOCK_SKEW_MS_MAX, CLOCK_SKEW_MS_MAX)
+        self.skew_ms = CLOCK_STEP_MS * schedule.random.randint(-CLOCK_SKEW_STEPS_MAX, CLOCK_SKEW_STEPS_MAX)
         # Its own source, so that what one device draws does not depend on how often another one does.
         entropy = Random(schedule.random.getrandbits(64)).randbytes
         self.context = StoreContext(
@@ -51,7 +53,7 @@ class SimulatedDevice:
 
     def wall_ms(self) -> int:
         """The device's own idea of the time, milliseconds since 1970."""
-        return FIRST_WALL_MS + self._schedule.now_ms + self.skew_ms
+        return FIRST_WALL_MS + self._schedule.now_ms // CLOCK_STEP_MS * CLOCK_STEP_MS + self.skew_ms
 
     def add_file(self, name: str, group: bytes) -> DiskFile:
         """A place for a group's store."""

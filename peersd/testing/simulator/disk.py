@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from peersd_protocol.runs import Run
-
 from peersd.store.mark import Mark
 from peersd.store.store import Store, StoreContext, create_store, open_store
+from peersd_protocol.runs import Run
 
 
 class DiskMark:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from peersd.store.store import Commit, Store
+from peersd.testing.simulator.schedule import FIRST_WALL_MS
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import hlc
 from peersd_protocol.acts import Genesis, Invite, UserGenesis, encode_body
@@ -13,9 +15,6 @@ from peersd_protocol.redemption import sign_redemption
 from peersd_protocol.roles import Role
 from peersd_protocol.runs import Body, Entry, Run
 from peersd_protocol.signing import SigningKey, sha256
-
-from peersd.store.store import Commit, Store
-from peersd.testing.simulator.schedule import FIRST_WALL_MS
 
 _NEVER_MS = FIRST_WALL_MS + 10**9
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peersd.testing.simulator.schedule import Schedule
+from peersd.testing.simulator.session import Session
+from peersd.testing.simulator.wire import WireEnd
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.handshake import Handshake, Role
 from peersd_protocol.link import (
@@ -22,10 +25,6 @@ from peersd_protocol.link import (
     Wake,
     Writable,
 )
-
-from peersd.testing.simulator.schedule import Schedule
-from peersd.testing.simulator.session import Session
-from peersd.testing.simulator.wire import WireEnd
 
 _HARMLESS_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.REPLACED)
 

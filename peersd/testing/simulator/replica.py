@@ -1,4 +1,4 @@
-"""One group on one device: its store, one call at a time, and its replication machine (what peersd.sync.group_sync is to a node)."""
+"""One group on one device: its store, one call at a time, and its replication machine (see peersd.sync.group_sync)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from peersd.store.store import Commit, Store
+from peersd.testing.simulator.schedule import Schedule
+from peersd.testing.simulator.session import Session, SessionChannel, StoreJob
 from peersd_protocol.errors import RemoteProtocolError
 from peersd_protocol.messages import decode_message
 from peersd_protocol.replication import (
@@ -27,10 +30,6 @@ from peersd_protocol.replication import (
 )
 from peersd_protocol.signing import sha256
 from peersd_protocol.vectors import Vector
-
-from peersd.store.store import Commit, Store
-from peersd.testing.simulator.schedule import Schedule
-from peersd.testing.simulator.session import Session, SessionChannel, StoreJob
 
 
 class Replica:

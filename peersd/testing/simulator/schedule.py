@@ -91,4 +91,6 @@ class Schedule:
         """The failure to raise, with what one needs to look into it."""
         tail = "\n".join(self.trace.lines[-TRACE_TAIL_LINES:])
         detail = f"\n{type(cause).__name__}: {cause}" if cause else ""
-        return SimulationFailed(f"seed {self.seed} at {self.now_ms} ms: {text}{detail}\n{tail}\nreplay: {self.replay}", self.trace)
+        return SimulationFailed(
+            f"seed {self.seed} at {self.now_ms} ms: {text}{detail}\n{tail}\nreplay: {self.replay}", self.trace
+        )

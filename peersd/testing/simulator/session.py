@@ -23,7 +23,8 @@ class SessionChannel(Protocol):
         """Queues a message."""
 
     def is_full(self) -> bool:
-        """Whether `send` has to wait for `on_writable`."""
+        """Whether `send` has to wait for Writable."""
+        ...
 
     def want(self) -> None:
         """The session waits for a message."""
@@ -134,5 +135,3 @@ class Session:
             self.is_over = True
             self.channel.close(code)
             self._replica.session_over(self)
-
-

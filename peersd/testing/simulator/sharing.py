@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from peersd.testing.simulator.link_end import ChannelEnd, LinkEnd
+from peersd.testing.simulator.replica import Replica
+from peersd.testing.simulator.session import Session
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.handshake import Role
 from peersd_protocol.replication import ParkingLot
@@ -19,10 +22,6 @@ from peersd_protocol.tokens import (
     vector_digest,
 )
 from peersd_protocol.vectors import Vector, encode_vector
-
-from peersd.testing.simulator.link_end import ChannelEnd, LinkEnd
-from peersd.testing.simulator.replica import Replica
-from peersd.testing.simulator.session import Session
 
 LISTENER_WAIT_MS = 500
 RETRY_MS = 1_000

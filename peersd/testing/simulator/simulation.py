@@ -45,7 +45,7 @@ class Plan:
     """
 
     groups: int = 2
-    trouble_ms: int = 6_000
+    trouble_ms: int = 4_000
     heal_ms: int = 30_000
     write_every_ms: int = 250
     fault_every_ms: int = 400
@@ -170,7 +170,9 @@ class Simulation:
             if ops:
                 body = encode_body(SchemaAct(tuple(ops)))
                 user = device.person.user
-                self._call(device, replica, "defines", lambda: replica.store.act(user, Kind.CONTROL, body)[1], self._acted(replica))
+                self._call(
+                    device, replica, "defines", lambda: replica.store.act(user, Kind.CONTROL, body)[1], self._acted(replica)
+                )
 
         return act
 
@@ -231,13 +233,12 @@ class Simulation:
         self._schedule.after(1, 200 if self._is_healing else 1_500, lambda: self._connect(one, other))
 
     def _connect(self, one: SimulatedDevice, other: SimulatedDevice) -> None:
-        if one.process is not None and other.process is not None:
-            if other.name not in one.process.links and one.name not in other.process.links:
-                dialler, listener = self._schedule.random.sample((one, other), 2)
-                assert dialler.process is not None and listener.process is not None
-                near, far = make_wire(self._schedule)
-                listener.process.add_link(dialler, Role.LISTENER, far)
-                dialler.process.add_link(listener, Role.DIALLER, near)
+        dialler, listener = self._schedule.random.sample((one, other), 2)
+        calling, called = dialler.process, listener.process
+        if calling and called and listener.name not in calling.links and dialler.name not in called.links:
+            near, far = make_wire(self._schedule)
+            called.add_link(dialler, Role.LISTENER, far)
+            calling.add_link(listener, Role.DIALLER, near)
         self._connect_later(one, other)
 
     # --- The end ----------------------------------------------------------------------------------------------------------------
@@ -275,7 +276,9 @@ class Simulation:
         return waiting
 
     def _check(self) -> None:
-        first = {replica.name: checks.Replicated.of(replica.store) for device, replica in self._replicas() if device is self.devices[0]}
+        first = {
+            replica.name: checks.Replicated.of(replica.store) for device, replica in self._replicas() if device is self.devices[0]
+        }
         for device, replica in self._replicas():
             where = f"{device.name} {replica.name}"
             replicated = checks.Replicated.of(replica.store)
