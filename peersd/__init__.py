@@ -1,0 +1,1 @@
+"""peersd shares SQLite databases between devices and people, without a server."""

@@ -1,4 +1,4 @@
-"""How many sockets may be in their handshake at once, and whose (DESIGN 5, SPEC: L-31).
+"""How many sockets may be in their handshake at once, and whose (DESIGN 5, SPEC: L-10).
 
 No more than SOCKETS_UNAUTHENTICATED_MAX in all. No more than SOCKETS_PER_ADDRESS_MAX of one address take part in a handshake;
 more of it queue. When all places are taken, a queueing socket of the address with the most sockets gives way to one of an

@@ -93,7 +93,7 @@ class _Inbox:
         self._is_receiving = True
         try:
             while not self._messages and self.closed is None:
-                # Said only by who really waits: messages beyond the first credit come only to those (SPEC: M-13).
+                # Said only by who really waits: messages beyond the first credit come only to those (SPEC: M-10).
                 self._handle.want(self.number, wanted=True)
                 self._changed = trio.Event()
                 await self._changed.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ def check_name(name: str) -> None:
 @asynccontextmanager
 async def open_node(
     data_dir: Path, *, listen: Sequence[str], advertise: Sequence[str] = (), patience: Patience | None = None
-) -> AsyncIterator[ApiNode]:
+) -> AsyncGenerator[ApiNode, None]:
     """Runs a node until the context is left.
 
     Args:

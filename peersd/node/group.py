@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +77,7 @@ class Group:
 
 
 @asynccontextmanager
-async def open_group(open_: Callable[[], Store], path: Path, on_acts: Callable[[], None]) -> AsyncIterator[Group]:
+async def open_group(open_: Callable[[], Store], path: Path, on_acts: Callable[[], None]) -> AsyncGenerator[Group, None]:
     """Opens a group's store and runs its replication until the context is left.
 
     Args:

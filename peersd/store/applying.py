@@ -1,4 +1,4 @@
-"""Remote changesets become rows: last writer wins, for each column of each row (SPEC: D-20 ff., DESIGN 7)."""
+"""Remote changesets become rows: last writer wins, for each column of each row (SPEC: D-13 ff., DESIGN 7)."""
 
 from __future__ import annotations
 

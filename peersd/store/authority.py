@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias, cast
 
 import apsw
@@ -150,34 +150,33 @@ class Authority:
         Returns:
             Whether any data entry began or ceased to count, so that the tables have to be rebuilt.
         """
-        self._restate_acts()
-        if not self._may_have_fallen:
+        flipped = self._restate_acts()
+        if not (flipped or self._may_have_fallen or self.state.void):
             return False
-        self._may_have_fallen = False
-        changed = [self._restate_data(row) for row in list(self._log.logs()) if row.key.kind is Kind.DATA]
-        self._hold_ancestors()
-        self._log.refresh_heads()
-        return any(changed)
+        changed = False
+        if self._may_have_fallen:
+            self._may_have_fallen = False
+            changed = any([self._restate_data(row) for row in list(self._log.logs()) if row.key.kind is Kind.DATA])
+        self.hold_ancestors()
+        return changed
 
-    def _restate_acts(self) -> None:
-        evaluation = self.state.evaluation
-        held = self.state.standing
-        if evaluation is not None and self.state.void:
-            named = [head for (packed,) in self._connection.execute(_ADMITTED_HEADS) for head in _links(packed)]
-            held = control_past([*held, *named], evaluation.index)
+    def _restate_acts(self) -> bool:
+        """Brings the states of acts in line; whether a void one is held all the same is seen afterwards."""
+        flipped = False
         for row in list(self._log.logs()):
             if row.key.kind is Kind.DATA:
                 continue
-            flips: dict[State, list[int]] = {state: [] for state in State}
-            for id_, hash_, state in self._connection.execute(
-                "SELECT id, hash, state FROM _peers_entry WHERE log = ?", (row.id,)
-            ):
-                wanted = State.APPLIED if hash_ in self.state.standing else State.ANCESTOR if hash_ in held else State.VOID
-                if state != wanted:
-                    flips[wanted].append(id_)
+            flips: dict[State, list[int]] = {State.APPLIED: [], State.VOID: []}
+            query = "SELECT id, hash, state FROM _peers_entry WHERE log = ?"
+            for id_, hash_, state in self._connection.execute(query, (row.id,)):
+                stands = hash_ in self.state.standing
+                if stands != (state == State.APPLIED) and (stands or state != State.ANCESTOR):
+                    flips[State.APPLIED if stands else State.VOID].append(id_)
             self._flip(row, flips)
+            flipped |= any(flips.values())
+        return flipped
 
-    def _flip(self, row: LogRow, flips: dict[State, list[int]]) -> None:
+    def _flip(self, row: LogRow, flips: Mapping[State, list[int]]) -> None:
         for state, ids in flips.items():
             self._log.set_state(ids, state)
         if any(flips.values()):
@@ -213,24 +212,59 @@ class Authority:
         self._flip(row, flips)
         return changed
 
-    def _hold_ancestors(self) -> None:
-        """Void entries that an admitted one rests on are held too, without their rows, so that nobody waits for them in vain."""
-        if not self._connection.execute("SELECT EXISTS (SELECT 1 FROM _peers_entry WHERE state = 0)").get:
-            return
+    def hold_ancestors(self) -> None:
+        """Void entries that one which counts rests on are held too, without their rows: whoever gets it asks for them."""
+        if self._connection.execute("SELECT EXISTS (SELECT 1 FROM _peers_entry WHERE state IN (0, 3))").get:
+            self._hold_data()
+            self._hold_acts()
+        self._log.refresh_heads()
+
+    def _hold_data(self) -> None:
+        for row in self._log.logs():
+            for tip in row.tips if row.key.kind is Kind.DATA else ():
+                self._hold_branch(row, tip.id, tip.seq)
         query = "SELECT deps FROM _peers_entry WHERE state > 0 AND deps IS NOT NULL"
         while True:
             named = {dep for (packed,) in self._connection.execute(query) for dep in _links(packed)}
-            void = [row for row in map(self._log.find, named) if row is not None and row.state is State.VOID]
+            void = [found for found in map(self._log.find, named) if found is not None and found.state is State.VOID]
             if not void:
                 return
-            for row in void:
-                self._connection.execute(
-                    "UPDATE _peers_entry SET state = 3 WHERE log = ? AND seq <= ? AND state = 0", (row.log, row.seq)
-                )
-                self._log.refresh_tips(self._log.log_by_id(row.log))
+            for found in void:
+                row = self._log.log_by_id(found.log)
+                self._hold_branch(row, found.id, found.seq)
+                self._log.refresh_tips(row)
+
+    def _hold_branch(self, row: LogRow, id_: int, seq: int) -> None:
+        """Holds an entry and all before it on its branch."""
+        if row.forked:
+            self._connection.execute(_HOLD_BRANCH, (id_,))
+        else:
+            query = "UPDATE _peers_entry SET state = 3 WHERE log = ? AND seq <= ? AND state = 0"
+            self._connection.execute(query, (row.id, seq))
+
+    def _hold_acts(self) -> None:
+        evaluation = self.state.evaluation
+        if evaluation is None:
+            return
+        named = [head for (packed,) in self._connection.execute(_HELD_HEADS) for head in _links(packed)]
+        held = control_past([*self.state.standing, *named], evaluation.index)
+        for row in list(self._log.logs()):
+            if row.key.kind is Kind.DATA:
+                continue
+            flips: dict[State, list[int]] = {State.ANCESTOR: [], State.VOID: []}
+            query = "SELECT id, hash, state FROM _peers_entry WHERE log = ? AND state IN (0, 3)"
+            for id_, hash_, state in self._connection.execute(query, (row.id,)):
+                wanted = State.ANCESTOR if hash_ in held else State.VOID
+                if state != wanted:
+                    flips[wanted].append(id_)
+            self._flip(row, flips)
 
 
-_ADMITTED_HEADS = "SELECT heads FROM _peers_entry WHERE heads IS NOT NULL AND state > 0"
+_HELD_HEADS = "SELECT heads FROM _peers_entry WHERE heads IS NOT NULL AND state > 0"
+
+_HOLD_BRANCH = """WITH RECURSIVE branch(id) AS
+  (SELECT ? UNION ALL SELECT e.prev FROM _peers_entry e JOIN branch b ON e.id = b.id WHERE e.prev > 0)
+UPDATE _peers_entry SET state = 3 WHERE state = 0 AND id IN branch"""
 
 
 def _links(packed: bytes | None) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -232,7 +232,7 @@ class StoreHandle:
 
 
 @asynccontextmanager
-async def open_store(open_: Callable[[], Store], path: str | os.PathLike[str]) -> AsyncIterator[StoreHandle]:
+async def open_store(open_: Callable[[], Store], path: str | os.PathLike[str]) -> AsyncGenerator[StoreHandle, None]:
     """Opens a store in a thread, runs its committer, and closes it in the end."""
     store = await trio.to_thread.run_sync(open_)
     handle = StoreHandle(store, path)

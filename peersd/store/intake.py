@@ -1,4 +1,4 @@
-"""Taking in what others send: runs and blocks are verified, staged, applied or kept aside (SPEC: R-40 ff., DESIGN 6, 9)."""
+"""Taking in what others send: runs and blocks are verified, staged, applied or kept aside (SPEC: E-26 to E-30, DESIGN 6, 9)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Outcome:
         ingested: for the replication machine.
         committed: entries that are durable now and count.
         runs: the runs they came in, to be passed on.
+        rests_on_void: whether an entry that counts rests on one that does not, which then is held for its sake.
         irregular: whether the vector does not follow from `committed` alone (forks, entries that became void or valid).
     """
 
@@ -38,6 +39,7 @@ class Outcome:
     committed: list[Committed] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     irregular: bool = False
+    rests_on_void: bool = False
 
     @property
     def ingested(self) -> Ingested:
@@ -79,6 +81,9 @@ class Intake:
         else:
             self._take_block(packed, outcome)
         self._settle_acts(outcome)
+        if outcome.rests_on_void:
+            self._authority.hold_ancestors()
+            outcome.irregular = True
         if outcome.committed:
             self._log.save_heads()
         return outcome
@@ -122,6 +127,8 @@ class Intake:
         prev = self._log.tip_row(run.log, first.prev) if first.prev else None
         if (prev.seq if prev else 0) != first.seq - 1:
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "sequence does not follow from prev")
+        if prev is not None and self._log.log_by_id(prev.log).key != run.log:
+            raise RemoteProtocolError(CloseCode.BAD_CHAIN, "prev stands in another log")
         if first.kind is Kind.DATA:
             self._settle_acts(outcome)
         row = self._log.log(run.log)
@@ -130,13 +137,14 @@ class Intake:
         for index, entry in enumerate(new):
             signature = run.signature if index == len(new) - 1 else None
             header = entry.header
-            requires = self._check_links(header, prev)
+            requires, is_sound = self._check_links(header, prev)
             if header.kind is Kind.DATA:
                 id_, state = self._take_data(entry, signature, prev)
             else:
                 id_, state = self._take_act(entry, signature, prev)
             if state is not State.VOID:
                 counted = True
+                outcome.rests_on_void |= not is_sound
                 outcome.committed.append(Committed(id_, header.log, header.seq, header.hash, requires))
             prev = EntryRow(id_, self._log.open_log(header.log).id, header.seq, header.hlc, state)
         row = self._log.open_log(run.log)
@@ -147,8 +155,12 @@ class Intake:
         if counted:
             outcome.runs.append(run)
 
-    def _check_links(self, header: Header, prev: EntryRow | None) -> tuple[tuple[LogKey, int], ...]:
-        """Checks kinds of links and the stamp; returns what the entry directly requires of other logs."""
+    def _check_links(self, header: Header, prev: EntryRow | None) -> tuple[tuple[tuple[LogKey, int], ...], bool]:
+        """Checks kinds of links and the stamp.
+
+        Returns:
+            What the entry directly requires of other logs, and whether all that it rests on is held.
+        """
         deps = [row for row in map(self._log.find, header.deps) if row is not None]
         heads = [row for row in map(self._log.find, header.control_heads) if row is not None]
         if any(self._log.log_by_id(row.log).key.kind is not Kind.DATA for row in deps):
@@ -160,7 +172,9 @@ class Intake:
         greatest = max([prev.hlc if prev else 0, *(row.hlc for row in deps)])
         if not hlc.is_valid_successor(header.hlc, greatest):
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "stamp does not follow from prev and deps")
-        return tuple((self._log.log_by_id(row.log).key, row.seq) for row in (*deps, *heads))
+        linked = (*deps, *heads)
+        is_sound = all(row.state is not State.VOID for row in (*linked, *([prev] if prev else ())))
+        return tuple((self._log.log_by_id(row.log).key, row.seq) for row in linked), is_sound
 
     def _take_act(self, entry: Entry, signature: bytes | None, prev: EntryRow | None) -> tuple[int, State]:
         header = entry.header

@@ -36,6 +36,10 @@ def convert_sqlite_error(error: Exception) -> PeersdError:
     """
     if isinstance(error, apsw.FullError):
         return PeersdError("store_full", f"The disk is full: {error}", hint="Free some space, then send it again.", retry=True)
+    if isinstance(error, apsw.IOError):
+        return PeersdError(
+            "store_full", f"The disk cannot be written: {error}", hint="Look after the disk, then send it again.", retry=True
+        )
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return PeersdError("store_corrupt", f"The group's file is damaged: {error}", hint="Restore it from a backup or a peer.")
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):

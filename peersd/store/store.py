@@ -6,7 +6,7 @@ Synchronous: the daemon calls it in a worker thread (handle.py), the simulator i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, cast
@@ -19,9 +19,10 @@ from peersd.store.authority import Authority
 from peersd.store.batch import Request, Success, run_batch
 from peersd.store.capture import Capture
 from peersd.store.changes import SQLValue
+from peersd.store.epochs import Epochs
 from peersd.store.intake import Intake, decode_changeset
 from peersd.store.log import Log, State
-from peersd.store.mark import Mark, MarkKeeper
+from peersd.store.mark import MarkKeeper
 from peersd.store.merge import Merge
 from peersd.store.reader import admit_schema
 from peersd.store.recorder import EntryRecorder
@@ -32,7 +33,7 @@ from peersd_protocol import canonical
 from peersd_protocol.acts import decode_act
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import ACT_BYTES_MAX, STREAM_MESSAGE_BYTES
-from peersd_protocol.entries import EPOCH_BYTES, Act, Header, Kind, LogKey
+from peersd_protocol.entries import Act, Header, Kind, LogKey
 from peersd_protocol.errors import RemoteProtocolError
 from peersd_protocol.group_state import GroupState
 from peersd_protocol.messages import Block, Runs, Want, encode_runs
@@ -41,7 +42,7 @@ from peersd_protocol.roles import ROLE_NEEDED, Deed, format_role, may
 from peersd_protocol.runs import BodyForm, Entry, Run, run_value
 from peersd_protocol.schema_ops import SchemaOp
 from peersd_protocol.signing import SigningKey
-from peersd_protocol.vectors import Tip, Vector
+from peersd_protocol.vectors import Vector
 
 FORMAT: Final = 1
 
@@ -107,7 +108,6 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes | None) -> None:
         self._context = context
-        self._mark_keeper = mark
         self._path = os.fspath(path)
         self._connection = _open_file(path, context)
         try:
@@ -122,10 +122,11 @@ class Store:
                 self._merge = Merge(self._connection, self.log.rank, self._applying)
                 if self._merge.set_schema(self.state.schema):
                     self._rebuild()
-                self._writer = Writer(self.log, self._authority, context.key, self._choose_epoch(), context.wall_ms)
+                device = context.key.public
+                self._epochs = Epochs(self.log, mark, device, context.machine, self._path, context.entropy)
+                self._writer = Writer(self.log, self._authority, context.key, self._epochs.current, context.wall_ms)
             self._admit_tables()
             self._intake = Intake(self._connection, self.log, self._authority, self._merge, self._restate)
-            self._unmarked = self._own_tips() != self._marked
         except (apsw.Error, RemoteProtocolError) as error:
             self._connection.close(force=True)
             raise _corrupt(self._path, error) from error
@@ -200,7 +201,7 @@ class Store:
             self.log.save_meta(f"local_{key}", value)
 
     @contextmanager
-    def _applying(self) -> Iterator[None]:
+    def _applying(self) -> Generator[None, None, None]:
         """While what others wrote is applied, nothing is captured."""
         self._capture.applying = True
         try:
@@ -221,61 +222,15 @@ class Store:
         if self._merge.set_schema(self.state.schema):
             raise AssertionError("a rollback leaves the tables as they were")
 
-    def _own_tips(self) -> tuple[Tip, Tip]:
-        tips: list[Tip] = []
-        for kind in (Kind.CONTROL, Kind.DATA):
-            row = self.log.log(LogKey(kind, b"", self._context.key.public, self._writer.epoch))
-            tip = row.tips[-1] if row and row.tips else None
-            tips.append((tip.seq, tip.hash) if tip else (0, b""))
-        return tips[0], tips[1]
-
-    def _inode(self) -> int:
-        return os.stat(self._path).st_ino if self._path != ":memory:" else 0
-
-    def _choose_epoch(self) -> bytes:
-        """The epoch to go on in: the stored one, unless the file is not the one the mark was made for, or is behind it."""
-        stored = self.log.load_meta("epoch")
-        mark = self._mark_keeper.load()
-        self._marked: tuple[Tip, Tip] | None = None
-        if isinstance(stored, bytes):
-            epoch = stored
-            tips: list[Tip] = []
-            for kind in (Kind.CONTROL, Kind.DATA):
-                row = self.log.log(LogKey(kind, b"", self._context.key.public, epoch))
-                tips.append((row.tips[-1].seq, row.tips[-1].hash) if row and row.tips else (0, b""))
-            is_fresh = tips == [(0, b""), (0, b"")] and mark is None
-            if is_fresh or (
-                mark is not None
-                and (mark.epoch, mark.machine, mark.inode) == (epoch, self._context.machine, self._inode())
-                and self._is_at_least(tips[0], mark.control, Kind.CONTROL, epoch)
-                and self._is_at_least(tips[1], mark.data, Kind.DATA, epoch)
-            ):
-                self._marked = (mark.control, mark.data) if mark else None
-                return epoch
-        epoch = self._context.entropy(EPOCH_BYTES)
-        self.log.save_meta("epoch", epoch)
-        return epoch
-
     def adopt_epoch(self, epoch: bytes) -> None:
         """Goes on in the epoch that a genesis was written in, before anything else is."""
         with self._transaction():
-            self.log.save_meta("epoch", epoch)
+            self._epochs.adopt(epoch)
         self._writer.epoch = epoch
-
-    def _is_at_least(self, tip: Tip, marked: Tip, kind: Kind, epoch: bytes) -> bool:
-        if marked[0] == 0 or tip == marked:
-            return True
-        found = self.log.find(marked[1])
-        return tip[0] > marked[0] and found is not None and found.seq == marked[0]
 
     def fence(self) -> None:
         """Makes sure that the mark is on disk before anything of what it covers is told to a peer."""
-        if not self._unmarked:
-            return
-        control, data = self._own_tips()
-        self._mark_keeper.save(Mark(self._writer.epoch, control, data, self._context.machine, self._inode()))
-        self._marked = (control, data)
-        self._unmarked = False
+        self._epochs.fence()
 
     # --- Writing here -----------------------------------------------------------------------------------------------------------
 
@@ -289,7 +244,15 @@ class Store:
         admitted = [write for index, write in enumerate(writes) if index not in refusals]
         recorder = EntryRecorder(self.log, self._merge, self._writer, [write.user for write in admitted], self._reload)
         requests = [write.request for write in admitted]
-        done = iter(run_batch(self._connection, self._sandbox, self._capture, requests, recorder) if requests else ())
+        self._writer.reset()
+        try:
+            outcomes = run_batch(self._connection, self._sandbox, self._capture, requests, recorder) if requests else []
+        except BaseException:
+            self._reload()
+            raise
+        if self._writer.committed and not any(isinstance(outcome, Success) for outcome in outcomes):
+            self._reload()  # COMMIT itself failed: what was recorded does not exist
+        done = iter(outcomes)
         return [refusals.get(index) or next(done) for index in range(len(writes))], self._take_commit(acts_changed=False)
 
     def write_own(self, user: bytes, statements: Sequence[tuple[str, tuple[Value, ...]]]) -> Commit | None:
@@ -362,10 +325,9 @@ class Store:
         self._writer.reset()
         if not committed:
             return None
-        self._unmarked = True
-        return Commit(
-            committed, self._encode_small(runs), self.log.vector() if self._is_forked(committed) else None, acts_changed
-        )
+        self._epochs.note_written()
+        vector = self.log.vector() if acts_changed or self._is_forked(committed) else None
+        return Commit(committed, self._encode_small(runs), vector, acts_changed)
 
     def _encode_small(self, runs: Sequence[Run]) -> bytes | None:
         """The runs as one message, if that is small and complete in itself; then it may be sent as it is, so the mark is set."""
@@ -401,8 +363,15 @@ class Store:
         acts_changed = any(entry.log.kind is not Kind.DATA for entry in outcome.committed)
         if acts_changed:
             self._admit_tables()
-        vector = self.log.vector() if outcome.irregular else None
-        return outcome.ingested, Commit(tuple(outcome.committed), self._encode_small(outcome.runs), vector, acts_changed)
+        if not acts_changed and not outcome.irregular:
+            return outcome.ingested, Commit(tuple(outcome.committed), self._encode_small(outcome.runs), None, acts_changed)
+        # Acts may have ended what other entries of this message, or they themselves, count for: void ones are not passed on.
+        rows = [self.log.find(entry.hash) for entry in outcome.committed]
+        held = tuple(
+            entry for entry, row in zip(outcome.committed, rows, strict=True) if row is not None and row.state is not State.VOID
+        )
+        message = self._encode_small(outcome.runs) if len(held) == len(outcome.committed) else None
+        return outcome.ingested, Commit(held, message, self.log.vector(), acts_changed)
 
     def take_runs(self, runs: Sequence[Run]) -> Commit | None:
         """Takes in runs that this device already has at hand, such as an identity log from another of its stores."""

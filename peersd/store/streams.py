@@ -1,4 +1,4 @@
-"""Serving catch-up: what a remote vector shows to be missing, where a WANT begins, the next messages of a stream (SPEC: R-30)."""
+"""Serving catch-up: what a remote vector shows to be missing, where a WANT begins, the next messages of a stream (SPEC: R-7)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def read_stream(log: Log, read: Read) -> Chunk:
         where = f"log IN ({','.join(map(str, ids))}) AND +id > ? ORDER BY id LIMIT ?"
         chunk = _read_runs(log, read, where, read.cursor.acts, lambda position: replace(read.cursor, acts=position))
         if chunk.exhausted:  # what else was asked of these logs is not here
-            return replace(chunk, brings={**{key: read.ranges[key][1] for key in act_logs}, **chunk.brings}, exhausted=False)
+            return replace(chunk, brings={**chunk.brings, **{key: read.ranges[key][1] for key in act_logs}}, exhausted=False)
         return chunk
     where = "id > ? ORDER BY id LIMIT ?"
     return _read_runs(log, read, where, read.cursor.data, lambda position: replace(read.cursor, data=position))

@@ -44,12 +44,15 @@ class Channel(Protocol):
 
     async def send(self, message: bytes, *, bulk: bool = False) -> None:
         """Queues a message; waits while the channel's queue is above its high-water mark."""
+        ...
 
     async def receive(self) -> bytes:
         """The next message; raises when the channel is closed."""
+        ...
 
     def close(self, code: CloseCode) -> None:
         """Closes the channel."""
+        ...
 
 
 class ChannelClosed(Exception):

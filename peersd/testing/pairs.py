@@ -70,12 +70,12 @@ async def _has_links(daemon: DaemonProcess, number: int) -> bool:
 async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
     """Ask again and again until it is so."""
     with trio.fail_after(HANG_S):
-        while not await is_so():
+        while not await is_so():  # noqa: ASYNC110 - what is asked lives in other processes, and wakes nobody here
             await trio.sleep(LOOK_AGAIN_S)
 
 
 def free_url() -> str:
-    """A ws:// URL on loopback with a port that is free now; chosen beforehand where others are told it before the daemon listens."""
+    """A ws:// URL on loopback with a port that is free now: for a daemon whose address others are told before it listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"ws://127.0.0.1:{listener.getsockname()[1]}"
 

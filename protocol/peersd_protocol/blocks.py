@@ -1,4 +1,4 @@
-"""Blocks: the pieces that a body is stored and sent in, each encoded and hashed by itself (SPEC: E-10 ff., DESIGN 6).
+"""Blocks: the pieces that a body is stored and sent in, each encoded and hashed by itself (SPEC: E-13 to E-19, DESIGN 6).
 
 A block is a codec byte and then bytes: 0 raw, 1 one zstd frame, 2 sealed (a later version). Only the author compresses.
 """

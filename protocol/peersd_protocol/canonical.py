@@ -7,13 +7,13 @@ lengths take their shortest form. Bytes that decode but would encode otherwise a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import msgpack
 
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
 
-Value: TypeAlias = Union[None, bool, int, float, str, bytes, Sequence["Value"]]
+Value: TypeAlias = None | bool | int | float | str | bytes | Sequence["Value"]
 
 
 def encode(value: Value) -> bytes:
@@ -23,9 +23,10 @@ def encode(value: Value) -> bytes:
         LocalProtocolError: the value holds a type outside the subset.
     """
     try:
-        packed: bytes = msgpack.packb(value, use_bin_type=True, strict_types=False)
+        packed = msgpack.packb(value, use_bin_type=True, strict_types=False)
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise LocalProtocolError(f"not encodable: {error}") from error
+    assert isinstance(packed, bytes)
     return packed
 
 

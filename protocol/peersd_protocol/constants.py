@@ -177,7 +177,7 @@ POOL_BYTES: Final = 12 * MIB
 
 POOL_WINDOWS_BYTES: Final = 8 * MIB
 """Credit beyond open messages is granted only below this, so that at least 3 MiB always turn over in whole messages (SPEC:
-M-15)."""
+M-12)."""
 
 POOL_SMALL_MESSAGES_BYTES: Final = 1 * MIB
 """The last part of the pool, kept for messages of at most SMALL_MESSAGE_BYTES: a live message never queues behind bulk."""

@@ -1,4 +1,4 @@
-"""The keys of a device, and the certificate that binds them together (SPEC: U, DESIGN 4).
+"""The keys of a device, and the certificate that binds them together (SPEC: U-1 to U-4, DESIGN 4).
 
 A device has an Ed25519 key, which is its id, an X25519 key for the Noise handshake and an X25519 key that secrets are sealed to.
 The first signs the other two, each for its own purpose, so that neither can be passed off as the other.

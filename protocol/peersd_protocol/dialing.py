@@ -1,4 +1,4 @@
-"""When to dial which address of which device (SPEC: L-10 to L-15, DESIGN 5).
+"""When to dial which address of which device (SPEC: L-21 to L-25, DESIGN 5).
 
 A target is a device that a link is wanted to, or an address from a ticket as long as nobody knows whose it is. Its addresses are
 tried one after the other; when a round of them has failed, the target waits, twice as long each time, and less by a random part,

@@ -1,4 +1,4 @@
-"""Entries: the header that is hashed and signed, and the logs that headers form (SPEC: E, DESIGN 6)."""
+"""Entries: the header that is hashed and signed, and the logs that headers form (SPEC: E-5 to E-12, DESIGN 6)."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class HandshakeStep:
     Attributes:
         reply: the message to send now, if any.
         result: set once this side is done. A dialler has both: it may still decide against the link by not sending `reply`, and
-            then the listener never has it (SPEC: L-3).
+            then the listener never has it (SPEC: L-13).
     """
 
     reply: bytes | None

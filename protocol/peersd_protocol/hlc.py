@@ -1,4 +1,4 @@
-"""The hybrid logical clock: 48 bits of milliseconds, 16 bits of counter, packed into one integer (SPEC: T-1, DESIGN 7).
+"""The hybrid logical clock: 48 bits of milliseconds, 16 bits of counter, packed into one integer (SPEC: T-1 to T-4, DESIGN 7).
 
 Validity is checked from the log alone: no local clock is consulted, and every valid stamp has a valid successor.
 """

@@ -1,4 +1,4 @@
-"""A user's identity: live devices, name and recovery keys, evaluated from the user's identity log (SPEC: U, DESIGN 4).
+"""A user's identity: live devices, name and recovery keys, evaluated from the user's identity log (SPEC: U-5 to U-8, DESIGN 4).
 
 The log is a DAG over the user's devices. What it amounts to is a function of the set of acts alone.
 """

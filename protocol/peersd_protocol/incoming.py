@@ -1,4 +1,4 @@
-"""The receiving half of the multiplexer: messages put together, and credit granted out of one pool a link (SPEC: M-5 to M-18).
+"""The receiving half of the multiplexer: messages put together, and credit granted out of one pool a link (SPEC: M-5 to M-15).
 
 Every byte that the remote side may still send, and every byte that it sent and the application has not consumed, is charged to
 its channel. What a channel is charged above CREDIT_FIRST_BYTES comes out of the pool. Three rules keep the pool turning over,
@@ -259,7 +259,7 @@ class CreditPool:
         self._serve_queues()
 
     def slow_channels(self, elapsed_ms: int) -> list[int]:
-        """Judges the open messages since the last call (SPEC: M-18).
+        """Judges the open messages since the last call (SPEC: M-15).
 
         A message is owed SLOW_MESSAGE_BYTES_PER_S while it has credit and the link was not busy with other channels' bytes.
 

@@ -1,4 +1,4 @@
-"""The machine of one link: handshake, multiplexer, pings, and the end (SPEC: L-20 to L-27, DESIGN 5).
+"""The machine of one link: handshake, multiplexer, pings, and the end (SPEC: L-1 to L-8, DESIGN 5).
 
 A transport message carries one or more Noise messages, each after its length in two bytes. The machine gets whole transport
 messages by `receive` and is asked for the next one by `pull`; it never waits and never does I/O.
@@ -304,7 +304,7 @@ class Link:
 
     @property
     def _may_send_handshake(self) -> bool:
-        # A dialler's last message waits for `release`: without it the other side never has the link (SPEC: L-3).
+        # A dialler's last message waits for `release`: without it the other side never has the link (SPEC: L-13).
         return self.state is not LinkState.HELD
 
     def _finish(self, now_ms: int) -> list[Effect]:

@@ -106,7 +106,7 @@ class LinkTable:
     def replaces(self, remote_device: bytes) -> bytes:
         """What a dialler states in message 3: handshake hash of the link from that device that it no longer has, or empty.
 
-        It names the last link that the remote side dialled: one that this side dialled is replaced by a new dial anyway (L-6),
+        It names the last link that the remote side dialled: one that this side dialled is replaced by a new dial anyway (L-16),
         and may never have come up over there, while the remote side still holds on to its own.
         """
         remote = self._remotes.get(remote_device)
@@ -155,7 +155,7 @@ class LinkTable:
         return []
 
     def _takes_over(self, new: Link, old: Link) -> bool:
-        """Whether `new` replaces `old` (SPEC: L-4 to L-7, in this order)."""
+        """Whether `new` replaces `old` (SPEC: L-14 to L-17, in this order)."""
         if new.remote_boot_id != old.remote_boot_id:
             return True
         if new.remote_replaces == old.handshake_hash:

@@ -1,4 +1,4 @@
-"""The messages of a session: what two devices say about one group over one channel (SPEC: R-1 ff.)."""
+"""The messages of a session: what two devices say about one group over one channel (SPEC: R-3)."""
 
 from __future__ import annotations
 

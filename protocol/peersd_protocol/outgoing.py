@@ -1,4 +1,4 @@
-"""The sending half of the multiplexer: queues, credit, and the order in which channels have their turn (SPEC: M-20, M-21).
+"""The sending half of the multiplexer: queues, credit, and the order in which channels have their turn (SPEC: M-16, M-17).
 
 Live messages go before bulk; within each of the two, channels take turns by bytes. A channel has one message open at a time, so
 a live message behind a half-sent bulk message lends that message its own class until it is through.

@@ -1,4 +1,4 @@
-"""The replication of one group over its sessions: what to ask for, what to push, what is acknowledged (SPEC: R-20, DESIGN 9).
+"""The replication of one group over its sessions: what to ask for, what to push, what is acknowledged (SPEC: R-5 ff., DESIGN 9).
 
 A machine: messages, commands and timers go in, effects come out. It never sees a row: runs pass through it packed, and the store
 verifies them. One machine serves all sessions of a group, because what is asked of one must not be asked of another.
@@ -6,7 +6,7 @@ verifies them. One machine serves all sessions of a group, because what is asked
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -340,7 +340,9 @@ class Replication:
         for log, tips in vector.items():
             for tip in tips:
                 own = self._own.get(log, {})
-                if tip[1] not in own and tip[0] >= max(own.values(), default=0) and (log, tip) not in self._gaps:
+                # A lone tip below ours is a message that is late; of several any may be the end of an unknown branch.
+                is_new = tip[0] >= max(own.values(), default=0) or len(tips) > 1
+                if tip[1] not in own and is_new and (log, tip) not in self._gaps:
                     self._gaps[log, tip] = (session, now_ms)
                     effects += self._set_timer(TIMER_GAPS, now_ms + GAP_DELAY_MS)
         return effects + self._check_equal(session, state)
@@ -438,11 +440,15 @@ class Replication:
             message: a RUNS message that holds exactly these, if the caller has one at hand, so that nobody reads them again.
             vector: what the store now holds, where it does not follow from `entries` alone (forks, entries that became void).
         """
+        before = self._own
         if vector is not None:
             self._own = {log: {tip: seq for seq, tip in tips} for log, tips in vector.items()}
         else:
             for entry in entries:
                 self._own[entry.log] = {entry.hash: entry.seq}
+        # What changed in other logs than those of `entries`: acts end or restore what entries count for.
+        named = {entry.log for entry in entries}
+        restated = {log for log in before.keys() | self._own.keys() if before.get(log) != self._own.get(log)} - named
         effects: list[Effect] = []
         for session, state in self._sessions.items():
             if session == origin:
@@ -450,8 +456,8 @@ class Replication:
                     state.view[entry.log] = max(state.view.get(entry.log, 0), entry.seq)
             # Whoever is not sent an entry is told of it, even if it has it: it does not know that this side has it too.
             unsent = entries if session == origin else self._push(session, state, entries, message, effects)
-            if unsent:
-                effects += self._announce(state, unsent, now_ms)
+            forked = {entry.log for entry in entries if len(self._own.get(entry.log, ())) > 1}  # one entry does not tell all tips
+            effects += self._announce(state, {entry.log for entry in unsent} | forked | restated, now_ms)
             state.equal = False  # until it is looked at again
         for entry in entries:
             self._asked.pop((entry.log, (entry.seq, entry.hash)), None)
@@ -491,9 +497,17 @@ class Replication:
         newer = {log: tips for log, tips in self.vector().items() if state.durable.get(log) != self._own[log]}
         return [Send(session, encode_have(newer))] if newer else []
 
-    def _announce(self, state: _Session, entries: Iterable[Committed], now_ms: int) -> list[Effect]:
-        state.announce.update(entry.log for entry in entries)
-        return self._set_timer(TIMER_HAVE, now_ms + HAVE_DELAY_MS)
+    def _announce(self, state: _Session, logs: Set[LogKey], now_ms: int) -> list[Effect]:
+        state.announce |= logs
+        return self._set_timer(TIMER_HAVE, now_ms + HAVE_DELAY_MS) if logs else []
+
+    def _announcement(self, session: SessionId, state: _Session) -> list[Effect]:
+        """A HAVE of the logs that changed; the whole vector where nothing of one of them is held any more, which no HAVE can say."""
+        vector = self.vector()
+        logs, state.announce = state.announce, set()
+        if logs - vector.keys():
+            return [Send(session, part) for part in encode_vector_parts(vector)]
+        return [Send(session, encode_have({log: vector[log] for log in logs}))] if logs else []
 
     def _retry_parked(self, hashes: set[bytes]) -> list[Effect]:
         effects: list[Effect] = []
@@ -553,10 +567,7 @@ class Replication:
         if timer == TIMER_HAVE:
             effects: list[Effect] = []
             for session, state in self._sessions.items():
-                if state.announce:
-                    vector = self.vector()
-                    effects.append(Send(session, encode_have({log: vector[log] for log in state.announce if log in vector})))
-                    state.announce.clear()
+                effects += self._announcement(session, state)
                 effects += self._check_equal(session, state)
             return effects
         if timer == TIMER_GAPS:

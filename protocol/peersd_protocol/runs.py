@@ -1,4 +1,4 @@
-"""Runs: consecutive entries of one log up to a signature, as they travel (SPEC: E-20 ff., DESIGN 6).
+"""Runs: consecutive entries of one log up to a signature, as they travel (SPEC: E-20 to E-25, DESIGN 6).
 
 A run states once what its headers share; the receiver rebuilds the canonical headers, and the one signature at the end vouches
 for them all, because each names the one before.

@@ -1,4 +1,4 @@
-"""Ed25519 by libsodium, the one verifier of the protocol, and SHA-256 (SPEC: S-1).
+"""Ed25519 by libsodium, the one verifier of the protocol, and SHA-256 (SPEC: S-1, S-2).
 
 Every signature names its purpose: it is made over `purpose ‖ 0x00 ‖ message`.
 """

@@ -1,4 +1,4 @@
-"""Version vectors: for each log, the tips held; several after a fork (SPEC: R-10 ff.)."""
+"""Version vectors: for each log, the tips held; several after a fork (SPEC: R-1)."""
 
 from __future__ import annotations
 

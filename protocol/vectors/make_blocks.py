@@ -1,4 +1,4 @@
-"""Blocks and bodies: SPEC, E-10 ff. Frames are written by hand: what a compressor makes changes with its version."""
+"""Blocks and bodies: SPEC, E-13 ff. Frames are written by hand: what a compressor makes changes with its version."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def make() -> dict[str, Any]:
     """All cases. A case with "unknown" is of a later version: it is held, and neither refused nor understood."""
     two_runs = stating(1000, repeated(b"x", 600, last=False), repeated(b"y", 400))
     return {
-        "description": "Bodies from their blocks (SPEC: E-10 to E-14). `blocks` are encoded blocks, `body` the raw body.",
+        "description": "Bodies from their blocks (SPEC: E-13 to E-19). `blocks` are encoded blocks, `body` the raw body.",
         "valid": [
             valid("empty body", [], b""),
             valid("one raw block", [b"\x00abc"], b"abc"),

@@ -1,4 +1,4 @@
-"""Decisions between links: SPEC, part L, rules L-2 to L-9."""
+"""Decisions between links: SPEC, part L, rules L-12 to L-19."""
 
 from __future__ import annotations
 

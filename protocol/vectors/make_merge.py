@@ -1,4 +1,4 @@
-"""Small histories and the rows that they lead to: SPEC, D-20 ff. Rows are written here by hand, not computed."""
+"""Small histories and the rows that they lead to: SPEC, D-13 ff. Rows are written here by hand, not computed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def make() -> dict[str, Any]:
     old, new = b"a" * 32, b"b" * 32
     stranger = (b"z" * 16, 0)
     return {
-        "description": "Histories (SPEC: D-20 ff.): these entries, in every order of arrival, lead to these rows. The "
+        "description": "Histories (SPEC: D-13 ff.): these entries, in every order of arrival, lead to these rows. The "
         "invalid ones are changesets that the schema cannot take.",
         "schema": SCHEMA,
         "valid": [

@@ -81,7 +81,9 @@ async def test_a_failed_statement_takes_the_whole_transaction_with_it_everywhere
         await pair.ada.call("sql.execute", sql="INSERT INTO u VALUES ('taken')", group=GROUP)
         async with pair.ada.client() as peers:
             with pytest.raises(Exception, match="UNIQUE") as caught:
-                await peers.transaction([{"sql": "INSERT INTO t VALUES ('x')"}, {"sql": "INSERT INTO u VALUES ('taken')"}], group=GROUP)
+                await peers.transaction(
+                    [{"sql": "INSERT INTO t VALUES ('x')"}, {"sql": "INSERT INTO u VALUES ('taken')"}], group=GROUP
+                )
             assert getattr(caught.value, "code", None) == "sql_error"
         await pair.sync()
         assert await pair.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)") == [[0, 1]]
@@ -104,7 +106,9 @@ async def test_a_reply_is_nowhere_visible_without_the_note_that_its_author_had_s
         found: list[Any] = []
 
         async def watch() -> None:
-            sql = "SELECT count(*), (SELECT count(*) FROM note), count(*) FILTER (WHERE id NOT IN (SELECT id FROM note)) FROM reply"
+            sql = (
+                "SELECT count(*), (SELECT count(*) FROM note), count(*) FILTER (WHERE id NOT IN (SELECT id FROM note)) FROM reply"
+            )
             found.extend(await read_while(path, sql, lambda: not done))
 
         async def reply() -> None:

@@ -22,7 +22,8 @@ ROW = "CREATE TABLE row (id TEXT PRIMARY KEY, writer TEXT)"
 WRITERS = 6
 ROWS_EACH = 25
 
-LONG = "INSERT INTO row (id) WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT 'endless ' || i FROM c WHERE i % 1000 = 0"
+LONG = """INSERT INTO row (id) WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c)
+    SELECT 'endless ' || i FROM c WHERE i % 1000 = 0"""
 """It would never end, and writes as it goes."""
 
 
@@ -66,7 +67,9 @@ async def test_the_writes_of_others_stand_each_in_an_entry_of_its_own(tmp_path: 
             for writer in range(WRITERS):
                 nursery.start_soon(write_well, pair.ada, writer, entries, started)
             await started.wait()
-            nursery.start_soon(write_badly, pair.ada, "INSERT OR ROLLBACK INTO row VALUES ('fresh', ''), ('taken', '')", "sql_error")
+            nursery.start_soon(
+                write_badly, pair.ada, "INSERT OR ROLLBACK INTO row VALUES ('fresh', ''), ('taken', '')", "sql_error"
+            )
             nursery.start_soon(write_badly, pair.ada, "INSERT INTO row VALUES ('fresh', ''), ('taken', '')", "sql_error")
             nursery.start_soon(write_badly, pair.ada, "INSERT OR FAIL INTO row VALUES ('fresh', ''), ('taken', '')", "sql_error")
             nursery.start_soon(write_badly, pair.ada, "INSERT INTO absent VALUES (1)", "sql_error")
@@ -93,7 +96,9 @@ async def test_the_writes_of_others_stand_each_in_an_entry_of_its_own(tmp_path: 
         for daemon in (pair.ada, pair.ben):
             rows = read_file(await pair.path(daemon), "SELECT id FROM row")
             assert {row[0] for row in rows} == expected | vanished
-        sequence = (await pair.ada.call("sql.execute", sql="DELETE FROM row WHERE id = 'taken'", group=GROUP))["last_entry"]["seq"]
+        sequence = (await pair.ada.call("sql.execute", sql="DELETE FROM row WHERE id = 'taken'", group=GROUP))["last_entry"][
+            "seq"
+        ]
         # One entry a write and nothing between: 'taken' first, the writers' and the vanished ones', and this delete last.
         assert sequence - min(seq for _, seq in entries) <= WRITERS * ROWS_EACH + len(vanished)
         assert sequence == 1 + WRITERS * ROWS_EACH + len(vanished) + 1

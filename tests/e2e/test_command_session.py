@@ -35,7 +35,10 @@ async def test_two_people_share_a_table_with_nothing_but_the_command_line(tmp_pa
         assert "a secret note" in await run(ben, "sql", "SELECT text FROM note")
         assert "1 row changed" in (await ben.peers("sql", "INSERT INTO note (text) VALUES ('back')")).err
         await run(ben, "sync", "--wait", "-g", "Our team")
-        assert json.loads(await run(ada, "sql", "SELECT text FROM note ORDER BY id", "--json"))["rows"] == [["a secret note"], ["back"]]
+        assert json.loads(await run(ada, "sql", "SELECT text FROM note ORDER BY id", "--json"))["rows"] == [
+            ["a secret note"],
+            ["back"],
+        ]
 
         # What people see, and the same as JSON for programs.
         shown = {
@@ -94,7 +97,14 @@ async def test_two_people_share_a_table_with_nothing_but_the_command_line(tmp_pa
         assert "not_allowed" in await run(ben, "invite", "create", status=1)
         assert "not_allowed" in await run(ben, "sql", "CREATE TABLE n (id TEXT PRIMARY KEY)", status=1)
         # Not understood: status 2.
-        for command in ((), ("nonsense",), ("init",), ("sql",), ("invite", "create", "--expires", "soon"), ("sync", "--wait", "--timeout", "x")):
+        for command in (
+            (),
+            ("nonsense",),
+            ("init",),
+            ("sql",),
+            ("invite", "create", "--expires", "soon"),
+            ("sync", "--wait", "--timeout", "x"),
+        ):
             assert "usage:" in await run(ada, *command, status=2) or command == ("sql",), command
 
         # Nobody there: status 3, and what to do about it.
@@ -110,7 +120,16 @@ async def test_two_people_share_a_table_with_nothing_but_the_command_line(tmp_pa
         for daemon in (ada, ben):
             log = daemon.log()
             assert all(line[:4].isdigit() for line in log.splitlines()), log
-            for secret in (ticket, ticket.removeprefix("ticket-")[:40], phrase, phrase.split()[0] + " ", "secret note", "INSERT", "SELECT", "CREATE TABLE"):
+            for secret in (
+                ticket,
+                ticket.removeprefix("ticket-")[:40],
+                phrase,
+                phrase.split()[0] + " ",
+                "secret note",
+                "INSERT",
+                "SELECT",
+                "CREATE TABLE",
+            ):
                 assert secret not in log, secret
             for event in ("ready", "link_up"):
                 assert f" info {event} " in log

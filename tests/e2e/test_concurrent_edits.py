@@ -1,4 +1,4 @@
-"""Both sides edit the same rows while apart; when they meet, the tables are equal, row by row, and equal to a rebuild from the logs."""
+"""Both sides edit the same rows while apart; when they meet, their tables are equal, and equal to a rebuild from the logs."""
 
 from __future__ import annotations
 
@@ -163,7 +163,9 @@ async def test_a_change_of_key_against_an_edit_of_the_same_row(tmp_path: Path) -
         await run(pair.ada, "INSERT INTO row VALUES ('old', 'a', 'b'), ('other', 'a', 'b')")
         await pair.sync()
         await pair.part()
-        await run(pair.ada, "UPDATE row SET id = 'new' WHERE id = 'old'", "UPDATE OR REPLACE row SET id = 'other' WHERE id = 'new'")
+        await run(
+            pair.ada, "UPDATE row SET id = 'new' WHERE id = 'old'", "UPDATE OR REPLACE row SET id = 'other' WHERE id = 'new'"
+        )
         await run(pair.ben, "UPDATE row SET a = 'ben' WHERE id = 'old'", "UPDATE row SET b = 'ben' WHERE id = 'other'")
         await pair.meet()
         # The edit of the old key found it deleted; the later edit of the other one merges into what replaced it.

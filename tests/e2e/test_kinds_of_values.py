@@ -55,7 +55,13 @@ STATEMENTS: list[tuple[str, Any, str, list[tuple[Any, ...]]]] = [
         "INSERT OR REPLACE INTO item (id, n) VALUES ('b', 7), ('e', 8), ('g', 9)",
         None,
         ITEMS,
-        [("a", "none", 100, None), ("b", "none", 7, None), ("e", "none", 8, None), ("f", "none", 6, None), ("g", "none", 9, None)],
+        [
+            ("a", "none", 100, None),
+            ("b", "none", 7, None),
+            ("e", "none", 8, None),
+            ("f", "none", 6, None),
+            ("g", "none", 9, None),
+        ],
     ),
     (
         # Onto an existing key: the row that stood there goes.
@@ -64,15 +70,26 @@ STATEMENTS: list[tuple[str, Any, str, list[tuple[Any, ...]]]] = [
         ITEMS,
         [("a", "none", 9, None), ("b", "none", 7, None), ("e", "none", 8, None), ("f", "none", 6, None)],
     ),
-    ("UPDATE item SET id = id || id WHERE id >= 'e'", None, "SELECT id FROM item ORDER BY id", [("a",), ("b",), ("ee",), ("ff",)]),
+    (
+        "UPDATE item SET id = id || id WHERE id >= 'e'",
+        None,
+        "SELECT id FROM item ORDER BY id",
+        [("a",), ("b",), ("ee",), ("ff",)],
+    ),
     ("DELETE FROM item", None, ITEMS, []),
     (
-        "INSERT INTO point (x, y) WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 300) SELECT i % 7, i FROM c",
+        """INSERT INTO point (x, y)
+        WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 300) SELECT i % 7, i FROM c""",
         None,
         "SELECT count(*), count(DISTINCT x), sum(y), min(label) FROM point",
         [(300, 7, 45150, "p")],
     ),
-    ("UPDATE point SET y = y + 1000, x = -x WHERE x > 0", None, "SELECT count(*), sum(y), min(x) FROM point", [(300, 303150, -6)]),
+    (
+        "UPDATE point SET y = y + 1000, x = -x WHERE x > 0",
+        None,
+        "SELECT count(*), sum(y), min(x) FROM point",
+        [(300, 303150, -6)],
+    ),
     ("DELETE FROM point WHERE x < 0", None, "SELECT count(*), min(x), max(x) FROM point", [(42, 0, 0)]),
     (
         "INSERT INTO plain VALUES (x'', NULL), (x'00', 1), (x'0001', 'text'), (x'ff', x'00')",
@@ -86,7 +103,12 @@ STATEMENTS: list[tuple[str, Any, str, list[tuple[Any, ...]]]] = [
         "SELECT k, typeof(v), v FROM plain ORDER BY k",
         [(b"", "null", None), (b"\x00", "real", 2.5), (b"\x00\x01", "null", None), (b"\xff", "blob", b"\x00")],
     ),
-    ("UPDATE plain SET k = CAST(x'aa' || k AS BLOB) WHERE length(k) = 1", None, "SELECT hex(k) FROM plain ORDER BY k", [("",), ("0001",), ("AA00",), ("AAFF",)]),
+    (
+        "UPDATE plain SET k = CAST(x'aa' || k AS BLOB) WHERE length(k) = 1",
+        None,
+        "SELECT hex(k) FROM plain ORDER BY k",
+        [("",), ("0001",), ("AA00",), ("AAFF",)],
+    ),
     (
         "INSERT INTO note (text) SELECT 'n' || x FROM point LIMIT 2",
         None,
@@ -115,7 +137,9 @@ async def test_every_kind_of_statement_gives_the_same_rows_on_both_sides(tmp_pat
 
 async def test_returning_gives_rows_and_last_entry_names_the_entry(tmp_path: Path) -> None:
     async with open_pair(tmp_path, ITEM, NOTE) as pair:
-        answer = await pair.ben.call("sql.execute", sql="INSERT INTO note (text) VALUES ('a'), ('b') RETURNING id, text", group=GROUP)
+        answer = await pair.ben.call(
+            "sql.execute", sql="INSERT INTO note (text) VALUES ('a'), ('b') RETURNING id, text", group=GROUP
+        )
         assert (answer["changes"], answer["columns"]) == (2, ["id", "text"])
         await pair.sync()
         assert await pair.rows("SELECT id, text FROM note ORDER BY text") == sorted(answer["rows"], key=lambda row: str(row[1]))
@@ -128,27 +152,27 @@ async def test_returning_gives_rows_and_last_entry_names_the_entry(tmp_path: Pat
         assert (more["last_entry"]["writer"], more["last_entry"]["seq"]) == (second["writer"], second["seq"] + 1)
 
 
-async def test_an_explicit_rowid_is_refused_or_right(tmp_path: Path) -> None:
+async def test_an_explicit_rowid_counts_on_its_own_device_only_and_its_rows_arrive_right(tmp_path: Path) -> None:
     async with open_pair(tmp_path, NOTE) as pair:
-        refused = 0
-        for sql in (
-            "INSERT INTO note (rowid, id, text) VALUES (77, 'a', 'x')",
-            "INSERT INTO note (_rowid_, id, text) VALUES (77, 'b', 'y')",
-            "UPDATE note SET rowid = 99 WHERE id = 'a'",
-        ):
-            try:
-                await pair.ada.call("sql.execute", sql=sql, group=GROUP)
-            except PeersError as error:
-                assert error.code in ("sql_refused", "sql_error")
-                assert error.hint
-                refused += 1
-        await pair.sync()
-        # Row ids are each file's own affair; the rows are not.
-        rows = await pair.rows("SELECT id, text FROM note ORDER BY id")
-        assert refused == 3 or ["a", "x"] in rows
-        await pair.ben.call("sql.execute", sql="UPDATE note SET text = 'z'", group=GROUP)
-        await pair.sync()
-        assert await pair.rows("SELECT id, text FROM note ORDER BY id") == [[key, "z"] for key, _ in rows]
+
+        async def execute(sql: str) -> None:
+            await pair.ada.call("sql.execute", sql=sql, group=GROUP)
+
+        await execute("INSERT INTO note (rowid, id, text) VALUES (77, 'a', 'x'), (5, 'b', 'y')")
+        for sql, code in {
+            "INSERT INTO note (_rowid_, id, text) VALUES (77, 'c', 'z')": "sql_error",
+            "UPDATE note SET rowid = 99 WHERE id = 'a'": "sql_refused",
+        }.items():
+            with pytest.raises(PeersError) as caught:
+                await execute(sql)
+            assert (caught.value.code, bool(caught.value.hint)) == (code, True)
+        assert await on_both(pair, "SELECT id, text FROM note ORDER BY id") == [("a", "x"), ("b", "y")]
+        # A row that goes since another takes its number goes everywhere, whatever number it has there.
+        await execute("INSERT OR REPLACE INTO note (rowid, id, text) VALUES (77, 'c', 'z')")
+        assert await on_both(pair, "SELECT id, text FROM note ORDER BY id") == [("b", "y"), ("c", "z")]
+        assert read_file(await pair.path(pair.ada), "SELECT rowid FROM note WHERE id = 'c'") == [(77,)]
+        await pair.ben.call("sql.execute", sql="UPDATE note SET text = id", group=GROUP)
+        assert await on_both(pair, "SELECT id, text FROM note ORDER BY id") == [("b", "b"), ("c", "c")]
 
 
 VALUES: dict[str, Any] = {
@@ -194,4 +218,6 @@ async def test_every_value_arrives_as_it_was_in_type_and_bytes(tmp_path: Path) -
         assert types == [("blob", 3), ("integer", 5), ("null", 1), ("real", 7), ("text", 8)]
         # Updated, it crosses the other way as well.
         await pair.ben.call("sql.execute", sql="UPDATE keep SET id = 'second ' || id", group=GROUP)
-        assert await on_both(pair, "SELECT id, v FROM keep ORDER BY id") == sorted((f"second {key}", value) for key, value in VALUES.items())
+        assert await on_both(pair, "SELECT id, v FROM keep ORDER BY id") == sorted(
+            (f"second {key}", value) for key, value in VALUES.items()
+        )

@@ -50,7 +50,10 @@ async def write_rows(daemon: DaemonProcess, number: int) -> None:
     for start in range(0, number, 20_000):
         rows = [[f"row {n}"] for n in range(start, min(number, start + 20_000))]
         await daemon.call(
-            "sql.transaction", group=GROUP, statements=[{"sql": "INSERT INTO note (text) VALUES (?)", "params_seq": rows}], timeout_s=HANG_S
+            "sql.transaction",
+            group=GROUP,
+            statements=[{"sql": "INSERT INTO note (text) VALUES (?)", "params_seq": rows}],
+            timeout_s=HANG_S,
         )
 
 

@@ -98,7 +98,11 @@ async def test_a_column_added_while_the_other_is_apart_loses_nothing(tmp_path: P
         # Ben writes rows of the table as he knows it.
         await execute(pair.ben, "UPDATE note SET text = 'new' WHERE id = 'both'", "INSERT INTO note VALUES ('ben', 'b')")
         await pair.meet()
-        assert await pair.rows("SELECT id, text, stars FROM note ORDER BY id") == [["ada", "a", 1], ["ben", "b", 3], ["both", "new", 5]]
+        assert await pair.rows("SELECT id, text, stars FROM note ORDER BY id") == [
+            ["ada", "a", 1],
+            ["ben", "b", 3],
+            ["both", "new", 5],
+        ]
         await execute(pair.ben, "UPDATE note SET stars = stars + 1")
         await pair.sync()
         assert await pair.rows("SELECT id, stars FROM note ORDER BY id") == [["ada", 2], ["ben", 4], ["both", 6]]
@@ -142,7 +146,11 @@ async def test_a_table_made_differently_on_both_sides_apart_is_two_tables_that_k
     async with open_pair(tmp_path) as pair:
         await pair.part()
         await execute(pair.ada, NOTE, "INSERT INTO note VALUES ('ada', 'text')")
-        await execute(pair.ben, "CREATE TABLE note (x INTEGER, y INTEGER, PRIMARY KEY (x, y)) WITHOUT ROWID", "INSERT INTO note VALUES (1, 2)")
+        await execute(
+            pair.ben,
+            "CREATE TABLE note (x INTEGER, y INTEGER, PRIMARY KEY (x, y)) WITHOUT ROWID",
+            "INSERT INTO note VALUES (1, 2)",
+        )
         await pair.meet()
         tables = {table["name"]: [column["name"] for column in table["columns"]] for table in await schemas(pair)}
         other = next(name for name in tables if name != "note")
@@ -154,7 +162,7 @@ async def test_a_table_made_differently_on_both_sides_apart_is_two_tables_that_k
         assert await pair.rows(f'SELECT x, y FROM "{of_ben}"') == [[1, 2]]
         # Both go on under the names that they have now, on both sides.
         for daemon in (pair.ada, pair.ben):
-            await execute(daemon, f'INSERT INTO "{of_ada}" (text) VALUES (\'more\')', f'UPDATE "{of_ben}" SET y = y + 1')
+            await execute(daemon, f"INSERT INTO \"{of_ada}\" (text) VALUES ('more')", f'UPDATE "{of_ben}" SET y = y + 1')
             await pair.sync()
         assert await pair.rows(f'SELECT count(*), (SELECT y FROM "{of_ben}") FROM "{of_ada}"') == [[3, 4]]
         for daemon in (pair.ada, pair.ben):
@@ -173,7 +181,11 @@ async def test_only_admins_change_the_schema(tmp_path: Path) -> None:
         ):
             with pytest.raises(PeersError) as caught:
                 await execute(pair.ben, sql)
-            assert (caught.value.code, caught.value.data["role_needed"], caught.value.data["role_held"]) == ("not_allowed", "admin", "writer")
+            assert (caught.value.code, caught.value.data["role_needed"], caught.value.data["role_held"]) == (
+                "not_allowed",
+                "admin",
+                "writer",
+            )
             assert caught.value.hint
         await execute(pair.ben, "INSERT INTO note (text) VALUES ('a writer writes')")
         await pair.sync()

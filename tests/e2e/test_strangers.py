@@ -98,7 +98,11 @@ async def test_a_stranger_with_the_address_alone_gets_one_and_the_same_refusal_w
             forged = Ticket(group_id, ticket.invite_hash, os.urandom(32), ticket.addresses, ticket.group_name)
             with_proof = {
                 "another invite key": make_redemption(
-                    forged, device_key=keys.signing, user=user, identity_head_hash=os.urandom(32), handshake_hash=handle.handshake_hash
+                    forged,
+                    device_key=keys.signing,
+                    user=user,
+                    identity_head_hash=os.urandom(32),
+                    handshake_hash=handle.handshake_hash,
                 ),
                 "an invite that is none": sign_redemption(
                     group_id=group_id,
@@ -110,10 +114,18 @@ async def test_a_stranger_with_the_address_alone_gets_one_and_the_same_refusal_w
                     handshake_hash=handle.handshake_hash,
                 ),
                 "a proof seen on another link": make_redemption(
-                    ticket, device_key=keys.signing, user=user, identity_head_hash=os.urandom(32), handshake_hash=earlier.handshake_hash
+                    ticket,
+                    device_key=keys.signing,
+                    user=user,
+                    identity_head_hash=os.urandom(32),
+                    handshake_hash=earlier.handshake_hash,
                 ),
                 "a proof of another device": make_redemption(
-                    ticket, device_key=new_keys().signing, user=user, identity_head_hash=os.urandom(32), handshake_hash=handle.handshake_hash
+                    ticket,
+                    device_key=new_keys().signing,
+                    user=user,
+                    identity_head_hash=os.urandom(32),
+                    handshake_hash=handle.handshake_hash,
                 ),
             }
             for what, proof in with_proof.items():
@@ -122,7 +134,11 @@ async def test_a_stranger_with_the_address_alone_gets_one_and_the_same_refusal_w
 
             # The real ticket's holder alone is told a reason.
             true = make_redemption(
-                ticket, device_key=keys.signing, user=user, identity_head_hash=os.urandom(32), handshake_hash=handle.handshake_hash
+                ticket,
+                device_key=keys.signing,
+                user=user,
+                identity_head_hash=os.urandom(32),
+                handshake_hash=handle.handshake_hash,
             )
             payload, _ = await refused(handle, OpenPayload(token(group_id), bytes(16), proof=true).encode(), [b"\x90"])
             assert b"invite_invalid" in payload

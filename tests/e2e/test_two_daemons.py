@@ -42,7 +42,10 @@ async def test_a_group_syncs_both_ways_over_the_one_tcp_connection_and_the_perso
         for daemon in (ada, ben):
             rows = (await daemon.call("sql.query", sql="SELECT text FROM note ORDER BY text"))["rows"]
             assert rows == [["from ada"], ["from ben"]]
-            assert read_file(await file_of(daemon, GROUP), "SELECT text FROM note ORDER BY text") == [("from ada",), ("from ben",)]
+            assert read_file(await file_of(daemon, GROUP), "SELECT text FROM note ORDER BY text") == [
+                ("from ada",),
+                ("from ben",),
+            ]
         # As the system counts them: each side has one connection, and it is the same one.
         (on_ada,), (on_ben,) = tcp_connections(ada.pid), tcp_connections(ben.pid)
         assert on_ada == tuple(reversed(on_ben))
@@ -106,13 +109,15 @@ async def _has_links_and_connections(daemon: DaemonProcess) -> bool:
 
 
 async def test_a_plain_sqlite_reads_ordinary_tables_while_the_daemon_runs(tmp_path: Path) -> None:
-    async with open_pair(tmp_path, NOTE, "CREATE TABLE point (x INTEGER, y INTEGER, at BLOB, PRIMARY KEY (x, y)) WITHOUT ROWID") as pair:
+    async with open_pair(
+        tmp_path, NOTE, "CREATE TABLE point (x INTEGER, y INTEGER, at BLOB, PRIMARY KEY (x, y)) WITHOUT ROWID"
+    ) as pair:
         await pair.ada.call("sql.execute", sql="INSERT INTO point VALUES (1, 2, x'00ff')")
         await pair.sync()
         for daemon in (pair.ada, pair.ben):
             path = await pair.path(daemon)
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
-                tables = {name: sql for name, sql in reader.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'")}
+                tables = dict(reader.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
                 assert {name for name in tables if not name.startswith(("_peers_", "sqlite_"))} == {"note", "point"}
                 assert not any("VIRTUAL" in (sql or "") for sql in tables.values())
                 assert reader.execute("SELECT x, y, at FROM point").fetchall() == [(1, 2, b"\x00\xff")]
@@ -128,6 +133,9 @@ async def test_a_plain_sqlite_reads_ordinary_tables_while_the_daemon_runs(tmp_pa
                 assert reader.execute("SELECT count(*) FROM note").fetchone() == (before + 1,)
                 with pytest.raises(sqlite3.OperationalError, match="readonly"):
                     reader.execute("DELETE FROM note")
-        program = "import sqlite3, sys; print(sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True).execute('SELECT * FROM point').fetchall())"
+        path = await pair.path(pair.ben)
+        program = """import sqlite3, sys
+connection = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+print(connection.execute("SELECT * FROM point").fetchall())"""
         other = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
         assert other.stdout == "[(1, 2, b'\\x00\\xff')]\n"

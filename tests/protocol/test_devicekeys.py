@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from peersd_protocol import canonical
 from peersd_protocol.devicekeys import DeviceKeys, is_device_name, verify_consent, verify_device_cert
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError

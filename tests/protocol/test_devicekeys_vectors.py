@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from peersd_protocol import canonical
 from peersd_protocol.devicekeys import DeviceKeys, verify_consent, verify_device_cert
 from peersd_protocol.errors import CloseCode, RemoteProtocolError

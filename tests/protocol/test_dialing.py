@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from peersd_protocol.constants import ADDRESSES_PER_DEVICE_MAX
 from peersd_protocol.dialing import CancelTimer, Dial, Dialing, Effect, Patience, SetTimer, TargetKey
 from peersd_protocol.errors import LocalProtocolError

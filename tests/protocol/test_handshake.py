@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from peersd_protocol import canonical
 from peersd_protocol.constants import HANDSHAKE_MESSAGE_BYTES_MAX
 from peersd_protocol.devicekeys import DeviceKeys

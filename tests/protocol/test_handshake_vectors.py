@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.handshake import Established, Handshake, Role

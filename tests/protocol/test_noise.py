@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from noise.connection import Keypair, NoiseConnection
+
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
 from peersd_protocol.noise import (
     IK,

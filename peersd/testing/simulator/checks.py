@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apsw
 
@@ -39,7 +39,7 @@ class Acknowledged:
 
 @dataclass(frozen=True)
 class Replicated:
-    """All of a store that two replicas must have alike."""
+    """All of a store that two replicas must have alike. Void acts are not passed on, so they are left out."""
 
     vector: object
     state: object
@@ -49,7 +49,7 @@ class Replicated:
     @classmethod
     def of(cls, store: Store) -> Replicated:
         """As it is now."""
-        return cls(store.vector(), store.state, store.dump(), store.dump_clocks())
+        return cls(store.vector(), replace(store.state, void=frozenset()), store.dump(), store.dump_clocks())
 
     def difference(self, other: Replicated) -> str | None:
         """What differs, in words; None if nothing does."""

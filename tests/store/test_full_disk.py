@@ -1,0 +1,58 @@
+"""A disk that is full when SQLite commits: nothing is acknowledged, nothing is told, and the logs go on unbroken."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from stores import Meeting, Replica, fetch
+
+from peersd.errors import PeersdError
+from peersd.store.sql_errors import convert_sqlite_error
+
+apsw = pytest.importorskip("apsw")
+
+
+@contextmanager
+def no_room(replica: Replica) -> Iterator[None]:
+    """Within, no file of this process can grow beyond what the store's write-ahead log has now."""
+    limit = os.path.getsize(f"{replica.path}-wal")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_write_that_cannot_be_committed_leaves_no_trace_in_the_log(tmp_path: Path) -> None:
+    meeting = Meeting(tmp_path)
+    founder, reader = meeting.founder, meeting.join("reader")
+    founder.note("before")
+    vector = founder.store.vector()
+    with no_room(founder), pytest.raises(PeersdError) as caught:
+        founder.note("lost")
+    assert caught.value.code == "store_full"
+    assert founder.store.vector() == vector
+    assert [row[0] for row in founder.notes()] == ["before"]
+    founder.note("after")
+    fetch(reader.store, founder.store)
+    assert [row[0] for row in reader.notes()] == ["after", "before"]
+    assert reader.store.vector() == founder.store.vector()
+
+
+def test_what_cannot_be_taken_in_for_want_of_room_is_taken_in_later(tmp_path: Path) -> None:
+    meeting = Meeting(tmp_path)
+    founder, reader = meeting.founder, meeting.join("reader")
+    founder.note("one")
+    vector = reader.store.vector()
+    with no_room(reader), pytest.raises(apsw.Error) as caught:
+        fetch(reader.store, founder.store)
+    assert convert_sqlite_error(caught.value).code == "store_full"
+    assert reader.store.vector() == vector
+    fetch(reader.store, founder.store)
+    assert [row[0] for row in reader.notes()] == ["one"]

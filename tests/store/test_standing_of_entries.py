@@ -1,0 +1,228 @@
+"""Entries that do not count, cease to count, or are held because others rest on them (DESIGN 6, 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from peersd.store.log import State
+from peersd_protocol import canonical
+from peersd_protocol.acts import Cut, Invite, Leave, RevokeInvite, encode_body
+from peersd_protocol.blocks import split_body
+from peersd_protocol.entries import Header, Kind, LogKey
+from peersd_protocol.messages import Runs
+from peersd_protocol.redemption import sign_redemption
+from peersd_protocol.roles import Role
+from peersd_protocol.runs import Body, BodyForm, Entry, Run, run_value
+from peersd_protocol.signing import SigningKey
+from tests.store.stores import FIRST_MS, Meeting, Replica, assert_alike, fetch, meet
+
+NEVER_MS = FIRST_MS + 10**9
+INVITE_KEY = SigningKey(b"\x09" * 32)
+
+
+def titles(replica: Replica) -> list[object]:
+    return [row[1] for row in replica.notes()]
+
+
+def state_of(replica: Replica, hash_: bytes) -> State:
+    row = replica.store.log.find(hash_)
+    assert row is not None
+    return row.state
+
+
+def admit_by(admitting: Replica, invite: bytes, newcomer: Replica) -> bytes:
+    """One member admits somebody by an invite, in its own store."""
+    store = admitting.store
+    store.take_runs([newcomer.person.identity])
+    redemption = sign_redemption(
+        group_id=store.group,
+        invite_hash=invite,
+        invite_key=INVITE_KEY,
+        user=newcomer.user,
+        identity_head_hash=newcomer.person.identity.last.hash,
+        device_key=newcomer.person.keys.signing,
+        handshake_hash=bytes(32),
+    )
+    act = redemption.admit(newcomer.person.keys.device, bytes(32))
+    header, _ = store.act(admitting.user, Kind.CONTROL, encode_body(act))
+    return header.hash
+
+
+@dataclass
+class Undone:
+    """An invite that the founder revokes while a member, apart, admits somebody by it.
+
+    Attributes:
+        founder, member, guest: who takes part; the guest was admitted by the member.
+        invite: its hash.
+        entry: the guest's first entry.
+    """
+
+    founder: Replica
+    member: Replica
+    guest: Replica
+    invite: bytes
+    entry: bytes
+
+    def revoke(self) -> None:
+        self.founder.store.act(self.founder.user, Kind.CONTROL, encode_body(RevokeInvite(self.invite)))
+
+
+@pytest.fixture
+def meeting(tmp_path: Path) -> Meeting:
+    return Meeting(tmp_path)
+
+
+@pytest.fixture
+def undone(meeting: Meeting) -> Undone:
+    founder = meeting.founder
+    member = meeting.join("member", Role.ADMIN)
+    invite, _ = founder.store.act(founder.user, Kind.CONTROL, encode_body(Invite(Role.WRITER, NEVER_MS, 1, INVITE_KEY.public)))
+    fetch(member.store, founder.store)
+    guest = meeting.stranger("guest")
+    admit_by(member, invite.hash, guest)
+    fetch(guest.store, member.store)
+    commit = guest.note("g", "by the guest")
+    fetch(member.store, guest.store)
+    return Undone(founder, member, guest, invite.hash, commit.entries[-1].hash)
+
+
+def test_an_entry_whose_author_is_no_member_is_kept_as_a_header_and_counts_for_nothing(meeting: Meeting) -> None:
+    founder = meeting.founder
+    founder.note("a", "by the founder")
+    stranger = meeting.stranger("stranger")
+    fetch(stranger.store, founder.store)
+    founder.store.take_runs([stranger.person.identity])
+    body = Body.of_blocks(split_body(canonical.encode([77, "anything"])))
+    heads = tuple(sorted(founder.store.log.act_heads))
+    header = Header(
+        meeting.group,
+        Kind.DATA,
+        stranger.user,
+        stranger.person.keys.device,
+        b"e" * 16,
+        1,
+        b"",
+        (FIRST_MS + 10**6) << 16,
+        (),
+        heads,
+        body.hash,
+    )
+    run = Run((Entry(header, body),), header.sign(stranger.person.keys.signing))
+    before = founder.store.vector()
+    founder.store.take(Runs(0, canonical.encode([run_value(run)])))
+    assert founder.store.vector() == before
+    assert state_of(founder, header.hash) is State.VOID
+    ((_, entry, _, _),) = founder.store.log.entries("hash = ?", (header.hash,))
+    assert entry.body.form is BodyForm.WITHHELD and entry.header == header
+    assert titles(founder) == ["by the founder"]
+    assert header.hash not in founder.store.log.data_heads
+
+
+def test_rows_of_an_admission_that_is_undone_disappear(undone: Undone) -> None:
+    assert titles(undone.member) == ["by the guest"]
+    undone.revoke()
+    fetch(undone.member.store, undone.founder.store)
+    assert undone.member.store.state.role_of(undone.guest.user) is Role.NONE
+    assert titles(undone.member) == []
+    assert state_of(undone.member, undone.entry) is State.VOID
+    meet(undone.founder, undone.member)
+    assert_alike(undone.founder, undone.member)
+
+
+def test_a_replica_that_knew_of_the_revocation_first_ends_like_one_that_learnt_it_last(undone: Undone) -> None:
+    undone.revoke()
+    fetch(undone.founder.store, undone.member.store)
+    assert titles(undone.founder) == []
+    fetch(undone.member.store, undone.founder.store)
+    assert_alike(undone.founder, undone.member)
+
+
+def test_an_entry_that_rests_on_a_void_one_counts_and_holds_it(undone: Undone, meeting: Meeting) -> None:
+    undone.member.note("m", "after the guest's")
+    undone.revoke()
+    fetch(undone.member.store, undone.founder.store)
+    assert titles(undone.member) == ["after the guest's"]
+    assert state_of(undone.member, undone.entry) is State.ANCESTOR
+    fetch(undone.founder.store, undone.member.store)
+    assert state_of(undone.founder, undone.entry) is State.ANCESTOR
+    assert_alike(undone.founder, undone.member)
+    late = meeting.join("late")
+    meet(undone.founder, undone.member, late)
+    assert_alike(undone.founder, undone.member, late)
+
+
+def test_who_is_undone_keeps_what_it_wrote_and_cannot_write_on(undone: Undone) -> None:
+    undone.revoke()
+    fetch(undone.guest.store, undone.founder.store)
+    assert undone.guest.store.state.role_of(undone.guest.user) is Role.NONE
+    with pytest.raises(Exception, match="role"):
+        undone.guest.note("g2", "later")
+    ((_, entry, _, _),) = undone.guest.store.log.entries("hash = ?", (undone.entry,))
+    assert entry.body.form is BodyForm.INLINE
+    assert titles(undone.guest) == []
+
+
+def test_an_undone_store_is_the_same_after_it_was_opened_again(undone: Undone) -> None:
+    undone.member.note("m", "after the guest's")
+    undone.revoke()
+    meet(undone.founder, undone.member)
+    for replica in (undone.founder, undone.member):
+        replica.reopen()
+    assert_alike(undone.founder, undone.member)
+    undone.member.note("n", "goes on")
+    meet(undone.founder, undone.member)
+    assert_alike(undone.founder, undone.member)
+
+
+def cuts_of(replica: Replica) -> tuple[tuple[bytes, tuple[Cut, ...]], ...]:
+    """The tips of a device's own logs, as its leave names them."""
+    device = replica.person.keys.device
+    tips = [
+        Cut(log.kind, device, log.epoch, seq, hash_)
+        for log, held in replica.store.vector().items()
+        if log.device == device and log.kind is not Kind.IDENTITY
+        for seq, hash_ in held
+    ]
+    return ((replica.user, tuple(sorted(tips, key=lambda cut: (cut.kind, cut.device, cut.epoch)))),)
+
+
+def test_what_a_member_writes_beyond_its_own_leave_is_void_everywhere(meeting: Meeting) -> None:
+    leaver, other = meeting.join("leaver"), meeting.join("other")
+    leaver.note("before", "before")
+    meet(leaver, other, meeting.founder)
+    cuts = cuts_of(leaver)
+    late = leaver.note("after", "after").entries[-1].hash
+    fetch(other.store, leaver.store)
+    assert titles(other) == ["after", "before"]
+    leaver.store.act(leaver.user, Kind.CONTROL, encode_body(Leave(cuts)))
+    meet(meeting.founder, other, leaver)
+    for replica in (meeting.founder, other, leaver):
+        assert titles(replica) == ["before"]
+        assert state_of(replica, late) is State.VOID
+    assert_alike(meeting.founder, other)
+
+
+def test_a_cut_inside_a_run_sends_the_headers_up_to_the_signature(meeting: Meeting) -> None:
+    from peersd.store.batch import Request
+    from peersd.store.client_sql import Statement
+    from peersd.store.store import Write
+
+    leaver = meeting.join("leaver")
+    insert = "INSERT INTO note (id, title) VALUES (?, ?)"
+    writes = [Write(leaver.user, Request([Statement(insert, (f"n{at}", f"t{at}"))], float("inf"))) for at in range(4)]
+    _, commit = leaver.store.write(writes)
+    assert commit is not None and len(commit.entries) == 4
+    second = commit.entries[1]
+    log = LogKey(Kind.DATA, b"", leaver.person.keys.device, leaver.store.epoch)
+    cut = Cut(Kind.DATA, log.device, log.epoch, second.seq, second.hash)
+    leaver.store.act(leaver.user, Kind.CONTROL, encode_body(Leave(((leaver.user, (cut,)),))))
+    assert leaver.store.vector()[log] == ((second.seq, second.hash),)
+    fetch(meeting.founder.store, leaver.store)
+    assert titles(meeting.founder) == ["t0", "t1"]
+    third = meeting.join("third")
+    assert titles(third) == ["t0", "t1"]
+    assert_alike(meeting.founder, third)
