@@ -156,7 +156,8 @@ class Authority:
         changed = False
         if self._may_have_fallen:
             self._may_have_fallen = False
-            changed = any([self._restate_data(row) for row in list(self._log.logs()) if row.key.kind is Kind.DATA])
+            for row in list(self._log.logs()):
+                changed |= row.key.kind is Kind.DATA and self._restate_data(row)
         self.hold_ancestors()
         return changed
 

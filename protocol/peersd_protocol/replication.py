@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from peersd_protocol.constants import (
     ASK_HASHES_MAX,
@@ -29,188 +28,61 @@ from peersd_protocol.messages import (
     Runs,
     VectorPart,
     Want,
-    WantItem,
     decode_message,
     encode_ask,
     encode_have,
     encode_vector_parts,
     encode_want,
 )
+from peersd_protocol.replication_effects import (
+    BecameEqual,
+    Chunk,
+    Committed,
+    Compare,
+    Comparison,
+    Cursor,
+    Effect,
+    Ingest,
+    Ingested,
+    Locate,
+    LookUp,
+    Parked,
+    Read,
+    Readable,
+    Send,
+    SessionId,
+    SetTimer,
+)
 from peersd_protocol.vectors import Tip, Vector
 
-SessionId: TypeAlias = int
+__all__ = [
+    "TIMER_GAPS",
+    "TIMER_HAVE",
+    "TIMER_WANTS",
+    "BecameEqual",
+    "Chunk",
+    "Committed",
+    "Compare",
+    "Comparison",
+    "Cursor",
+    "Effect",
+    "Ingest",
+    "Ingested",
+    "Locate",
+    "LookUp",
+    "Parked",
+    "ParkingLot",
+    "Read",
+    "Readable",
+    "Replication",
+    "Send",
+    "SessionId",
+    "SetTimer",
+]
 
 TIMER_HAVE = "have"
 TIMER_GAPS = "gaps"
 TIMER_WANTS = "wants"
-
-
-# --- What the store tells -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """An entry that has become durable here and counts (is held).
-
-    Attributes:
-        position: where it stands in the order in which this store applied entries, ascending.
-        log, seq, hash: which entry.
-        requires: the greatest positions of other logs that it directly follows: whoever lacks one of them cannot apply it yet.
-    """
-
-    position: int
-    log: LogKey
-    seq: int
-    hash: bytes
-    requires: tuple[tuple[LogKey, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """Runs that cannot be applied before the entries `missing` (hashes) are here. `packed` is what to hand to the store again."""
-
-    packed: Runs | Block
-    missing: frozenset[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Ingested:
-    """What became of one RUNS or BLOCK message.
-
-    Attributes:
-        held: tips that the message proves the sender to hold.
-        parked: what has to wait.
-    """
-
-    held: Mapping[LogKey, Tip]
-    parked: tuple[Parked, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """How a remote vector compares with the store: `wants` are the branches that are not here."""
-
-    wants: tuple[WantItem, ...]
-    staged: tuple[tuple[bytes, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a stream stands. It sends what is wanted of identity and control logs first, then data (DESIGN 9).
-
-    Attributes:
-        acts: the position after which it goes on in identity and control logs.
-        data: the same for data logs.
-        body: hash of the entry whose detached body is being sent, which comes next in its stream; empty outside of one.
-        block: index of the block to go on with there.
-    """
-
-    acts: int
-    data: int
-    body: bytes = b""
-    block: int = 0
-
-    def rewound(self, other: Cursor) -> Cursor:
-        """The cursor that leaves out nothing of either stream."""
-        if other.acts >= self.acts and other.data >= self.data:
-            return self
-        return Cursor(min(self.acts, other.acts), min(self.data, other.data))
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The next part of a stream.
-
-    Attributes:
-        messages: encoded RUNS and BLOCK messages.
-        brings: the greatest sequence per log that the receiver has with them.
-        cursor: where to go on.
-        exhausted: whether the store held nothing further at the time of reading.
-    """
-
-    messages: tuple[bytes, ...]
-    brings: Mapping[LogKey, int]
-    cursor: Cursor
-    exhausted: bool
-
-
-# --- Effects --------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send an encoded message. `bulk` is the multiplexer's third class, else its second."""
-
-    session: SessionId
-    message: bytes
-    bulk: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ingest:
-    """Hand these to the store in one go, then call `ingested` with what came of them ."""
-
-    session: SessionId
-    packed: Runs | Block
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """Ask the store what it lacks of this vector, then call `compared`."""
-
-    session: SessionId
-    vector: Vector
-
-
-@dataclass(frozen=True, slots=True)
-class Locate:
-    """Ask the store where the items of a WANT begin, then call `located`."""
-
-    session: SessionId
-    want: Want
-
-
-@dataclass(frozen=True, slots=True)
-class LookUp:
-    """Ask the store for the logs of these hashes, then call `looked_up`."""
-
-    session: SessionId
-    hashes: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Readable:
-    """There is something to stream to this session: call `next_read` when its channel has room."""
-
-    session: SessionId
-
-
-@dataclass(frozen=True, slots=True)
-class BecameEqual:
-    """The remote side durably holds exactly what this side holds."""
-
-    session: SessionId
-
-
-@dataclass(frozen=True, slots=True)
-class SetTimer:
-    """Call `timer_expired(timer)` at `at_ms`; a timer set again moves."""
-
-    timer: str
-    at_ms: int
-
-
-Effect: TypeAlias = Send | Ingest | Compare | Locate | LookUp | Readable | BecameEqual | SetTimer
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What to read next for a session's stream: entries of `ranges` (from, to; both included) after `cursor`."""
-
-    ranges: Mapping[LogKey, tuple[int, int]]
-    cursor: Cursor
-    bytes_max: int
-    staged: Mapping[bytes, int]
 
 
 @dataclass(slots=True)
@@ -502,7 +374,7 @@ class Replication:
         return self._set_timer(TIMER_HAVE, now_ms + HAVE_DELAY_MS) if logs else []
 
     def _announcement(self, session: SessionId, state: _Session) -> list[Effect]:
-        """A HAVE of the logs that changed; the whole vector where nothing of one of them is held any more, which no HAVE can say."""
+        """A HAVE of the logs that changed; the whole vector where nothing of one is held any more, which no HAVE can say."""
         vector = self.vector()
         logs, state.announce = state.announce, set()
         if logs - vector.keys():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 import trio
 
-from peersd.testing.pairs import GROUP, join, open_pair
+from peersd.testing.observing import read_file
+from peersd.testing.pairs import GROUP, join, open_pair, until
 from peersd.testing.processes import HANG_S, open_daemon
 
 pytestmark = pytest.mark.e2e
@@ -133,3 +135,57 @@ async def test_a_reply_is_nowhere_visible_without_the_note_that_its_author_had_s
         assert found[-1] == (notes, notes, 0)
         assert len(found) > 10, "the reader saw the middle of it"
         assert {orphans for _, _, orphans in found} == {0}
+
+
+async def test_replies_that_arrive_long_before_their_notes_wait_for_them_unseen(tmp_path: Path) -> None:
+    tables = ("CREATE TABLE note (id TEXT PRIMARY KEY, text TEXT)", "CREATE TABLE reply (id TEXT PRIMARY KEY, text TEXT)")
+    count = 100
+    async with open_pair(tmp_path, *tables) as pair, open_daemon(tmp_path, "cem") as cem:
+        await cem.call("init", user_name="cem")
+        await join(pair.ada, cem)
+        await cem.call("link.connect", url=await pair.ben.url())
+        path = str((await cem.call("group.show", group=GROUP))["path"])
+        ben_id = (await pair.ben.call("daemon.status"))["device_id"]
+        await cem.terminate()
+        for daemon, table in ((pair.ada, "note"), (pair.ben, "reply")):
+            async with daemon.client() as peers:
+                for number in range(count):
+                    # Random, so that it is known to some degree how many bytes it takes on the wire.
+                    text = os.urandom(512).hex()
+                    await peers.execute(f"INSERT INTO {table} VALUES (?, ?)", [str(number), text], group=GROUP)
+            await pair.sync()
+        await pair.ben.terminate()
+
+        # Cem asks ada, who alone is there, for her notes; the network stalls in the midst of them. Then ben comes with his replies.
+        pair.network.stall_after(16_000)
+        passed = pair.network.bytes_passed
+        await cem.start()
+
+        async def has_stalled() -> bool:
+            return pair.network.bytes_passed - passed >= 16_000
+
+        await until(has_stalled)
+        await pair.ben.start()
+        await cem.call("link.connect", url=await pair.ben.url())
+
+        async def has_replies() -> bool:
+            links = await cem.call("link.list")
+            return any(link["device_id"] == ben_id and link["bytes_in"] > 40_000 for link in links)
+
+        await until(has_replies)
+        assert read_file(path, "SELECT (SELECT count(*) FROM note), (SELECT count(*) FROM reply)") == [(0, 0)]
+        done = False
+        found: list[Any] = []
+
+        async def watch() -> None:
+            sql = "SELECT count(*), count(*) FILTER (WHERE (SELECT count(*) FROM note) < ?1) FROM reply".replace("?1", str(count))
+            found.extend(await read_while(path, sql, lambda: not done))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            pair.network.mend()
+            await pair.ada.call("sync.wait", group=GROUP, timeout_s=HANG_S)
+            await pair.ben.call("sync.wait", group=GROUP, timeout_s=HANG_S)
+            done = True
+        assert found[-1] == (count, 0)
+        assert {early for _, early in found} == {0}

@@ -1,0 +1,181 @@
+"""What the replication machine and the store tell each other, and what the machine tells its runner to do (SPEC: R-20)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from peersd_protocol.entries import LogKey
+from peersd_protocol.messages import Block, Runs, Want, WantItem
+from peersd_protocol.vectors import Tip, Vector
+
+SessionId: TypeAlias = int
+
+
+# --- What the store tells -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An entry that has become durable here and counts (is held).
+
+    Attributes:
+        position: where it stands in the order in which this store applied entries, ascending.
+        log, seq, hash: which entry.
+        requires: the greatest positions of other logs that it directly follows: whoever lacks one of them cannot apply it yet.
+    """
+
+    position: int
+    log: LogKey
+    seq: int
+    hash: bytes
+    requires: tuple[tuple[LogKey, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Runs that cannot be applied before the entries `missing` (hashes) are here. `packed` is what to hand to the store again."""
+
+    packed: Runs | Block
+    missing: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of one RUNS or BLOCK message.
+
+    Attributes:
+        held: tips that the message proves the sender to hold.
+        parked: what has to wait.
+    """
+
+    held: Mapping[LogKey, Tip]
+    parked: tuple[Parked, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a remote vector compares with the store: `wants` are the branches that are not here."""
+
+    wants: tuple[WantItem, ...]
+    staged: tuple[tuple[bytes, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a stream stands. It sends what is wanted of identity and control logs first, then data (DESIGN 9).
+
+    Attributes:
+        acts: the position after which it goes on in identity and control logs.
+        data: the same for data logs.
+        body: hash of the entry whose detached body is being sent, which comes next in its stream; empty outside of one.
+        block: index of the block to go on with there.
+    """
+
+    acts: int
+    data: int
+    body: bytes = b""
+    block: int = 0
+
+    def rewound(self, other: Cursor) -> Cursor:
+        """The cursor that leaves out nothing of either stream."""
+        if other.acts >= self.acts and other.data >= self.data:
+            return self
+        return Cursor(min(self.acts, other.acts), min(self.data, other.data))
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next part of a stream.
+
+    Attributes:
+        messages: encoded RUNS and BLOCK messages.
+        brings: the greatest sequence per log that the receiver has with them.
+        cursor: where to go on.
+        exhausted: whether the store held nothing further at the time of reading.
+    """
+
+    messages: tuple[bytes, ...]
+    brings: Mapping[LogKey, int]
+    cursor: Cursor
+    exhausted: bool
+
+
+# --- Effects --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send an encoded message. `bulk` is the multiplexer's third class, else its second."""
+
+    session: SessionId
+    message: bytes
+    bulk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """Hand these to the store in one go, then call `ingested` with what came of them ."""
+
+    session: SessionId
+    packed: Runs | Block
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Ask the store what it lacks of this vector, then call `compared`."""
+
+    session: SessionId
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Locate:
+    """Ask the store where the items of a WANT begin, then call `located`."""
+
+    session: SessionId
+    want: Want
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Ask the store for the logs of these hashes, then call `looked_up`."""
+
+    session: SessionId
+    hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """There is something to stream to this session: call `next_read` when its channel has room."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class BecameEqual:
+    """The remote side durably holds exactly what this side holds."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Call `timer_expired(timer)` at `at_ms`; a timer set again moves."""
+
+    timer: str
+    at_ms: int
+
+
+Effect: TypeAlias = Send | Ingest | Compare | Locate | LookUp | Readable | BecameEqual | SetTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What to read next for a session's stream: entries of `ranges` (from, to; both included) after `cursor`."""
+
+    ranges: Mapping[LogKey, tuple[int, int]]
+    cursor: Cursor
+    bytes_max: int
+    staged: Mapping[bytes, int]
