@@ -37,7 +37,8 @@ LISTENER_WAIT_S: Final = 0.5
 
 RETRY_S_MIN: Final = 1.0
 RETRY_S_MAX: Final = 60.0
-"""Waits before a channel that was refused or failed is opened again; doubling (guess)."""
+LIVED_S: Final = 10.0
+"""Waits before a channel that was refused or ended is opened again: doubling, anew after a session that lived (guess)."""
 
 
 class SessionChannel:
@@ -234,12 +235,13 @@ class Sharing:
         return vector, vector_digest(group.id, encode_vector(vector))
 
     async def _run_session(self, group: Group, channel: Channel, equal_at: Vector | None) -> None:
+        began = trio.current_time()
         try:
             code = await group.sync.run_session(self._handle.remote_device, SessionChannel(channel), self._lot, equal_at)
         finally:
             channel.close()
             group.view(self._handle.remote_device).last_seen_ms = self._wall_ms()
-        if code is CloseCode.NORMAL and channel.closed in (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.REPLACED):
+        if code is CloseCode.NORMAL and trio.current_time() - began >= LIVED_S:
             self._patience.pop(group.id, None)
         else:
             self._back_off(group.id)
