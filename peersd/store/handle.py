@@ -194,7 +194,8 @@ class StoreHandle:
         """
 
         def run(reader: Reader) -> QueryResult:
-            return reader.query(self.store.state.schema, sql, params, rows_max=rows_max, timeout_s=timeout_s)
+            schema = self.store.state.schema
+            return reader.query(schema, sql, params, rows_max=rows_max, timeout_s=timeout_s, is_abandoned=_is_cancelled)
 
         return await self._read_only(run)
 
@@ -229,6 +230,15 @@ class StoreHandle:
             for reader in self._idle_readers:
                 reader.close()
             await self.call(self.store.close)
+
+
+def _is_cancelled() -> bool:
+    """Whether the task that started this thread was cancelled, and so waits for nothing but the thread's end."""
+    try:
+        trio.from_thread.check_cancelled()
+    except trio.Cancelled:
+        return True
+    return False
 
 
 @asynccontextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections.abc import Callable
 
 from peersd.errors import PeersdError
 from peersd.store.client_sql import QueryResult, classify, run_query
@@ -32,7 +34,16 @@ class Reader:
         self._sandbox.install(self._connection)
         self._schema = EMPTY
 
-    def query(self, schema: Schema, sql: str, params: Params, *, rows_max: int, timeout_s: float) -> QueryResult:
+    def query(
+        self,
+        schema: Schema,
+        sql: str,
+        params: Params,
+        *,
+        rows_max: int,
+        timeout_s: float,
+        is_abandoned: Callable[[], bool] = lambda: False,
+    ) -> QueryResult:
         """Runs one query of a client.
 
         Args:
@@ -41,15 +52,19 @@ class Reader:
             params: see run_query.
             rows_max: see run_query.
             timeout_s: how long it may run.
+            is_abandoned: asked while it runs; once nobody waits for the answer any more, its time is up.
 
         Raises:
             PeersdError: as run_query; a `sql_refused` for a statement that sql.execute would take says which `kind` it is.
         """
         self._admit(schema)
+        deadline_s = time.monotonic() + timeout_s
+
+        def clock() -> float:
+            return math.inf if is_abandoned() else time.monotonic()
+
         try:
-            return run_query(
-                self._connection, self._sandbox, sql, params, rows_max=rows_max, deadline_s=time.monotonic() + timeout_s
-            )
+            return run_query(self._connection, self._sandbox, sql, params, rows_max=rows_max, deadline_s=deadline_s, clock=clock)
         except PeersdError as error:
             if error.code in ("sql_refused", "schema_refused"):
                 kind = classify(self._connection, self._sandbox, sql, params)

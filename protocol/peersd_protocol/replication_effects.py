@@ -1,4 +1,4 @@
-"""What the replication machine and the store tell each other, and what the machine tells its runner to do (SPEC: R-20)."""
+"""What the replication machine and the store tell each other, and what the machine tells its runner to do (SPEC: R-5 ff.)."""
 
 from __future__ import annotations
 

@@ -13,9 +13,11 @@ import trio
 from peersd.client import PeersError
 from peersd.testing.observing import read_file
 from peersd.testing.pairs import GROUP, open_pair, until
-from peersd.testing.processes import HANG_S, DaemonProcess
+from peersd.testing.processes import HANG_S, DaemonProcess, open_daemon
 
 pytestmark = pytest.mark.e2e
+
+ENDLESS = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT count(*) FROM c"
 
 ROW = "CREATE TABLE row (id TEXT PRIMARY KEY, writer TEXT)"
 
@@ -115,14 +117,13 @@ async def test_a_write_beyond_its_deadline_leaves_nothing_and_the_next_one_works
 
 async def test_an_endless_query_is_stopped_at_its_deadline_and_holds_up_neither_writes_nor_other_queries(tmp_path: Path) -> None:
     async with open_pair(tmp_path, ROW) as pair:
-        endless = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT count(*) FROM c"
         is_stopped = False
         async with pair.ada.client() as peers, trio.open_nursery() as nursery:
 
             async def ask_too_much() -> None:
                 nonlocal is_stopped
                 with pytest.raises(PeersError) as caught:
-                    await peers.query(endless, group=GROUP, timeout_s=3.0)
+                    await peers.query(ENDLESS, group=GROUP, timeout_s=3.0)
                 assert caught.value.code == "timeout"
                 is_stopped = True
 
@@ -134,3 +135,25 @@ async def test_an_endless_query_is_stopped_at_its_deadline_and_holds_up_neither_
             await pair.sync()
             assert await pair.rows("SELECT count(*) FROM row") == [[10]]
             assert not is_stopped
+
+
+async def test_the_query_of_a_client_that_is_gone_ends_with_it(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "ada") as ada:
+        await ada.call("init", user_name="ada")
+
+        async def ask_and_vanish() -> None:
+            async with ada.client() as peers, trio.open_nursery() as nursery:
+
+                async def ask() -> None:
+                    await peers.query(ENDLESS, timeout_s=10 * HANG_S)
+
+                nursery.start_soon(ask)
+                await peers.status()  # answered after the query has begun
+                nursery.cancel_scope.cancel()
+
+        for _ in range(20):  # more than are run at once
+            await ask_and_vanish()
+        # Were they running on, this would wait for their deadlines.
+        with trio.fail_after(HANG_S):
+            assert (await ada.call("sql.query", sql="SELECT 1"))["rows"] == [[1]]
+            assert await ada.terminate() == 0

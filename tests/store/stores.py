@@ -67,7 +67,8 @@ class Replica:
         (outcome,) = outcomes
         if isinstance(outcome, PeersdError):
             raise outcome
-        assert isinstance(outcome, Success) and commit is not None
+        assert isinstance(outcome, Success)
+        assert commit is not None
         return commit
 
     def note(self, id_: str, title: str | None = None, body: bytes | None = None) -> Commit:
