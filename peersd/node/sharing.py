@@ -68,11 +68,17 @@ class SessionChannel:
 
 @dataclass
 class _Lane:
-    """A group's place on the link: opening, or open with `scope` running its session."""
+    """A group's place on the link: opening, or open with `scope` running its session.
+
+    Attributes:
+        scope: cancelled to end it.
+        ended: set when it has.
+        was_shared: whether the group was shared with the remote device; while somebody joins it is not yet.
+    """
 
     scope: trio.CancelScope
     ended: trio.Event
-    is_ours: bool
+    was_shared: bool = False
 
 
 @dataclass
@@ -152,8 +158,10 @@ class Sharing:
             for group_id, group in list(self._groups.items()):
                 shared = self._is_shared(group)
                 lane = self._lanes.get(group_id)
-                if lane is not None and not shared and not lane.is_ours:
-                    lane.scope.cancel()
+                if lane is not None:
+                    lane.was_shared |= shared
+                    if lane.was_shared and not shared:
+                        lane.scope.cancel()
                 if not shared or lane is not None:
                     continue
                 not_before = self._patience.get(group_id, _Patience()).not_before
@@ -169,7 +177,7 @@ class Sharing:
     async def _open(self, group: Group) -> None:
         if group.id in self._lanes:
             return
-        lane = self._lanes[group.id] = _Lane(trio.CancelScope(), trio.Event(), is_ours=True)
+        lane = self._lanes[group.id] = _Lane(trio.CancelScope(), trio.Event())
         try:
             with lane.scope:
                 vector, digest = await self._digest(group)
@@ -202,7 +210,7 @@ class Sharing:
             raise answer.error
 
     async def _run_proved(self, group: Group, payload: OpenPayload, proof_messages: list[bytes], answer: _Answer) -> None:
-        lane = self._lanes[group.id] = _Lane(trio.CancelScope(), trio.Event(), is_ours=True)
+        lane = self._lanes[group.id] = _Lane(trio.CancelScope(), trio.Event())
         try:
             with lane.scope:
                 try:
@@ -294,5 +302,5 @@ class Sharing:
                 raise Refusal(None)
             old.scope.cancel()
             await old.ended.wait()
-        lane = self._lanes[group_id] = _Lane(trio.CancelScope(), trio.Event(), is_ours=False)
+        lane = self._lanes[group_id] = _Lane(trio.CancelScope(), trio.Event())
         return lane

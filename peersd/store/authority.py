@@ -13,8 +13,9 @@ from peersd_protocol import canonical
 from peersd_protocol.act_index import control_past
 from peersd_protocol.acts import Leave, UnknownAct, decode_act
 from peersd_protocol.canonical import Value
-from peersd_protocol.constants import BODY_BYTES_MAX, LINKS_PER_ENTRY_MAX
+from peersd_protocol.constants import ACT_BYTES_MAX, BLOCK_BYTES_MAX, LINKS_PER_ENTRY_MAX
 from peersd_protocol.entries import Act, Header, Kind
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.membership import GroupState, evaluate
 from peersd_protocol.runs import BodyForm
 from peersd_protocol.signing import HASH_BYTES
@@ -24,6 +25,9 @@ Past: TypeAlias = frozenset[bytes]
 
 _TYPE_OF_UNREADABLE = 2**31 - 1
 """A type of act that no version has: what cannot be read is held and forwarded like an act of a later version."""
+
+ACT_BLOCKS_MAX = ACT_BYTES_MAX // BLOCK_BYTES_MAX + 1
+"""Blocks of an act's body: they are not decoded together before their number is known."""
 
 _LINKS_BYTES_MAX = LINKS_PER_ENTRY_MAX * (HASH_BYTES + 2) + 8
 
@@ -36,8 +40,10 @@ def decode_body(blocks: list[bytes] | None) -> list[Value]:
     """
     if not blocks:
         return []
+    if len(blocks) > ACT_BLOCKS_MAX:
+        raise RemoteProtocolError(CloseCode.TOO_LARGE, "body of an act")
     try:
-        return canonical.decode(block_codec.join_blocks(blocks), bytes_max=BODY_BYTES_MAX)
+        return canonical.decode(block_codec.join_blocks(blocks), bytes_max=ACT_BYTES_MAX)
     except block_codec.UnknownCodec:
         return [_TYPE_OF_UNREADABLE]
 
@@ -69,7 +75,9 @@ class Authority:
                 continue
             for _, entry, _, _ in self._log.entries("log = ? ORDER BY id", (row.id,)):
                 self._acts[entry.header.hash] = Act(entry.header, decode_body(self._log.blocks(entry.header.hash, entry.body)))
-        self._act_ids = {act[:16]: act for act in self._acts}
+        self._act_ids: dict[bytes, bytes] = {}
+        for act in self._acts:
+            self._note_id(act)
         self.state: GroupState = evaluate(self._log.group, self._acts.values())
 
     def add(self, acts: Iterable[Act]) -> None:
@@ -77,13 +85,24 @@ class Authority:
         before = self.state
         for act in acts:
             self._acts[act.hash] = act
-            self._act_ids[act.hash[:16]] = act.hash
+            self._note_id(act.hash)
             # Only what takes a right, or is not understood, can end what other entries count for.
             if isinstance(decode_act(act.header.kind, act.body), Leave | UnknownAct):
                 self._may_have_fallen = True
         self.state = evaluate(self._log.group, self._acts.values())
         if not before.standing <= self.state.standing or before.void & self.state.standing:
             self._may_have_fallen = True
+
+    def _note_id(self, act: bytes) -> None:
+        """Of two acts with one id, which somebody made on purpose, the lower hash has it on every replica."""
+        self._act_ids[act[:16]] = min(act, self._act_ids.get(act[:16], act))
+
+    def is_in_past(self, act: bytes, past: Past) -> bool:
+        """Whether an act is among those that a control past consists of."""
+        evaluation = self.state.evaluation
+        if evaluation is None or act not in evaluation.index.position:
+            return False
+        return bool(evaluation.index.closure(past) >> evaluation.index.position[act] & 1)
 
     def act_of(self, act_id: bytes) -> bytes | None:
         """The hash of the act with this 16-byte act id, or None if it is not here."""

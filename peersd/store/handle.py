@@ -13,6 +13,7 @@ import apsw
 import trio
 
 from peersd.errors import PeersdError
+from peersd.store import limits
 from peersd.store.batch import Success
 from peersd.store.client_sql import QueryResult
 from peersd.store.reader import Reader
@@ -27,9 +28,6 @@ from peersd_protocol.runs import Run
 from peersd_protocol.vectors import Vector
 
 T = TypeVar("T")
-
-BATCH_REQUESTS_MAX = 256
-"""DESIGN 8: what queued during the previous commit, at most this many."""
 
 READERS_MAX = 4
 """Queries of a group that run at once: a slow one must not hold up the others (guess)."""
@@ -108,7 +106,9 @@ class StoreHandle:
                 await self._has_requests.wait()
                 self._has_requests = trio.Event()
                 while self._queue:
-                    await self._commit_batch([self._queue.popleft() for _ in range(min(len(self._queue), BATCH_REQUESTS_MAX))])
+                    await self._commit_batch(
+                        [self._queue.popleft() for _ in range(min(len(self._queue), limits.BATCH_REQUESTS_MAX))]
+                    )
         finally:
             while self._queue:
                 waiting = self._queue.popleft()

@@ -198,18 +198,13 @@ class Intake:
             self._log.drop_blocks(header.hash)
             self._authority.remember_past(id_, past, prev)
             return id_, State.VOID
-        changeset = self._decode_changeset(entry)
+        changeset = decode_changeset(self._log.blocks(header.hash, entry.body) or [], self._authority, past)
         state = State.APPLIED if changeset is not None else State.ASIDE
         id_ = self._log.append(entry, signature, state, prev)
         self._authority.remember_past(id_, past, prev)
         if changeset is not None:
             self._merge.apply(id_, changeset)
         return id_, state
-
-    def _decode_changeset(self, entry: Entry) -> changesets.Changeset | None:
-        """The entry's changeset; None where it has to be kept aside: an unknown body, or schema acts that do not stand."""
-        blocks = self._log.blocks(entry.header.hash, entry.body)
-        return decode_changeset(blocks or [], self._authority)
 
     # --- Detached bodies --------------------------------------------------------------------------------------------------------
 
@@ -221,10 +216,12 @@ class Intake:
         hash_ = run.last.hash
         count = self._connection.execute("SELECT count(*) FROM _peers_staged WHERE entry <> ?", (hash_,)).get
         if isinstance(count, int) and count >= STAGED_BODIES_MAX:
-            oldest = self._connection.execute("SELECT entry FROM _peers_staged LIMIT 1").get
+            oldest = self._connection.execute("SELECT entry FROM _peers_staged ORDER BY at LIMIT 1").get
             assert isinstance(oldest, bytes)
             self._log.drop_blocks(oldest)
-        self._connection.execute("INSERT OR REPLACE INTO _peers_staged VALUES (?, ?)", (hash_, canonical.encode(run_value(run))))
+        self._connection.execute(
+            "INSERT OR REPLACE INTO _peers_staged (entry, run) VALUES (?, ?)", (hash_, canonical.encode(run_value(run)))
+        )
 
     def _take_block(self, block: Block, outcome: Outcome) -> None:
         packed = self._connection.execute("SELECT run FROM _peers_staged WHERE entry = ?", (block.entry_hash,)).get
@@ -255,12 +252,17 @@ class Intake:
             self._apply_run(run, [entry], outcome)
 
 
-def decode_changeset(blocks: list[bytes], authority: Authority) -> changesets.Changeset | None:
+def decode_changeset(blocks: list[bytes], authority: Authority, past: Past | None) -> changesets.Changeset | None:
     """Decodes a data body.
+
+    Args:
+        blocks: all of them, none for an empty body.
+        authority: of the group.
+        past: the entry's control past, in which the schema acts that it refers to must be; None for one judged before.
 
     Returns:
         The changeset (an empty one for an empty body), or None where it has to be kept aside: a body of a later version, or
-        one that refers to schema acts that are here but do not stand.
+        one that refers to schema acts that do not stand, or to tables that do not come of them.
 
     Raises:
         RemoteProtocolError: BAD_BODY or MALFORMED.
@@ -273,10 +275,11 @@ def decode_changeset(blocks: list[bytes], authority: Authority) -> changesets.Ch
         return None
     if isinstance(changeset, changesets.UnknownBody):
         return None
-    for act_id in changeset.acts:
-        act = authority.act_of(act_id)
-        if act is None:
-            raise RemoteProtocolError(CloseCode.BAD_BODY, "refers to a schema act that is not in its past")
-        if act not in authority.state.standing:
-            return None
+    acts = [authority.act_of(act_id) for act_id in changeset.acts]
+    if past is not None and any(act is None or not authority.is_in_past(act, past) for act in acts):
+        raise RemoteProtocolError(CloseCode.BAD_BODY, "refers to a schema act that is not in its past")
+    if any(act not in authority.state.standing for act in acts):
+        return None
+    if any(authority.state.schema.table(table.table) is None for table in changeset.tables):
+        return None
     return changeset

@@ -58,8 +58,10 @@ CREATE TABLE IF NOT EXISTS _peers_block (
   PRIMARY KEY (entry, idx)
 ) STRICT, WITHOUT ROWID;
 
--- Runs whose last entry's detached body is under way: the packed run, kept until its blocks are complete.
+-- Runs whose one entry's detached body is under way: the packed run, kept until its blocks are complete. `at` counts up, so that the
+-- oldest gives way where too many are under way.
 CREATE TABLE IF NOT EXISTS _peers_staged (
-  entry BLOB PRIMARY KEY,
+  at INTEGER PRIMARY KEY,
+  entry BLOB NOT NULL UNIQUE,
   run BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;

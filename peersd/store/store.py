@@ -400,12 +400,20 @@ class Store:
         self._merge.set_schema(self.state.schema)
         query = "state IN (1, 2) AND log IN (SELECT id FROM _peers_log WHERE kind = 3) ORDER BY id"
         for id_, entry, state, _ in self.log.entries(query):
-            changeset = decode_changeset(self.log.blocks(entry.header.hash, entry.body) or [], self._authority)
-            if changeset is not None:
-                self._merge.apply(id_, changeset)
-            shown = State.ASIDE if changeset is None else State.APPLIED
+            shown = State.APPLIED if self._reapply(id_, entry) else State.ASIDE
             if state is not shown:
                 self.log.set_state([id_], shown)
+
+    def _reapply(self, id_: int, entry: Entry) -> bool:
+        """Applies an entry that counts; whether its rows are shown."""
+        changeset = decode_changeset(self.log.blocks(entry.header.hash, entry.body) or [], self._authority, None)
+        if changeset is None:
+            return False
+        try:
+            self._merge.apply(id_, changeset)
+        except RemoteProtocolError:
+            return False  # under the schema as it stands now it cannot be shown, which is the same on every replica
+        return True
 
     # --- Serving ----------------------------------------------------------------------------------------------------------------
 

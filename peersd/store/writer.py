@@ -13,7 +13,7 @@ from peersd_protocol.constants import INLINE_BODY_BYTES_MAX, LINKS_PER_ENTRY_MAX
 from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.replication import Committed
 from peersd_protocol.runs import Body, BodyForm, Entry, Run
-from peersd_protocol.signing import SigningKey
+from peersd_protocol.signing import HASH_BYTES, SigningKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Writer:
             past: Past = self._authority.past_after(prev, heads)
             self._authority.remember_past(id_, past, prev)
         self._open.append((id_, entry))
-        self._open_bytes += sum(map(len, body.blocks))
+        self._open_bytes += _run_bytes(header, body)
         requires = tuple((self._log.log_by_id(found.log).key, found.seq) for found in (*dep_rows, *head_rows))
         self.committed.append(Committed(id_, header.log, header.seq, header.hash, requires))
         return Written(id_, header)
@@ -138,7 +138,7 @@ class Writer:
             last.header.log != header.log
             or last.header.user != header.user
             or len(self._open) >= RUN_ENTRIES_MAX
-            or self._open_bytes + sum(map(len, body.blocks)) > INLINE_BODY_BYTES_MAX
+            or self._open_bytes + _run_bytes(header, body) > INLINE_BODY_BYTES_MAX
             or BodyForm.DETACHED in (last.body.form, body.form)
         ):
             self.seal()
@@ -153,3 +153,8 @@ class Writer:
         self.runs.append(Run(tuple(entry for _, entry in self._open), signature))
         self._open = []
         self._open_bytes = 0
+
+
+def _run_bytes(header: Header, body: Body) -> int:
+    """What an entry adds to its run, about: its inline blocks and its links."""
+    return sum(map(len, body.blocks)) + HASH_BYTES * (len(header.deps) + len(header.control_heads) + len(body.block_hashes))

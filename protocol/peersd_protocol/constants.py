@@ -24,9 +24,6 @@ LINKS_PER_ENTRY_MAX: Final = 256
 RUN_ENTRIES_MAX: Final = 256
 """Entries between two signatures: the size of the greatest commit batch (DESIGN 8)."""
 
-RUN_BYTES_MAX: Final = 512 * KIB
-"""An encoded run with its inline bodies; half a message, so that one always fits."""
-
 INLINE_BODY_BYTES_MAX: Final = 128 * KIB
 """Blocks of one entry above this in sum travel detached, after their run."""
 

@@ -214,7 +214,7 @@ def decode_message(data: bytes) -> Message:
             index, block = fields[1:]
             if type(index) is not int or not 0 <= index < BLOCKS_PER_BODY_MAX or not isinstance(block, bytes):
                 raise _refuse("BLOCK")
-            if len(block) > BLOCK_BYTES_MAX + 1:
+            if len(block) > BLOCK_BYTES_MAX:
                 raise RemoteProtocolError(CloseCode.TOO_LARGE, "BLOCK")
             return Block(_hash(fields[0]), index, block)
         case MessageType.HAVE, 1:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from stores import Meeting, Replica, fetch
 
 from peersd.errors import PeersdError
 from peersd.store.sql_errors import convert_sqlite_error
+from tests.store.stores import Meeting, Replica, fetch
 
 apsw = pytest.importorskip("apsw")
 
 
 @contextmanager
-def no_room(replica: Replica) -> Iterator[None]:
+def no_room(replica: Replica) -> Generator[None, None, None]:
     """Within, no file of this process can grow beyond what the store's write-ahead log has now."""
     limit = os.path.getsize(f"{replica.path}-wal")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
