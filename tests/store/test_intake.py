@@ -11,8 +11,8 @@ import pytest
 
 from peersd_protocol import canonical, hlc
 from peersd_protocol.blocks import split_body
-from peersd_protocol.changesets import EMPTY, encode
-from peersd_protocol.constants import MIB, STAGED_BODIES_MAX
+from peersd_protocol.changesets import EMPTY, Changeset, TableChangeset, encode
+from peersd_protocol.constants import ACT_BYTES_MAX, MIB, STAGED_BODIES_MAX
 from peersd_protocol.entries import NO_BODY_HASH, Header, Kind, LogKey
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.messages import Block, Runs, decode_runs
@@ -227,6 +227,35 @@ def test_a_body_of_a_later_version_is_held_and_kept_aside(meeting: Meeting) -> N
     assert meeting.founder.store.vector()[run.log] == ((1, run.last.hash),)
     third = meeting.join("third")
     assert_alike(meeting.founder, third)
+
+
+def test_a_schema_act_that_is_here_and_not_in_the_entrys_past_is_refused(meeting: Meeting) -> None:
+    writer = meeting.join("writer")
+    (schema_act,) = {table.id[0] for table in meeting.founder.store.state.schema.tables}
+    changeset = Changeset((TableChangeset((schema_act, 0), deletes=(["a"],)),))
+    body = Body.of_blocks(split_body(encode(changeset)))
+    (past,) = heads_of(writer)
+    early = writer.store.log.find(past)
+    assert early is not None
+    # The founder's genesis alone: a past in which there is a group, and no table yet.
+    genesis = meeting.group
+    outside = first_header(writer, body_hash=body.hash, control_heads=(genesis,))
+    founder = meeting.founder
+    founders = replace(outside, user=founder.user, device=founder.person.keys.device)
+    run = Run((Entry(founders, body),), founders.sign(founder.person.keys.signing))
+    assert refusal(writer, packed(run)) is CloseCode.BAD_BODY
+    within = replace(founders, control_heads=(past,))
+    assert writer.store.take(packed(Run((Entry(within, body),), within.sign(founder.person.keys.signing))))[1] is not None
+
+
+def test_an_act_above_its_bound_is_refused(meeting: Meeting) -> None:
+    writer = meeting.join("writer")
+    large = canonical.encode([77, "x" * (ACT_BYTES_MAX + 1)])
+    for raw in (large, canonical.encode([77, "x" * 4 * ACT_BYTES_MAX])):
+        body = Body.of_blocks(split_body(raw))
+        header = replace(first_header(writer, body_hash=body.hash), kind=Kind.CONTROL)
+        assert body.form is BodyForm.INLINE
+        assert refusal(meeting.founder, packed(signed(writer, Entry(header, body)))) is CloseCode.TOO_LARGE
 
 
 def test_a_changeset_without_tables_is_refused(meeting: Meeting) -> None:
