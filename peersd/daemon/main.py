@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,6 +14,9 @@ from typing import Final
 from peersd.daemon.config import Config, ConfigError, load_config
 from peersd.daemon.logs import start_logging
 from peersd.errors import PeersdError
+
+FILES_MAX: Final = 65_536
+"""Open files at most: thousands of groups, and sockets (guess)."""
 
 EXAMPLES: Final = """\
 examples:
@@ -51,6 +55,7 @@ def _run(config: Config) -> int:
     from peersd.node import open_node
 
     os.umask(0o077)
+    _raise_file_limit()
     start_logging()
     status = 0
     try:
@@ -62,6 +67,14 @@ def _run(config: Config) -> int:
     except* KeyboardInterrupt:
         status = 1
     return status
+
+
+def _raise_file_limit() -> None:
+    """Takes what the system allows: each open group holds some files, and the usual soft limit of 1,024 ends near 300 groups."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _tell(group: BaseExceptionGroup[PeersdError]) -> None:

@@ -105,7 +105,10 @@ async def _run(config: Config, open_node: OpenNode, stopping: Stopping, signals:
 def _listen(config: Config) -> Listening:
     in_data = config.data / SOCKET_NAME
     # The lock on the data folder is ours, so a socket or link left in it is a dead daemon's.
-    in_data.unlink(missing_ok=True)
+    try:
+        in_data.unlink(missing_ok=True)
+    except OSError as error:
+        raise PeersdError("socket_unusable", f"{in_data} is in the way: {error.strerror}", hint="Remove it.") from error
     try:
         return listen_on(config.socket)
     except PeersdError as error:

@@ -259,6 +259,11 @@ class IncomingOpen:
             self.mark_closed(CloseCode.NORMAL)
         self._inbox.drop_messages()
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether it was accepted or refused."""
+        return self._is_answered
+
     def _answer(self) -> None:
         if self._is_answered:
             raise LocalProtocolError("an open answered twice")

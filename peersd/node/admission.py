@@ -10,10 +10,12 @@ import trio
 from peersd.errors import PeersdError
 from peersd.net.channels import IncomingOpen, LinkHandle
 from peersd.node.group import Group
+from peersd.store.authority import decode_body
 from peersd_protocol.acts import encode_body
 from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS
-from peersd_protocol.entries import Kind
-from peersd_protocol.errors import RemoteProtocolError
+from peersd_protocol.entries import Act, Kind
+from peersd_protocol.errors import LocalProtocolError, RemoteProtocolError
+from peersd_protocol.identity import evaluate_user
 from peersd_protocol.messages import Runs, decode_message, decode_runs
 from peersd_protocol.redemption import Redemption, verify_redemption
 from peersd_protocol.runs import Run
@@ -61,8 +63,12 @@ async def admit(
         refusal = group.state.invite_refusal(proof.invite_hash, proof.user, wall_ms)
         if refusal is not None:
             raise Refusal(refusal)
+        if not _owns(runs, proof.user, handle.remote_device):
+            raise Refusal("invite_invalid")  # before anything of it is kept
         try:
             await group.store.take_runs(runs)
+        except PeersdError as error:
+            raise Refusal(None) from error  # this group's file cannot be written now
         except RemoteProtocolError as error:
             _log.warning("redemption_refused", extra={"fields": {"group": group.id[:4].hex(), "detail": error.detail}})
             raise Refusal("invite_invalid") from error
@@ -74,6 +80,16 @@ async def admit(
         except PeersdError as error:
             raise Refusal("invite_invalid") from error
     _log.info("member_admitted", extra={"fields": {"group": group.id[:4].hex(), "user": proof.user[:4].hex()}})
+
+
+def _owns(runs: list[Run], user: bytes, device: bytes) -> bool:
+    """Whether these identity acts, by themselves, make the device one of the user's."""
+    entries = [entry for run in runs for entry in run.entries]
+    try:
+        acts = [Act(entry.header, decode_body(list(entry.body.blocks))) for entry in entries]
+        return device in evaluate_user(user, acts).devices
+    except (RemoteProtocolError, LocalProtocolError):
+        return False  # its bodies do not decode, or it names acts that are not among them
 
 
 async def _receive_identity(wish: IncomingOpen, group: Group, proof: Redemption) -> list[Run]:

@@ -100,6 +100,8 @@ def group(node: Node, user: User, group_id: bytes) -> Mapping[str, Any]:
 
 
 def _state(opened: Group) -> str:
+    if opened.store.is_damaged:
+        return "corrupt"
     if opened.state.needs_upgrade:
         return "needs_upgrade"
     return "stalled" if opened.sync.stalled else "ok"

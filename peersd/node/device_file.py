@@ -12,11 +12,13 @@ from peersd.errors import PeersdError
 from peersd_protocol import canonical
 from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.errors import RemoteProtocolError
-from peersd_protocol.signing import SEED_BYTES
+from peersd_protocol.signing import SEED_BYTES, sha256
 
 FILE_NAME: Final = "device.key"
 FILE_BYTES_MAX: Final = 4096
+FILE_MODE: Final = 0o600
 FORMAT: Final = 1
+CHECKSUM_BYTES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,15 @@ def load_device(data_dir: Path) -> Device | None:
     """
     path = data_dir / FILE_NAME
     try:
-        packed = path.read_bytes()
+        content = path.read_bytes()
+        os.chmod(path, FILE_MODE)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unusable() from error
+    packed, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+    if sha256(packed)[:CHECKSUM_BYTES] != checksum:
+        raise _unusable()  # another key would make this another device, which no group knows
     try:
         version, name, signing, noise, sealing = canonical.decode(packed, bytes_max=FILE_BYTES_MAX)
         if version != FORMAT or not isinstance(name, str):
@@ -45,16 +53,19 @@ def load_device(data_dir: Path) -> Device | None:
         secrets = [secret for secret in (signing, noise, sealing) if isinstance(secret, bytes) and len(secret) == SEED_BYTES]
         return Device(name, DeviceKeys(*secrets))
     except (RemoteProtocolError, ValueError, TypeError) as error:
-        raise PeersdError(
-            "store_corrupt", f"{FILE_NAME} cannot be read", hint="restore the file from a backup of the data folder"
-        ) from error
+        raise _unusable() from error
+
+
+def _unusable() -> PeersdError:
+    return PeersdError("store_corrupt", f"{FILE_NAME} cannot be used.", hint="Restore it from a backup of the data folder.")
 
 
 def create_device(data_dir: Path, name: str, entropy: Callable[[int], bytes]) -> Device:
     """Makes new keys and writes them; the file is whole and on disk when this returns."""
     secrets = [entropy(SEED_BYTES) for _ in range(3)]
     device = Device(name, DeviceKeys(*secrets))
-    write_durably(data_dir / FILE_NAME, canonical.encode([FORMAT, name, *secrets]))
+    packed = canonical.encode([FORMAT, name, *secrets])
+    write_durably(data_dir / FILE_NAME, packed + sha256(packed)[:CHECKSUM_BYTES])
     return device
 
 

@@ -119,7 +119,12 @@ async def accept(node: Node, user: User, text: str, timeout_s: float) -> Mapping
     if known is not None and known.state.role_of(user.id):
         return _joined(known, user)
     with trio.move_on_after(timeout_s):
-        return await _join(node, user, ticket)
+        # One after the other: two joins of one group at once would make, and perhaps discard, one file.
+        async with node.joining.setdefault(ticket.group_id, trio.Lock()):
+            known = node.groups.get(ticket.group_id)
+            if known is not None and known.state.role_of(user.id):
+                return _joined(known, user)
+            return await _join(node, user, ticket)
     raise PeersdError("timeout", "The group did not let this device in in time.", hint="Try again.", retry=True)
 
 

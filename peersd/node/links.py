@@ -19,6 +19,7 @@ from peersd.net.transport import open_websocket, parse_link_url
 from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.dialing import CancelTimer, Dial, Dialing, Patience, SetTimer, TargetKey
 from peersd_protocol.dialing import Effect as DialingEffect
+from peersd_protocol.errors import CloseCode
 from peersd_protocol.handshake import Handshake, Role
 from peersd_protocol.link import Link
 from peersd_protocol.linktable import Alarm, Close, LinkTable
@@ -129,6 +130,12 @@ class Links:
             target: what the dial was for that made it, if the dialing machine asked for one.
             found: told which link there is to the remote device: this one, or the one that stays in its place.
         """
+        existing = self.to_device(handle.remote_device)
+        if found is not None and existing is not None and not existing.is_down:
+            # Somebody asked for a link that there is: the new one is dropped before the other side hears of it.
+            handle.close(CloseCode.REPLACED)
+            found.settle(existing)
+            return
         link_id = next(self._ids)
         self._handles[link_id] = handle
         link = TableLink(
@@ -202,9 +209,8 @@ class Links:
         await found.settled.wait()
         if found.handle is not None:
             return found.handle
-        raise found.error or PeersdError(
-            "unreachable", f"no link to {url} came up", hint="Look into the other side's log.", retry=True
-        )
+        assert found.error is not None
+        raise found.error
 
     def _perform(self, effects: Iterable[DialingEffect]) -> None:
         for effect in effects:
@@ -230,7 +236,9 @@ class Links:
 
         error: PeersdError | None = None
         try:
-            await run_link(open_websocket(url, timeout_s=timeout_s), self._link(Role.DIALLER, device), on_up, direction="out")
+            opening = open_websocket(url, timeout_s=timeout_s)
+            down = await run_link(opening, self._link(Role.DIALLER, device), on_up, direction="out")
+            error = PeersdError("unreachable", f"no link to {url}: {down.detail}", hint="Check the address.", retry=True)
         except PeersdError as failure:
             error = failure
             _log.info("dial_failed", extra={"fields": {"url": url, "reason": failure.message}})

@@ -26,6 +26,7 @@ from peersd.node.links import Links
 from peersd.node.naming import find
 from peersd.node.sharing import Sharing
 from peersd.store.mark import MarkFile, read_machine_id
+from peersd.store.sql_errors import CORRUPT_HINT
 from peersd.store.store import Store, StoreContext, create_store, open_store
 from peersd_protocol import ids
 from peersd_protocol.acts import NONCE_BYTES, Genesis
@@ -87,6 +88,7 @@ class Node:
         self.links: Links | None = None
         self.sharings: dict[LinkHandle, Sharing] = {}
         self.addresses = Addresses(data_dir)
+        self.joining: dict[bytes, trio.Lock] = {}
         self._advertise = tuple(advertise)
         self._patience = patience
         self.listen_urls: tuple[str, ...] = ()
@@ -103,6 +105,8 @@ class Node:
         """
         self._nursery = nursery
         self.device = load_device(self.data_dir)
+        if self.device is None and any(self.data_dir.glob(f"{USER_PREFIX}*.db")):
+            raise PeersdError("store_corrupt", "device.key is missing.", hint="Restore it from a backup of the data folder.")
         if self.device is not None:
             for path in sorted(self.data_dir.glob(f"{USER_PREFIX}*.db")):
                 await self._open_user(path)
@@ -143,7 +147,7 @@ class Node:
             _log.warning("file_ignored", extra={"fields": {"file": path.name}})
             return
         personal = await self._open_group(path, partial(open_store, path, self._context(), self._mark(path)))
-        if not personal.state.role_of(user):
+        if not personal.state.members:
             # `init` was cut off before the user existed; it has told nobody of it and can be run again.
             await self.discard_group(personal)
             return
@@ -314,9 +318,7 @@ class Node:
         ]
         found = find(text, known, code="group_not_found", what="group")
         if found not in self.groups:
-            raise PeersdError(
-                "store_corrupt", "The group's file cannot be opened.", hint="See the daemon's log; restore the file."
-            )
+            raise PeersdError("store_corrupt", "The group's file cannot be opened.", hint=CORRUPT_HINT)
         return self.groups[found]
 
     async def add_group(self, user: User, group: Group) -> None:

@@ -35,6 +35,8 @@ async def execute(user: bytes, group: Group, sql: str, params: Params, timeout_s
     try:
         done = await group.store.write(Write(user, request))
     except PeersdError as error:
+        if error.code == "sql_error":
+            await group.store.is_schema(sql, params)  # says better why, where it is a statement that is never admitted
         if error.code != "schema_refused":
             raise
         return await _change_schema(user, group, sql)

@@ -285,7 +285,11 @@ class Sharing:
                 await self._run_session(group, channel, vector if digest == payload.digest else None)
         except ChannelIsClosed:
             pass
+        except PeersdError:  # this group's file: other groups on the link go on
+            self._back_off(group.id)
         finally:
+            if not wish.is_answered:
+                wish.refuse()
             self._end_lane(group.id, lane)
 
     def _group_of(self, token: bytes) -> Group | None:
@@ -297,10 +301,11 @@ class Sharing:
     async def _take_lane(self, group_id: bytes) -> _Lane:
         """A group has one lane on a link: where both sides open at once, the dialler's OPEN counts."""
         old = self._lanes.get(group_id)
-        if old is not None:
+        while old is not None:  # several OPENs may have waited for one lane to end
             if self._handle.direction == "out":
                 raise Refusal(None)
             old.scope.cancel()
             await old.ended.wait()
+            old = self._lanes.get(group_id)
         lane = self._lanes[group_id] = _Lane(trio.CancelScope(), trio.Event())
         return lane

@@ -241,8 +241,10 @@ class Authority:
 
     def _hold_data(self) -> None:
         for row in self._log.logs():
-            for tip in row.tips if row.key.kind is Kind.DATA else ():
-                self._hold_branch(row, tip.id, tip.seq)
+            if row.key.kind is Kind.DATA and row.tips:
+                for tip in row.tips:
+                    self._hold_branch(row, tip.id, tip.seq)
+                self._log.refresh_tips(row)
         query = "SELECT deps FROM _peers_entry WHERE state > 0 AND deps IS NOT NULL"
         while True:
             named = {dep for (packed,) in self._connection.execute(query) for dep in _links(packed)}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeVar
 
 import apsw
@@ -29,11 +32,20 @@ from peersd_protocol.vectors import Vector
 
 T = TypeVar("T")
 
+_log = logging.getLogger("peersd.store")
+
 READERS_MAX = 4
 """Queries of a group that run at once: a slow one must not hold up the others (guess)."""
 
+CLASSIFY_S = 30.0
+"""How long telling a statement's kind may wait for a reader (guess): as long as a query by default."""
+
 QUEUED_REQUESTS_MAX = 4096
 """Writes that may wait for a group's committer before clients are told `busy` (guess: 16 full batches)."""
+
+
+def _closing() -> PeersdError:
+    return PeersdError("busy", "The group is being closed.", hint="Try again once the daemon runs.", retry=True)
 
 
 @dataclass(slots=True)
@@ -49,6 +61,7 @@ class StoreHandle:
     Attributes:
         on_commit: called on the event loop after every commit with what it added and the session it came by.
         on_acts: called after a commit that changed the group's state.
+        is_damaged: whether SQLite has found the file damaged.
     """
 
     def __init__(self, store: Store, path: str | os.PathLike[str]) -> None:
@@ -61,6 +74,8 @@ class StoreHandle:
         self._idle_readers: deque[Reader] = deque()
         self._queue: deque[_Waiting] = deque()
         self._has_requests = trio.Event()
+        self.is_damaged = False
+        self._is_closed = False
 
     async def call(self, call: Callable[..., T], *args: object) -> T:
         """Runs `call(*args)` on the writer's thread; waits for its end even when cancelled, since the thread goes on.
@@ -72,6 +87,12 @@ class StoreHandle:
             try:
                 return await trio.to_thread.run_sync(call, *args, limiter=self._thread)
             except apsw.Error as error:
+                failure = convert_sqlite_error(error)
+                if failure.code == "store_corrupt" and not self.is_damaged:
+                    self.is_damaged = True
+                    _log.error("file_damaged", extra={"fields": {"file": os.path.basename(self.path), "reason": failure.message}})
+                raise failure from error
+            except OSError as error:  # the mark
                 raise convert_sqlite_error(error) from error
         raise AssertionError("a shielded scope that nobody cancels")
 
@@ -87,6 +108,8 @@ class StoreHandle:
         Raises:
             PeersdError: `busy` if too many wait, or why the request failed.
         """
+        if self._is_closed:
+            raise _closing()
         if len(self._queue) >= QUEUED_REQUESTS_MAX:
             raise PeersdError("busy", "too many writes are waiting for this group", hint="try again", retry=True)
         waiting = _Waiting(write, trio.Event())
@@ -110,24 +133,25 @@ class StoreHandle:
                         [self._queue.popleft() for _ in range(min(len(self._queue), limits.BATCH_REQUESTS_MAX))]
                     )
         finally:
+            self._is_closed = True
             while self._queue:
                 waiting = self._queue.popleft()
-                waiting.outcome = PeersdError(
-                    "busy", "The group is being closed.", hint="Try again once the daemon runs.", retry=True
-                )
+                waiting.outcome = _closing()
                 waiting.done.set()
 
     async def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
-        """Commits one batch and answers it. A fault of ours fails the batch, and never leaves a client waiting."""
+        """Commits one batch and answers it, whatever happens."""
+        failure = PeersdError("store_corrupt", "The write failed inside.", hint="The daemon's log says more; please report it.")
+        outcomes: Sequence[Success | PeersdError] = ()
         try:
             outcomes, commit = await self.call(self.store.write, [waiting.write for waiting in batch])
             self._tell(commit, None)
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                waiting.outcome = outcome
+        except PeersdError as error:
+            failure = error  # of this group's file: it fails the batch and nothing else
         finally:
-            for waiting in batch:
-                if waiting.outcome is None:
-                    waiting.outcome = PeersdError("store_corrupt", "The write failed inside.", hint="See the daemon's log.")
+            for waiting, outcome in zip_longest(batch, outcomes, fillvalue=failure):
+                assert isinstance(waiting, _Waiting) and not isinstance(outcome, _Waiting)
+                waiting.outcome = outcome
                 waiting.done.set()
 
     async def act(self, user: bytes, kind: Kind, body: bytes) -> Header:
@@ -192,12 +216,14 @@ class StoreHandle:
         Raises:
             PeersdError: `sql_refused`, with `kind` for what sql.execute would take; `sql_error`, `timeout`, `too_large`.
         """
+        deadline_s = time.monotonic() + timeout_s
 
         def run(reader: Reader) -> QueryResult:
             schema = self.store.state.schema
-            return reader.query(schema, sql, params, rows_max=rows_max, timeout_s=timeout_s, is_abandoned=_is_cancelled)
+            left_s = max(0.0, deadline_s - time.monotonic())
+            return reader.query(schema, sql, params, rows_max=rows_max, timeout_s=left_s, is_abandoned=_is_cancelled)
 
-        return await self._read_only(run)
+        return await self._read_only(run, timeout_s)
 
     async def is_schema(self, sql: str, params: Params) -> bool:
         """Whether a client's statement is about tables and indexes, as SQLite sees it.
@@ -205,10 +231,14 @@ class StoreHandle:
         Raises:
             PeersdError: `sql_error`, `sql_refused`: it would not run at all.
         """
-        return await self._read_only(lambda reader: reader.classify(self.store.state.schema, sql, params) == "schema")
+        return await self._read_only(lambda reader: reader.classify(self.store.state.schema, sql, params) == "schema", CLASSIFY_S)
 
-    async def _read_only(self, call: Callable[[Reader], T]) -> T:
-        """Runs `call` in a thread with a reader that nobody else uses meanwhile."""
+    async def _read_only(self, call: Callable[[Reader], T], wait_s: float) -> T:
+        """Runs `call` in a thread with a reader that nobody else uses meanwhile.
+
+        Raises:
+            PeersdError: `busy` if no reader became free in `wait_s`; what `call` raises.
+        """
 
         def run() -> T:
             try:
@@ -220,7 +250,10 @@ class StoreHandle:
             finally:
                 self._idle_readers.append(reader)
 
-        return await trio.to_thread.run_sync(run, limiter=self._query_threads)
+        # A thread that runs is not called back by this; only waiting for one is.
+        with trio.move_on_after(wait_s):
+            return await trio.to_thread.run_sync(run, limiter=self._query_threads)
+        raise PeersdError("busy", "Too many queries of this group are running.", hint="Try again in a moment.", retry=True)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -249,7 +282,10 @@ async def open_store(open_: Callable[[], Store], path: str | os.PathLike[str]) -
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(handle.run_committer)
-            yield handle
-            nursery.cancel_scope.cancel()
+            try:
+                yield handle
+            finally:
+                store.is_closing = True  # a client's statement that still runs comes to its end now
+                nursery.cancel_scope.cancel()
     finally:
         await handle.aclose()

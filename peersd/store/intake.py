@@ -30,6 +30,8 @@ class Outcome:
         ingested: for the replication machine.
         committed: entries that are durable now and count.
         runs: the runs they came in, to be passed on.
+        void: hashes of entries that were taken in and do not count.
+        is_new: whether anything was taken in that was not here.
         rests_on_void: whether an entry that counts rests on one that does not, which then is held for its sake.
         irregular: whether the vector does not follow from `committed` alone (forks, entries that became void or valid).
     """
@@ -40,11 +42,13 @@ class Outcome:
     runs: list[Run] = field(default_factory=list)
     irregular: bool = False
     rests_on_void: bool = False
+    void: list[bytes] = field(default_factory=list)
+    is_new: bool = False
 
     @property
     def ingested(self) -> Ingested:
         """For the replication machine."""
-        return Ingested(self.held, tuple(self.parked))
+        return Ingested(self.held, tuple(self.parked), tuple(self.void), self.is_new)
 
 
 class Intake:
@@ -77,7 +81,7 @@ class Intake:
         self._new_acts = []
         if isinstance(packed, Runs):
             for run in decode_runs(packed, self._log.group):
-                self._take_run(run, outcome, packed.codec)
+                self._take_run(run, outcome)
         else:
             self._take_block(packed, outcome)
         self._settle_acts(outcome)
@@ -95,7 +99,7 @@ class Intake:
 
     # --- Runs -------------------------------------------------------------------------------------------------------------------
 
-    def _take_run(self, run: Run, outcome: Outcome, codec: int) -> None:
+    def _take_run(self, run: Run, outcome: Outcome) -> None:
         last = run.last
         if self._log.tip_row(run.log, last.hash) is not None:
             outcome.held[run.log] = (last.seq, last.hash)
@@ -110,6 +114,7 @@ class Intake:
         run.check_signature()
         if new[-1].body.form is BodyForm.DETACHED and not self._is_complete(new[-1]):
             self._stage(run)
+            outcome.is_new = True
             return
         self._apply_run(run, new, outcome)
 
@@ -134,6 +139,7 @@ class Intake:
         row = self._log.log(run.log)
         forked_before = row.forked if row else False
         counted = False
+        outcome.is_new = True
         for index, entry in enumerate(new):
             signature = run.signature if index == len(new) - 1 else None
             header = entry.header
@@ -146,6 +152,8 @@ class Intake:
                 counted = True
                 outcome.rests_on_void |= not is_sound
                 outcome.committed.append(Committed(id_, header.log, header.seq, header.hash, requires))
+            else:
+                outcome.void.append(header.hash)
             prev = EntryRow(id_, self._log.open_log(header.log).id, header.seq, header.hlc, state)
         row = self._log.open_log(run.log)
         if len(row.tips) > BRANCHES_MAX:
@@ -190,9 +198,11 @@ class Intake:
     def _take_data(self, entry: Entry, signature: bytes | None, prev: EntryRow | None) -> tuple[int, State]:
         header = entry.header
         past: Past = self._authority.past_after(prev, header.control_heads)
-        if not self._authority.counts(header, past) or (
-            entry.body.form is BodyForm.WITHHELD and header.body_hash != NO_BODY_HASH
-        ):
+        counts = self._authority.counts(header, past)
+        if counts and entry.body.form is BodyForm.WITHHELD and header.body_hash != NO_BODY_HASH:
+            # Acts travel before data, so the sender has none by which the entry would be void: kept like this it would be lost.
+            raise RemoteProtocolError(CloseCode.BAD_BODY, "the body of an entry that counts is withheld")
+        if not counts:
             bare = Entry(header, Body.withheld(header.body_hash))
             id_ = self._log.append(bare, signature, State.VOID, prev)
             self._log.drop_blocks(header.hash)
@@ -247,6 +257,7 @@ class Intake:
         self._connection.execute(
             "INSERT OR IGNORE INTO _peers_block VALUES (?, ?, ?)", (block.entry_hash, block.index, block.data)
         )
+        outcome.is_new = True
         if self._is_complete(entry):
             self._connection.execute("DELETE FROM _peers_staged WHERE entry = ?", (block.entry_hash,))
             self._apply_run(run, [entry], outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 import apsw
@@ -10,6 +11,9 @@ from peersd.errors import PeersdError
 
 SQLITE_FAILURES: Final = (apsw.Error, ValueError, TypeError, KeyError, OverflowError)
 """What running a client's statement can raise for the statement's or its params' fault (UnicodeError is a ValueError)."""
+
+
+CORRUPT_HINT = "Stop the daemon, move the file aside, start it and join the group again; or restore the file from a backup."
 
 
 def sql_refused(message: str, hint: str) -> PeersdError:
@@ -41,7 +45,15 @@ def convert_sqlite_error(error: Exception) -> PeersdError:
             "store_full", f"The disk cannot be written: {error}", hint="Look after the disk, then send it again.", retry=True
         )
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
-        return PeersdError("store_corrupt", f"The group's file is damaged: {error}", hint="Restore it from a backup or a peer.")
+        return PeersdError("store_corrupt", f"The group's file is damaged: {error}", hint=CORRUPT_HINT)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return PeersdError(
+            "store_full", f"The disk cannot be written: {error}", hint="Free some space, then send it again.", retry=True
+        )
+    if isinstance(error, (apsw.CantOpenError, OSError)):
+        return PeersdError(
+            "busy", f"The file cannot be opened: {error}", hint="Look after its folder and the limit of open files.", retry=True
+        )
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return PeersdError("busy", f"The group's file is locked: {error}", hint="Send it again in a moment.", retry=True)
     if isinstance(error, apsw.TooBigError):

@@ -5,9 +5,11 @@ Synchronous: the daemon calls it in a worker thread (handle.py), the simulator i
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -28,6 +30,7 @@ from peersd.store.reader import admit_schema
 from peersd.store.recorder import EntryRecorder
 from peersd.store.sandbox import Sandbox
 from peersd.store.schema_plan import plan_schema
+from peersd.store.sql_errors import CORRUPT_HINT, convert_sqlite_error
 from peersd.store.writer import Writer
 from peersd_protocol import canonical
 from peersd_protocol.acts import decode_act
@@ -102,9 +105,11 @@ class Store:
         group: the group's id.
         log: its logs.
         is_listening: whether anybody wants commits as messages.
+        is_closing: set from outside when no client's statement is to go on.
     """
 
     is_listening = False
+    is_closing = False
 
     def __init__(self, path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes | None) -> None:
         self._context = context
@@ -129,7 +134,7 @@ class Store:
             self._intake = Intake(self._connection, self.log, self._authority, self._merge, self._restate)
         except (apsw.Error, RemoteProtocolError) as error:
             self._connection.close(force=True)
-            raise _corrupt(self._path, error) from error
+            raise _unusable(self._path, error) from error
         except BaseException:
             self._connection.close(force=True)
             raise
@@ -138,14 +143,14 @@ class Store:
         stored = self.log.load_meta("group")
         if stored is None:
             if group is None:
-                raise PeersdError("store_corrupt", f"{self._path} holds no group", hint="restore the file from a backup")
+                raise PeersdError("store_corrupt", f"{self._path} holds no group", hint=CORRUPT_HINT)
             self.log.save_meta("format", FORMAT)
             self.log.save_meta("group", group)
             stored = group
         if self.log.load_meta("format") != FORMAT:
             raise PeersdError("needs_upgrade", f"{self._path} was written by a later version", hint="upgrade peersd")
         if group is not None and stored != group:
-            raise PeersdError("store_corrupt", f"{self._path} holds another group", hint="restore the file from a backup")
+            raise PeersdError("store_corrupt", f"{self._path} holds another group", hint=CORRUPT_HINT)
         assert isinstance(stored, bytes)
         self.group = self.log.group = stored
 
@@ -246,7 +251,7 @@ class Store:
         requests = [write.request for write in admitted]
         self._writer.reset()
         try:
-            outcomes = run_batch(self._connection, self._sandbox, self._capture, requests, recorder) if requests else []
+            outcomes = self._run_batch(requests, recorder) if requests else []
         except BaseException:
             self._reload()
             raise
@@ -254,6 +259,12 @@ class Store:
             self._reload()  # COMMIT itself failed: what was recorded does not exist
         done = iter(outcomes)
         return [refusals.get(index) or next(done) for index in range(len(writes))], self._take_commit(acts_changed=False)
+
+    def _run_batch(self, requests: Sequence[Request], recorder: EntryRecorder) -> list[Success | PeersdError]:
+        def clock() -> float:
+            return math.inf if self.is_closing else time.monotonic()
+
+        return run_batch(self._connection, self._sandbox, self._capture, requests, recorder, clock=clock)
 
     def write_own(self, user: bytes, statements: Sequence[tuple[str, tuple[Value, ...]]]) -> Commit | None:
         """Runs statements of the daemon itself on its own tables (`peers_…`), as one entry, without the clients' sandbox."""
@@ -380,9 +391,12 @@ class Store:
     def _restate(self, acts: list[Act]) -> bool:
         for act in acts:
             decode_act(act.header.kind, act.body)
+        before = self.state.standing
         self._authority.add(acts)
         changed = self._authority.restate()
-        if self._merge.set_schema(self.state.schema) or changed:
+        # Entries kept aside because of an act that did not stand are shown once it does.
+        revived = self.state.standing - before - {act.hash for act in acts}
+        if self._merge.set_schema(self.state.schema) or changed or revived:
             self._rebuild()
         return changed
 
@@ -450,16 +464,19 @@ class Store:
         self._connection.close()
 
 
-def _corrupt(path: str, error: Exception) -> PeersdError:
-    hint = "Stop the daemon and restore the file from a backup, or remove it and join the group again."
-    return PeersdError("store_corrupt", f"{os.path.basename(path)} cannot be used: {error}.", hint=hint)
+def _unusable(path: str, error: Exception) -> PeersdError:
+    """Why a file cannot be opened: SQLite's own reason where it has one, else that what stands in it makes no sense."""
+    if isinstance(error, (apsw.Error, OSError)):
+        failure = convert_sqlite_error(error)
+        return PeersdError(failure.code, f"{os.path.basename(path)}: {failure.message}", hint=failure.hint, retry=failure.retry)
+    return PeersdError("store_corrupt", f"{os.path.basename(path)} cannot be used: {error}.", hint=CORRUPT_HINT)
 
 
 def _open_file(path: str | os.PathLike[str], context: StoreContext) -> apsw.Connection:
     try:
         return database.open_writer(path, uuid7=context.uuid7)
     except (apsw.Error, OSError) as error:
-        raise _corrupt(os.fspath(path), error) from error
+        raise _unusable(os.fspath(path), error) from error
 
 
 class _Transaction:
@@ -497,14 +514,20 @@ def create_store(
         runs: what it begins with: the founder's identity log and the genesis, or nothing before a join.
         epoch: the epoch that the genesis was written in, so that this device's logs go on from it.
     """
-    store = Store(path, context, mark, group)
+    is_new = not os.path.exists(path)
+    store: Store | None = None
     try:
+        store = Store(path, context, mark, group)
         if epoch is not None:
             store.adopt_epoch(epoch)
         if runs:
             store.take_runs(runs)
     except BaseException:
-        store.close()
+        if store is not None:
+            store.close()
+        for suffix in ("", "-wal", "-shm") if is_new else ():
+            with suppress(FileNotFoundError):
+                os.unlink(f"{os.fspath(path)}{suffix}")
         raise
     return store
 

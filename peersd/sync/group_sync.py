@@ -36,6 +36,9 @@ logger = logging.getLogger("peersd.sync")
 
 StoreJob: TypeAlias = Ingest | Compare | Locate | LookUp
 
+OUTBOX_MESSAGES_MAX = 64
+"""Messages that wait for a session's channel before pushes are served from the store instead (guess)."""
+
 _session_ids = itertools.count(1)
 
 
@@ -240,7 +243,9 @@ class GroupSync:
                 session.has_jobs.set()
 
     def _committed(self, commit: Commit, origin: SessionId | None) -> None:
-        self._perform(self._machine.committed(commit.entries, self._clock_ms(), origin, commit.message, commit.vector))
+        congested = {session.id for session in self._sessions.values() if len(session.outbox) >= OUTBOX_MESSAGES_MAX}
+        now_ms = self._clock_ms()
+        self._perform(self._machine.committed(commit.entries, now_ms, origin, commit.message, commit.vector, congested))
 
     def _note_progress(self) -> None:
         self._progress.set()
@@ -279,7 +284,7 @@ class GroupSync:
             if located is not None:
                 ranges, cursor = located
                 self._perform(self._machine.located(session.id, ranges, cursor, dict(job.want.staged)))
-        else:
+        elif len(session.outbox) < OUTBOX_MESSAGES_MAX:  # who does not read answers gets no more of them
             self._perform(self._machine.looked_up(session.id, await self._store.look_up(job.hashes)))
 
     async def _run_sender(self, session: Session) -> None:

@@ -62,6 +62,9 @@ RUNS_COMPRESS_BYTES_MIN: Final = 512
 WANT_ITEMS_MAX: Final = 4096
 """Branches asked for in one WANT; more go into the next one (guess)."""
 
+ASKED_MAX: Final = 65_536
+"""Branches asked for, and gaps noted, at once in a group: as many as a vector has logs. The rest comes up again later."""
+
 WANT_SAMPLES_MAX: Final = 64
 """Samples of a log in one WANT item: exponential spacing reaches position 1 of any log of SEQ_MAX entries in 54."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from peersd_protocol.constants import (
     ASK_HASHES_MAX,
+    ASKED_MAX,
     GAP_DELAY_MS,
     HAVE_DELAY_MS,
     PARKED_BYTES_MAX,
@@ -186,7 +187,6 @@ class Replication:
         state = self._sessions[session]
         message = decode_message(data)
         if isinstance(message, (Runs, Block)):
-            state.progress_ms = now_ms
             return [Ingest(session, message)]
         if isinstance(message, VectorPart):
             state.vector_parts.update(message.vector)
@@ -214,7 +214,7 @@ class Replication:
                 own = self._own.get(log, {})
                 # A lone tip below ours is a message that is late; of several any may be the end of an unknown branch.
                 is_new = tip[0] >= max(own.values(), default=0) or len(tips) > 1
-                if tip[1] not in own and is_new and (log, tip) not in self._gaps:
+                if tip[1] not in own and is_new and (log, tip) not in self._gaps and len(self._gaps) < ASKED_MAX:
                     self._gaps[log, tip] = (session, now_ms)
                     effects += self._set_timer(TIMER_GAPS, now_ms + GAP_DELAY_MS)
         return effects + self._check_equal(session, state)
@@ -241,6 +241,7 @@ class Replication:
         if state is None:
             return []
         items = [item for item in comparison.wants if self._asked.get((item.log, item.tip)) is None]
+        items = items[: max(0, ASKED_MAX - len(self._asked))]
         effects: list[Effect] = []
         for start in range(0, len(items), WANT_ITEMS_MAX):
             part = tuple(items[start : start + WANT_ITEMS_MAX])
@@ -272,7 +273,8 @@ class Replication:
             before = state.ranges.get(log)
             state.ranges[log] = (min(first, before[0]), max(last, before[1])) if before else (first, last)
             state.view[log] = max(state.view.get(log, 0), last)
-        state.staged.update(staged)
+        if staged:
+            state.staged = dict(staged)
         state.cursor = cursor if state.cursor is None else state.cursor.rewound(cursor)
 
     def looked_up(self, session: SessionId, vector: Vector) -> list[Effect]:
@@ -284,8 +286,10 @@ class Replication:
         state = self._sessions.get(session)
         if state is None:
             return []
+        if outcome.is_new:
+            state.progress_ms = now_ms
         self._prove_durable(state, outcome.held)
-        effects: list[Effect] = []
+        effects: list[Effect] = self._retry_parked(set(outcome.void)) if outcome.void else []
         for parked in outcome.parked:
             size = _size(parked.packed)
             if len(state.parked) >= PARKED_RUNS_MAX or state.lot.bytes_parked + size > state.lot.bytes_max:
@@ -302,6 +306,7 @@ class Replication:
         origin: SessionId | None = None,
         message: bytes | None = None,
         vector: Mapping[LogKey, tuple[Tip, ...]] | None = None,
+        congested: Set[SessionId] = frozenset(),
     ) -> list[Effect]:
         """Entries became durable here, in this order.
 
@@ -311,6 +316,7 @@ class Replication:
             origin: the session they came by, or None if they were written here.
             message: a RUNS message that holds exactly these, if the caller has one at hand, so that nobody reads them again.
             vector: what the store now holds, where it does not follow from `entries` alone (forks, entries that became void).
+            congested: sessions whose channels are slow to take what was sent: they are served from the store as they go on.
         """
         before = self._own
         if vector is not None:
@@ -327,7 +333,11 @@ class Replication:
                 for entry in entries:
                     state.view[entry.log] = max(state.view.get(entry.log, 0), entry.seq)
             # Whoever is not sent an entry is told of it, even if it has it: it does not know that this side has it too.
-            unsent = entries if session == origin else self._push(session, state, entries, message, effects)
+            unsent = (
+                entries
+                if session == origin
+                else self._push(session, state, entries, None if session in congested else message, effects)
+            )
             forked = {entry.log for entry in entries if len(self._own.get(entry.log, ())) > 1}  # one entry does not tell all tips
             effects += self._announce(state, {entry.log for entry in unsent} | forked | restated, now_ms)
             state.equal = False  # until it is looked at again

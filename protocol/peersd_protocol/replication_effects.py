@@ -48,10 +48,14 @@ class Ingested:
     Attributes:
         held: tips that the message proves the sender to hold.
         parked: what has to wait.
+        void: hashes of entries that were taken in and do not count, which others may wait for all the same.
+        is_new: whether it brought anything that was not here.
     """
 
     held: Mapping[LogKey, Tip]
     parked: tuple[Parked, ...] = ()
+    void: tuple[bytes, ...] = ()
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)

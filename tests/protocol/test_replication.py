@@ -177,9 +177,24 @@ def test_a_want_moves_after_5_s_without_progress() -> None:
     assert machine.timer_expired("wants", 5000) == [Compare(2, {THEIRS: (tip(3),)})]
 
 
-def test_runs_that_come_are_progress() -> None:
+def test_messages_that_bring_nothing_are_no_progress() -> None:
     machine = asked_of_the_first()
     machine.receive(1, encode_runs([]), 3000)
+    machine.ingested(1, Ingested({}, is_new=False), 3000)
+    assert comparisons(machine.timer_expired("wants", 5000)) == [Compare(2, {THEIRS: (tip(3),)})]
+
+
+def test_what_waits_for_an_entry_is_taken_up_when_that_arrives_void() -> None:
+    machine = asked_of_the_first()
+    parked = Parked(Runs(0, b"x"), frozenset([b"v" * 32]))
+    machine.ingested(1, Ingested({}, (parked,), is_new=False), 10)
+    assert Ingest(1, parked.packed) in machine.ingested(2, Ingested({}, void=(b"v" * 32,)), 20)
+
+
+def test_messages_that_bring_something_are_progress() -> None:
+    machine = asked_of_the_first()
+    machine.receive(1, encode_runs([]), 3000)
+    machine.ingested(1, Ingested({}), 3000)
     assert comparisons(machine.timer_expired("wants", 5000)) == []
     assert comparisons(machine.timer_expired("wants", 8000)) == [Compare(2, {THEIRS: (tip(3),)})]
 

@@ -180,7 +180,6 @@ def test_a_mark_survives_its_file_and_a_torn_one_counts_as_none(tmp_path: Path) 
     assert keeper.load() is None
     keeper.save(Mark(b"e" * 16, (0, b""), (6, b"g" * 32), b"machine", 42))
     keeper.save(mark)
-    keeper.close()
     assert MarkFile(path).load() == mark
     assert path.stat().st_mode & 0o777 == 0o600
     record = bytearray(path.read_bytes())
