@@ -109,7 +109,9 @@ class Intake:
             del new[0]
         missing = self._missing(new)
         if missing:
-            outcome.parked.append(Parked(Runs(0, canonical.encode([run_value(run)])), frozenset(missing)))
+            outcome.parked.append(
+                Parked(Runs(0, canonical.encode([run_value(run)])), frozenset(missing), (run.log, (last.seq, last.hash)))
+            )
             return
         run.check_signature()
         if new[-1].body.form is BodyForm.DETACHED and not self._is_complete(new[-1]):

@@ -289,7 +289,7 @@ class Replication:
         if outcome.is_new:
             state.progress_ms = now_ms
         self._prove_durable(state, outcome.held)
-        effects: list[Effect] = self._retry_parked(set(outcome.void)) if outcome.void else []
+        effects: list[Effect] = self._retry_parked(set(outcome.void), now_ms) if outcome.void else []
         for parked in outcome.parked:
             size = _size(parked.packed)
             if len(state.parked) >= PARKED_RUNS_MAX or state.lot.bytes_parked + size > state.lot.bytes_max:
@@ -344,7 +344,7 @@ class Replication:
         for entry in entries:
             self._asked.pop((entry.log, (entry.seq, entry.hash)), None)
             self._gaps.pop((entry.log, (entry.seq, entry.hash)), None)
-        return effects + self._retry_parked({entry.hash for entry in entries})
+        return effects + self._retry_parked({entry.hash for entry in entries}, now_ms)
 
     def _push(
         self, session: SessionId, state: _Session, entries: Sequence[Committed], message: bytes | None, effects: list[Effect]
@@ -391,7 +391,12 @@ class Replication:
             return [Send(session, part) for part in encode_vector_parts(vector)]
         return [Send(session, encode_have({log: vector[log] for log in logs}))] if logs else []
 
-    def _retry_parked(self, hashes: set[bytes]) -> list[Effect]:
+    def _retry_parked(self, hashes: set[bytes], now_ms: int) -> list[Effect]:
+        """Hands what waited for these entries to the store again.
+
+        Blocks of a detached body that came while its run was parked are gone, so a tip that is still missing after GAP_DELAY_MS
+        is asked for.
+        """
         effects: list[Effect] = []
         for session, state in self._sessions.items():
             ready = [parked for parked in state.parked if parked.missing & hashes]
@@ -400,6 +405,9 @@ class Replication:
                 for parked in ready:
                     state.lot.bytes_parked -= _size(parked.packed)
                     effects.append(Ingest(session, parked.packed))
+                    if parked.tip is not None and len(self._gaps) < ASKED_MAX:
+                        self._gaps.setdefault(parked.tip, (session, now_ms))
+                        effects += self._set_timer(TIMER_GAPS, now_ms + GAP_DELAY_MS)
         return effects
 
     def _check_equal(self, session: SessionId, state: _Session) -> list[Effect]:

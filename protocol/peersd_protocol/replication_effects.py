@@ -35,10 +35,17 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """Runs that cannot be applied before the entries `missing` (hashes) are here. `packed` is what to hand to the store again."""
+    """Runs that cannot be applied before other entries are here.
+
+    Attributes:
+        packed: what to hand to the store again.
+        missing: hashes of the entries.
+        tip: (log, tip) that it brings.
+    """
 
     packed: Runs | Block
     missing: frozenset[bytes]
+    tip: tuple[LogKey, Tip] | None = None
 
 
 @dataclass(frozen=True, slots=True)

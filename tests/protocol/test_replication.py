@@ -191,6 +191,16 @@ def test_what_waits_for_an_entry_is_taken_up_when_that_arrives_void() -> None:
     assert Ingest(1, parked.packed) in machine.ingested(2, Ingested({}, void=(b"v" * 32,)), 20)
 
 
+def test_a_tip_still_missing_after_its_run_was_taken_up_is_asked_for() -> None:
+    """The blocks of a detached body that came while its run was parked are gone."""
+    machine = asked_of_the_first()
+    parked = Parked(Runs(0, b"x"), frozenset([b"v" * 32]), (THEIRS, tip(5)))
+    machine.ingested(1, Ingested({}, (parked,)), 10)
+    machine.ingested(1, Ingested({}, void=(b"v" * 32,)), 1000)
+    assert Compare(1, {THEIRS: (tip(5),)}) not in machine.timer_expired("gaps", 1100)
+    assert Compare(1, {THEIRS: (tip(5),)}) in machine.timer_expired("gaps", 1200)
+
+
 def test_messages_that_bring_something_are_progress() -> None:
     machine = asked_of_the_first()
     machine.receive(1, encode_runs([]), 3000)
