@@ -73,14 +73,14 @@ def group(node: Node, user: User, group_id: bytes) -> Mapping[str, Any]:
         "group_id": text,
         "kind": "personal" if group_id == user.personal.id else "group",
         "active": group_id == user.active,
-        "hidden": user.group_ids.get(group_id, False),
+        "hidden": group_id in user.group_ids and user.group_ids[group_id].hidden,
     }
     opened = node.groups.get(group_id)
     if opened is None:
         state = node.failed.get(group_id, "corrupt")
         return {
             **shared,
-            "name": "",
+            "name": node.name_of(user, group_id),
             "role": "none",
             "members": 0,
             "state": state,

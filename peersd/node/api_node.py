@@ -78,7 +78,7 @@ class ApiNode(Node):
     async def group_list(self, *, user: str | None, include_hidden: bool) -> Sequence[Mapping[str, Any]]:
         """group.list."""
         acting = self.user(user)
-        shown = [group for group, hidden in acting.group_ids.items() if include_hidden or not hidden]
+        shown = [group for group, registration in acting.group_ids.items() if include_hidden or not registration.hidden]
         return [answers.group(self, acting, group) for group in (acting.personal.id, *shown)]
 
     async def group_show(self, *, user: str | None, group: str | None) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from peersd.node.genesis import NewUser, make_group
 from peersd.node.group import Group, open_group
 from peersd.node.links import Links
 from peersd.node.naming import find
+from peersd.node.registry import Registration
 from peersd.node.sharing import Sharing
 from peersd.store.mark import MarkFile, read_machine_id
 from peersd.store.sql_errors import CORRUPT_HINT
@@ -51,13 +52,13 @@ class User:
     Attributes:
         id: the user's id.
         personal: the personal group.
-        group_ids: the groups that the user is in, oldest first, each with whether it is hidden.
+        group_ids: the groups that the user is in, oldest first, each as it is registered.
         active: the group that a missing `group` means.
     """
 
     id: bytes
     personal: Group
-    group_ids: dict[bytes, bool]
+    group_ids: dict[bytes, Registration]
     active: bytes
 
     @property
@@ -158,9 +159,9 @@ class Node:
             await registry.create_registry(personal.store, user)
         active = await personal.store.call(personal.store.store.load_local, ACTIVE)
         added = self.users[user] = User(user, personal, {}, active if isinstance(active, bytes) else personal.id)
-        for text, hidden in (await registry.registered(personal.store)).items():
+        for text, registration in (await registry.registered(personal.store)).items():
             group = ids.parse_id(ids.GROUP, text)
-            added.group_ids[group] = hidden
+            added.group_ids[group] = registration
             if group in self.groups:
                 continue
             path = self.group_path(text)
@@ -313,19 +314,22 @@ class Node:
         if text is None:
             return self.groups.get(user.active, user.personal)
         known = [
-            (ids.format_id(ids.GROUP, group), self.groups[group].state.name if group in self.groups else "", group)
-            for group in (user.personal.id, *user.group_ids)
+            (ids.format_id(ids.GROUP, group), self.name_of(user, group), group) for group in (user.personal.id, *user.group_ids)
         ]
         found = find(text, known, code="group_not_found", what="group")
         if found not in self.groups:
             raise PeersdError("store_corrupt", "The group's file cannot be opened.", hint=CORRUPT_HINT)
         return self.groups[found]
 
+    def name_of(self, user: User, group: bytes) -> str:
+        """A group's name; of one that cannot be opened, the name that it was registered with."""
+        return self.groups[group].state.name if group in self.groups else user.group_ids[group].name
+
     async def add_group(self, user: User, group: Group) -> None:
         """Enters a group that was made or joined into the registry; the first one becomes the active one."""
         await registry.register(user.personal.store, user.id, group.text_id, group.state.name, self.wall_ms())
         is_first = not user.group_ids
-        user.group_ids[group.id] = False
+        user.group_ids[group.id] = Registration(group.state.name)
         if is_first:
             await self.activate(user, group.id)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, cast
+from dataclasses import dataclass
+from typing import Final
 
 from peersd.store.handle import StoreHandle
 from peersd_protocol.acts import SchemaAct, encode_body
@@ -42,8 +43,16 @@ async def register(personal: StoreHandle, user: bytes, group_id: str, name: str,
     await personal.write_own(user, [(sql, (group_id, name, joined_at_ms))])
 
 
-async def registered(personal: StoreHandle) -> dict[str, bool]:
-    """The ids of all groups that the user is in, each with whether it is hidden; oldest first."""
-    sql = f"SELECT group_id, hidden FROM {TABLE} WHERE left_at_ms IS NULL ORDER BY joined_at_ms, group_id"
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the registry says of a group: its name when it was entered, and whether it is hidden."""
+
+    name: str
+    hidden: bool = False
+
+
+async def registered(personal: StoreHandle) -> dict[str, Registration]:
+    """The groups that the user is in, by their ids as text; oldest first."""
+    sql = f"SELECT group_id, name, hidden FROM {TABLE} WHERE left_at_ms IS NULL ORDER BY joined_at_ms, group_id"
     answer = await personal.query(sql, None, rows_max=100_000, timeout_s=30.0)
-    return {cast(str, group_id): bool(hidden) for group_id, hidden in answer.rows}
+    return {str(group_id): Registration(str(name), bool(hidden)) for group_id, name, hidden in answer.rows}
