@@ -17,6 +17,10 @@ class NodeApi(Protocol):
     Every method raises PeersdError; all but `status` and `init` raise it with `not_initialised` before `init`.
     """
 
+    def cut_off(self) -> None:
+        """End the clients' statements that still run; the node is about to close."""
+        ...
+
     async def status(self) -> Answer:
         """What `daemon.status` tells of the node."""
         ...

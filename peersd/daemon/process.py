@@ -99,6 +99,7 @@ async def _run(config: Config, open_node: OpenNode, stopping: Stopping, signals:
                         await stopping.wait()
                         if not await server.drain(DRAIN_S):
                             _log.warning("requests were cut off", extra={"fields": {"drain_s": DRAIN_S}})
+                        node.cut_off()
         nursery.cancel_scope.cancel()
 
 

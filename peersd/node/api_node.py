@@ -30,6 +30,11 @@ class ApiNode(Node):
         super().__init__(data_dir, advertise, patience)
         self._init_lock = trio.Lock()
 
+    def cut_off(self) -> None:
+        """Ends the clients' statements that still run."""
+        for group in self.groups.values():
+            group.store.store.is_closing = True
+
     # --- Node and users ------------------------------------------------------------------------------------------------
 
     async def status(self) -> Mapping[str, Any]:

@@ -117,6 +117,9 @@ class FakeNode:
 
         return answer
 
+    def cut_off(self) -> None:
+        self.finished.append("cut_off")
+
     async def sql_query(self, **arguments: Any) -> Any:
         self.calls.append(("sql_query", arguments))
         sql = arguments["sql"]
