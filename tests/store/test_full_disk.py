@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Generator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from peersd.errors import PeersdError
+from peersd.store.mark import Mark, MarkKeeper
 from peersd.store.sql_errors import convert_sqlite_error
 from tests.store.stores import Meeting, Replica, fetch
 
@@ -56,3 +58,34 @@ def test_what_cannot_be_taken_in_for_want_of_room_is_taken_in_later(tmp_path: Pa
     assert reader.store.vector() == vector
     fetch(reader.store, founder.store)
     assert [row[0] for row in reader.notes()] == ["one"]
+
+
+class FullMark:
+    """A mark on a disk without room."""
+
+    def __init__(self, kept: MarkKeeper) -> None:
+        self.kept = kept
+        self.is_full = True
+
+    def load(self) -> Mark | None:
+        return self.kept.load()
+
+    def save(self, mark: Mark) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.kept.save(mark)
+
+
+def test_a_write_whose_mark_cannot_be_kept_stands_and_is_told_to_nobody_before_it_can(tmp_path: Path) -> None:
+    meeting = Meeting(tmp_path)
+    founder, reader = meeting.founder, meeting.join("reader")
+    founder.store.vector()
+    mark = founder.mark = FullMark(founder.mark)
+    founder.reopen()
+    founder.store.is_listening = True
+    assert founder.note("kept").message is None
+    with pytest.raises(OSError, match="No space"):
+        founder.store.vector()
+    mark.is_full = False
+    fetch(reader.store, founder.store)
+    assert [row[0] for row in reader.notes()] == ["kept"]
