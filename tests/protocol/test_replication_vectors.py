@@ -68,7 +68,8 @@ def take(machine: Replication, own: Vector, step: Any) -> list[Effect]:
             return machine.timer_expired(step["timer"], step["now_ms"])
         case "close":
             return machine.session_closed(session, 50)
-    raise AssertionError(step["do"])
+        case other:
+            raise AssertionError(other)
 
 
 @pytest.mark.parametrize("case", VECTORS["valid"], ids=lambda case: case["what"])
