@@ -14,7 +14,7 @@ NOTHING: Tip = (0, b"")
 
 
 class Epochs:
-    """Chooses the epoch when the store opens and keeps the mark ahead of what is told.
+    """Chooses the epoch when the store opens, renews it, and keeps the mark ahead of what is told.
 
     Args:
         log: the group's logs; the caller has a transaction open when this is made.
@@ -38,13 +38,24 @@ class Epochs:
         self._path = path
         stored = log.load_meta("epoch")
         mark = keeper.load()
+        self._entropy = entropy
         if isinstance(stored, bytes) and self._may_go_on(stored, mark):
             self.current = stored
             self._is_fenced = mark is not None and self._tips(stored) == (mark.control, mark.data)
         else:
-            self.current = entropy(EPOCH_BYTES)
-            log.save_meta("epoch", self.current)
-            self._is_fenced = False
+            self.renew()
+
+    def renew(self) -> None:
+        """Opens a new epoch: what is written next stands in logs that nothing is known of anywhere; inside a transaction."""
+        self.adopt(self._entropy(EPOCH_BYTES))
+        self._is_fenced = False
+
+    def reload(self) -> None:
+        """After a rollback: the epoch is the one in the file."""
+        stored = self._log.load_meta("epoch")
+        assert isinstance(stored, bytes)
+        self.current = stored
+        self._is_fenced = False
 
     def adopt(self, epoch: bytes) -> None:
         """Goes on in the epoch that a genesis was written in, before anything else is; inside a transaction."""
@@ -79,9 +90,9 @@ class Epochs:
         return tip[0] > marked[0] and found is not None and found.seq == marked[0]
 
     def _tips(self, epoch: bytes) -> tuple[Tip, Tip]:
-        """The last own entries in the control and the data log of an epoch."""
+        """The last own entries in the control and the data log of an epoch, void ones included: others may have seen them."""
         rows = [self._log.log(LogKey(kind, b"", self._device, epoch)) for kind in (Kind.CONTROL, Kind.DATA)]
-        control, data = [(row.tips[-1].seq, row.tips[-1].hash) if row and row.tips else NOTHING for row in rows]
+        control, data = [self._log.last_entry(row) if row else NOTHING for row in rows]
         return control, data
 
     def _inode(self) -> int:

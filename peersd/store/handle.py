@@ -19,10 +19,11 @@ from peersd.errors import PeersdError
 from peersd.store import limits
 from peersd.store.batch import Success
 from peersd.store.client_sql import QueryResult
+from peersd.store.cutting import VoidedEntry
 from peersd.store.reader import Reader
 from peersd.store.sql_errors import convert_sqlite_error
 from peersd.store.statements import Params
-from peersd.store.store import Commit, Store, Write
+from peersd.store.store import Commit, FindCuts, Store, Write
 from peersd_protocol.canonical import Value
 from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.messages import Block, Runs, Want
@@ -59,8 +60,8 @@ class StoreHandle:
     """A store as tasks use it. Made by `open_store`.
 
     Attributes:
-        on_commit: called on the event loop after every commit with what it added and the session it came by.
-        on_acts: called after a commit that changed the group's state.
+        on_acts: called on the event loop after a commit that changed the group's state, before `on_commit`.
+        on_commit: called after every commit with what it added and the session it came by.
         is_damaged: whether SQLite has found the file damaged.
     """
 
@@ -160,6 +161,17 @@ class StoreHandle:
         self._tell(commit, None)
         return header
 
+    async def take_right(self, user: bytes, make_body: Callable[[FindCuts], bytes]) -> Header:
+        """Writes an act that takes a right, see Store.take_right; durable when it returns.
+
+        Args:
+            user: who acts.
+            make_body: runs on the writer's thread; gets Store.cuts and returns the act's encoded body.
+        """
+        header, commit = await self.call(self.store.take_right, user, make_body)
+        self._tell(commit, None)
+        return header
+
     async def write_own(self, user: bytes, statements: Sequence[tuple[str, tuple[Value, ...]]]) -> None:
         """See Store.write_own."""
         self._tell(await self.call(self.store.write_own, user, statements), None)
@@ -167,10 +179,10 @@ class StoreHandle:
     def _tell(self, commit: Commit | None, origin: SessionId | None) -> None:
         if commit is None:
             return
+        if commit.acts_changed:
+            self.on_acts()  # first: a session with a device that has ceased to be a member's ends before anything is pushed to it
         if commit.entries or commit.vector is not None:
             self.on_commit(commit, origin)
-        if commit.acts_changed:
-            self.on_acts()
 
     # --- Replication ------------------------------------------------------------------------------------------------------------
 
@@ -207,6 +219,14 @@ class StoreHandle:
     async def read(self, read: Read) -> Chunk:
         """See streams.read_stream."""
         return await self.call(self.store.read, read)
+
+    async def farewell(self, device: bytes) -> list[bytes]:
+        """See Store.farewell."""
+        return await self.call(self.store.farewell, device)
+
+    async def voided(self, user: bytes) -> list[VoidedEntry]:
+        """See Store.voided."""
+        return await self.call(self.store.voided, user)
 
     # --- Reading ----------------------------------------------------------------------------------------------------------------
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import apsw
-
 from peersd.store.authority import Authority, Past, decode_body
+from peersd.store.late_bodies import LateBodies
 from peersd.store.log import EntryRow, Log, State
-from peersd.store.merge import Merge
-from peersd_protocol import blocks as block_codec
-from peersd_protocol import canonical, changesets, hlc
+from peersd.store.rows import Rows
+from peersd_protocol import canonical, hlc
 from peersd_protocol.acts import decode_act
-from peersd_protocol.constants import BODY_BYTES_MAX, BRANCHES_MAX, MESSAGE_BYTES_MAX, STAGED_BODIES_MAX
+from peersd_protocol.constants import BRANCHES_MAX
 from peersd_protocol.entries import NO_BODY_HASH, Act, Header, Kind, LogKey
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.messages import Block, Runs, decode_runs
 from peersd_protocol.replication import Committed, Ingested, Parked
-from peersd_protocol.runs import Body, BodyForm, Entry, Run, parse_run, run_value
+from peersd_protocol.runs import Body, BodyForm, Entry, Run, run_value
 from peersd_protocol.vectors import Tip
 
 
@@ -27,48 +25,60 @@ class Outcome:
     """What one message brought.
 
     Attributes:
-        ingested: for the replication machine.
-        committed: entries that are durable now and count.
+        held: tips that it shows its sender to hold.
+        parked: runs that have to wait.
+        committed: entries that are durable now and may be told of.
         runs: the runs they came in, to be passed on.
-        void: hashes of entries that were taken in and do not count.
+        void: hashes of entries that were taken in and may not be told of.
+        void_tips: ends of runs that are here and void.
         is_new: whether anything was taken in that was not here.
-        rests_on_void: whether an entry that counts rests on one that does not, which then is held for its sake.
+        rests_on_void: whether an entry that is void has to be held for the sake of one that came, or came and is named by a cut.
         irregular: whether the vector does not follow from `committed` alone (forks, entries that became void or valid).
+        is_whole: whether all that came in `runs` may be passed on as it is.
     """
 
     held: dict[LogKey, Tip] = field(default_factory=dict)
     parked: list[Parked] = field(default_factory=list)
     committed: list[Committed] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
-    irregular: bool = False
-    rests_on_void: bool = False
     void: list[bytes] = field(default_factory=list)
+    void_tips: list[tuple[LogKey, Tip]] = field(default_factory=list)
     is_new: bool = False
+    rests_on_void: bool = False
+    irregular: bool = False
+    is_whole: bool = True
 
     @property
     def ingested(self) -> Ingested:
         """For the replication machine."""
-        return Ingested(self.held, tuple(self.parked), tuple(self.void), self.is_new)
+        return Ingested(self.held, tuple(self.parked), tuple(self.void), self.is_new, tuple(self.void_tips))
 
 
 class Intake:
     """Takes messages in, inside the caller's transaction.
 
     Args:
-        connection: the writer of the group's file.
-        log, authority, merge: of the group.
-        restate: called when acts have arrived: evaluates them, brings entries' states and tables in line, and returns whether
-            any entry began or ceased to count.
+        log, authority, rows, bodies: of the group.
+        restate: called when acts have arrived, or a tip that a cut names: evaluates them, brings entries' states and tables in
+            line, and returns whether any entry began or ceased to count.
+        hold_ancestors: called where void entries may have to be held.
     """
 
     def __init__(
-        self, connection: apsw.Connection, log: Log, authority: Authority, merge: Merge, restate: Callable[[list[Act]], bool]
+        self,
+        log: Log,
+        authority: Authority,
+        rows: Rows,
+        bodies: LateBodies,
+        restate: Callable[[list[Act]], bool],
+        hold_ancestors: Callable[[], None],
     ) -> None:
-        self._connection = connection
         self._log = log
         self._authority = authority
-        self._merge = merge
+        self._rows = rows
+        self._bodies = bodies
         self._restate = restate
+        self._hold_ancestors = hold_ancestors
         self._new_acts: list[Act] = []
 
     def take(self, packed: Runs | Block) -> Outcome:
@@ -79,14 +89,18 @@ class Intake:
         """
         outcome = Outcome()
         self._new_acts = []
-        if isinstance(packed, Runs):
-            for run in decode_runs(packed, self._log.group):
-                self._take_run(run, outcome)
-        else:
+        if isinstance(packed, Block):
             self._take_block(packed, outcome)
+        else:
+            runs = decode_runs(packed, self._log.group)
+            # No act rests on data: taken first, all acts of a message are evaluated once, however it mixes them.
+            for run in sorted(runs, key=lambda run: run.log.kind is Kind.DATA):
+                self._take_run(run, outcome)
         self._settle_acts(outcome)
+        if self._authority.stale:
+            outcome.irregular |= self._restate([])
         if outcome.rests_on_void:
-            self._authority.hold_ancestors()
+            self._hold_ancestors()
             outcome.irregular = True
         if outcome.committed:
             self._log.save_heads()
@@ -101,12 +115,12 @@ class Intake:
 
     def _take_run(self, run: Run, outcome: Outcome) -> None:
         last = run.last
-        if self._log.tip_row(run.log, last.hash) is not None:
-            outcome.held[run.log] = (last.seq, last.hash)
-            return
-        new = list(run.entries)
-        while self._log.find(new[0].header.hash) is not None:  # what follows an unknown entry is unknown too
+        new = list(run.entries) if self._log.tip_row(run.log, last.hash) is None else []
+        while new and self._log.find(new[0].header.hash) is not None:  # what follows an unknown entry is unknown too
             del new[0]
+        self._fill(run, run.entries[: len(run.entries) - len(new)], outcome)
+        if not new:
+            return
         missing = self._missing(new)
         if missing:
             outcome.parked.append(
@@ -114,11 +128,36 @@ class Intake:
             )
             return
         run.check_signature()
-        if new[-1].body.form is BodyForm.DETACHED and not self._is_complete(new[-1]):
-            self._stage(run)
+        if new[-1].body.form is BodyForm.DETACHED and not self._bodies.is_complete(new[-1]):
+            self._bodies.stage(run)
             outcome.is_new = True
             return
         self._apply_run(run, new, outcome)
+
+    def _fill(self, run: Run, known: Sequence[Entry], outcome: Outcome) -> None:
+        """Takes from a run what entries of it lack that are here, and notes how much of it its sender is shown to hold."""
+        if not known:
+            return
+        filled = self._bodies.fill(run, known)
+        outcome.is_new |= filled.is_new
+        if filled.committed:
+            outcome.committed += filled.committed
+            outcome.irregular = True
+            outcome.is_whole = False
+        self._note_held(run, outcome)
+
+    def _note_held(self, run: Run, outcome: Outcome) -> None:
+        """Notes how much of a run its sender is shown to hold, or that the rest of it need not be asked for."""
+        for entry in reversed(run.entries):
+            found = self._log.tip_row(run.log, entry.header.hash)
+            if found is None:
+                continue
+            tip = (entry.header.seq, entry.header.hash)
+            if self._log.is_told(found):
+                outcome.held[run.log] = tip
+                return
+            if entry is run.entries[-1] and not self._log.log_by_id(found.log).is_blocked(found.branch, found.seq):
+                outcome.void_tips.append((run.log, tip))
 
     def _missing(self, new: list[Entry]) -> set[bytes]:
         """Hashes that these entries rest on and that are not here."""
@@ -138,32 +177,35 @@ class Intake:
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "prev stands in another log")
         if first.kind is Kind.DATA:
             self._settle_acts(outcome)
-        row = self._log.log(run.log)
-        forked_before = row.forked if row else False
-        counted = False
         outcome.is_new = True
+        known = self._log.log(run.log)
+        tips_before = len(known.tips) if known is not None else 0
+        told: Header | None = None
         for index, entry in enumerate(new):
             signature = run.signature if index == len(new) - 1 else None
             header = entry.header
             requires, is_sound = self._check_links(header, prev)
-            if header.kind is Kind.DATA:
-                id_, state = self._take_data(entry, signature, prev)
-            else:
-                id_, state = self._take_act(entry, signature, prev)
-            if state is not State.VOID:
-                counted = True
-                outcome.rests_on_void |= not is_sound
-                outcome.committed.append(Committed(id_, header.log, header.seq, header.hash, requires))
-            else:
+            prev = self._take_entry(entry, signature, prev)
+            if prev.state is State.VOID or prev.state is State.MISSING:
                 outcome.void.append(header.hash)
-            prev = EntryRow(id_, self._log.open_log(header.log).id, header.seq, header.hlc, state)
+            else:
+                told = header
+                outcome.committed.append(Committed(prev.id, header.log, header.seq, header.hash, requires))
+            outcome.rests_on_void |= prev.state is not State.VOID and not is_sound
+            if self._authority.is_named(header.hash):
+                self._authority.note_named(self._log.log_by_id(prev.log))
+                outcome.rests_on_void |= prev.state is State.VOID
         row = self._log.open_log(run.log)
-        if len(row.tips) > BRANCHES_MAX:
+        if len(row.tips) > max(BRANCHES_MAX, tips_before):  # cuts may have made them more: that is nobody's fault who sends now
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "more branches of one epoch than are kept")
-        outcome.irregular |= row.forked or forked_before or not counted
-        outcome.held[run.log] = (run.last.seq, run.last.hash)
-        if counted:
+        outcome.irregular |= row.forked
+        outcome.is_whole &= told is run.last
+        if told is not None:
             outcome.runs.append(run)
+        self._note_held(run, outcome)
+
+    def _take_entry(self, entry: Entry, signature: bytes | None, prev: EntryRow | None) -> EntryRow:
+        return (self._take_data if entry.header.kind is Kind.DATA else self._take_act)(entry, signature, prev)
 
     def _check_links(self, header: Header, prev: EntryRow | None) -> tuple[tuple[tuple[LogKey, int], ...], bool]:
         """Checks kinds of links and the stamp.
@@ -186,113 +228,60 @@ class Intake:
         is_sound = all(row.state is not State.VOID for row in (*linked, *([prev] if prev else ())))
         return tuple((self._log.log_by_id(row.log).key, row.seq) for row in linked), is_sound
 
-    def _take_act(self, entry: Entry, signature: bytes | None, prev: EntryRow | None) -> tuple[int, State]:
+    def _take_act(self, entry: Entry, signature: bytes | None, prev: EntryRow | None) -> EntryRow:
         header = entry.header
         body = decode_body(self._log.blocks(header.hash, entry.body))
         if entry.body.form is BodyForm.WITHHELD:
             raise RemoteProtocolError(CloseCode.BAD_BODY, "the body of an act is withheld")
         if body:
             decode_act(header.kind, body)  # refuses what is malformed; unknown types are held
-        id_ = self._log.append(entry, signature, State.APPLIED, prev)
         self._new_acts.append(Act(header, body))
-        return id_, State.APPLIED
+        return self._log.append(entry, signature, State.APPLIED, prev)
 
-    def _take_data(self, entry: Entry, signature: bytes | None, prev: EntryRow | None) -> tuple[int, State]:
+    def _take_data(self, entry: Entry, signature: bytes | None, prev: EntryRow | None) -> EntryRow:
         header = entry.header
         past: Past = self._authority.past_after(prev, header.control_heads)
-        counts = self._authority.counts(header, past)
-        if counts and entry.body.form is BodyForm.WITHHELD and header.body_hash != NO_BODY_HASH:
-            # Acts travel before data, so the sender has none by which the entry would be void: kept like this it would be lost.
-            raise RemoteProtocolError(CloseCode.BAD_BODY, "the body of an entry that counts is withheld")
-        if not counts:
-            bare = Entry(header, Body.withheld(header.body_hash))
-            id_ = self._log.append(bare, signature, State.VOID, prev)
+        is_blocked = prev is not None and self._log.log_by_id(prev.log).is_blocked(prev.branch, prev.seq)
+        changeset = None
+        if header.body_hash == NO_BODY_HASH:
+            entry = Entry(header, Body.of_blocks([]))  # an empty body is never missing
+        if not self._authority.counts(header, prev, past):
+            state = State.VOID
             self._log.drop_blocks(header.hash)
-            self._authority.remember_past(id_, past, prev)
-            return id_, State.VOID
-        changeset = decode_changeset(self._log.blocks(header.hash, entry.body) or [], self._authority, past)
-        state = State.APPLIED if changeset is not None else State.ASIDE
-        id_ = self._log.append(entry, signature, state, prev)
-        self._authority.remember_past(id_, past, prev)
+            if header.body_hash != NO_BODY_HASH:
+                entry = Entry(header, Body.withheld(header.body_hash))
+        elif entry.body.form is BodyForm.WITHHELD:
+            state = State.MISSING  # by the acts that its sender knows it is void
+        elif is_blocked:
+            state = State.MISSING
+            self._rows.check(entry, past)
+        else:
+            changeset = self._rows.decode(entry, past)
+            state = State.APPLIED if changeset is not None else State.ASIDE
+        row = self._log.append(entry, signature, state, prev)
+        self._authority.remember_past(row.id, past, prev)
         if changeset is not None:
-            self._merge.apply(id_, changeset)
-        return id_, state
+            self._rows.apply(row.id, changeset)
+        return row
 
     # --- Detached bodies --------------------------------------------------------------------------------------------------------
 
-    def _is_complete(self, entry: Entry) -> bool:
-        count = self._connection.execute("SELECT count(*) FROM _peers_block WHERE entry = ?", (entry.header.hash,)).get
-        return bool(count == len(entry.body.block_hashes))
-
-    def _stage(self, run: Run) -> None:
-        hash_ = run.last.hash
-        count = self._connection.execute("SELECT count(*) FROM _peers_staged WHERE entry <> ?", (hash_,)).get
-        if isinstance(count, int) and count >= STAGED_BODIES_MAX:
-            oldest = self._connection.execute("SELECT entry FROM _peers_staged ORDER BY at LIMIT 1").get
-            assert isinstance(oldest, bytes)
-            self._log.drop_blocks(oldest)
-        self._connection.execute(
-            "INSERT OR REPLACE INTO _peers_staged (entry, run) VALUES (?, ?)", (hash_, canonical.encode(run_value(run)))
-        )
-
     def _take_block(self, block: Block, outcome: Outcome) -> None:
-        packed = self._connection.execute("SELECT run FROM _peers_staged WHERE entry = ?", (block.entry_hash,)).get
-        if not isinstance(packed, bytes):
+        if not self._bodies.is_staged(block.entry_hash):
             # Its run was parked or dropped, and is sent again with its blocks; or another session has completed it.
             known = self._log.find(block.entry_hash)
-            if known is not None:
+            if known is not None and self._log.is_told(known):
                 outcome.held[self._log.log_by_id(known.log).key] = (known.seq, block.entry_hash)
             return
-        run = parse_run(canonical.decode(packed, bytes_max=MESSAGE_BYTES_MAX), self._log.group)
-        entry = run.entries[-1]
-        hashes = entry.body.block_hashes
-        if block.index >= len(hashes) or block_codec.block_hash(block.data) != hashes[block.index]:
-            raise RemoteProtocolError(CloseCode.BAD_BODY, "block does not match its hash")
-        held = self._connection.execute(
-            "SELECT count(*), coalesce(sum(length(data)), 0) FROM _peers_block WHERE entry = ?", (block.entry_hash,)
-        ).fetchone()
-        assert held is not None
-        if block.index > held[0]:
-            return  # blocks come in order; a hole means that some were dropped here, and they are asked for again
-        if held[1] + len(block.data) > BODY_BYTES_MAX + len(hashes):
-            raise RemoteProtocolError(CloseCode.TOO_LARGE, "body")
-        self._connection.execute(
-            "INSERT OR IGNORE INTO _peers_block VALUES (?, ?, ?)", (block.entry_hash, block.index, block.data)
-        )
         outcome.is_new = True
-        if self._is_complete(entry):
-            self._connection.execute("DELETE FROM _peers_staged WHERE entry = ?", (block.entry_hash,))
+        run = self._bodies.take_block(block)
+        if run is None:
+            return
+        entry = run.entries[-1]
+        known = self._log.find(block.entry_hash)
+        if known is None:
             self._apply_run(run, [entry], outcome)
-
-
-def decode_changeset(blocks: list[bytes], authority: Authority, past: Past | None) -> changesets.Changeset | None:
-    """Decodes a data body.
-
-    Args:
-        blocks: all of them, none for an empty body.
-        authority: of the group.
-        past: the entry's control past, in which the schema acts that it refers to must be; None for one judged before.
-
-    Returns:
-        The changeset (an empty one for an empty body), or None where it has to be kept aside: a body of a later version, or
-        one that refers to schema acts that do not stand, or to tables that do not come of them.
-
-    Raises:
-        RemoteProtocolError: BAD_BODY or MALFORMED.
-    """
-    if not blocks:
-        return changesets.EMPTY
-    try:
-        changeset = changesets.decode(block_codec.join_blocks(blocks))
-    except block_codec.UnknownCodec:
-        return None
-    if isinstance(changeset, changesets.UnknownBody):
-        return None
-    acts = [authority.act_of(act_id) for act_id in changeset.acts]
-    if past is not None and any(act is None or not authority.is_in_past(act, past) for act in acts):
-        raise RemoteProtocolError(CloseCode.BAD_BODY, "refers to a schema act that is not in its past")
-    if any(act not in authority.state.standing for act in acts):
-        return None
-    if any(authority.state.schema.table(table.table) is None for table in changeset.tables):
-        return None
-    return changeset
+            return
+        self._fill(run, [entry], outcome)
+        if not self._log.has_body(known.id):
+            self._log.drop_blocks(block.entry_hash)  # it has become void while they came

@@ -2,66 +2,32 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
-from typing import cast
+from typing import Final, cast
 
 import apsw
 
+from peersd.store.branches import Branch, EntryRow, LogRow, Path, State, TipRow
 from peersd_protocol import canonical
 from peersd_protocol.canonical import Value
-from peersd_protocol.constants import BODY_BYTES_MAX, WANT_SAMPLES_MAX
+from peersd_protocol.constants import BODY_BYTES_MAX, BRANCHES_MAX, LINKS_PER_ENTRY_MAX
 from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.runs import Body, BodyForm, Entry, parse_body
+from peersd_protocol.signing import HASH_BYTES
 from peersd_protocol.vectors import Tip, Vector
 
+__all__ = ["EntryRow", "Log", "LogRow", "Path", "State", "TipRow", "unpack_links"]
 
-class State(enum.IntEnum):
-    """What an entry counts for."""
+_LINKS_BYTES_MAX: Final = LINKS_PER_ENTRY_MAX * (HASH_BYTES + 2) + 8
 
-    VOID = 0
-    APPLIED = 1
-    ASIDE = 2
-    """It counts, but its rows are not shown: of a later version, or made under schema acts that do not stand."""
-    ANCESTOR = 3
-    """It does not count and is held all the same, because something that counts rests on it."""
+_LAST_HELD: Final = """SELECT id, branch, seq, hash, hlc FROM _peers_entry
+    WHERE log = ? AND branch = ? AND seq < ? AND state > 0 ORDER BY seq DESC LIMIT 1"""
 
+_LAST_COUNTED: Final = _LAST_HELD.replace("state > 0", "state IN (1, 2)")
 
-@dataclass(slots=True)
-class TipRow:
-    """The last held entry of a branch."""
-
-    id: int
-    seq: int
-    hash: bytes
-    hlc: int
-
-
-@dataclass(slots=True)
-class LogRow:
-    """One log as it is known here. `tips` holds one element a branch, none while nothing of the log is held."""
-
-    id: int
-    key: LogKey
-    forked: bool
-    tips: list[TipRow] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class EntryRow:
-    """What most decisions need to know of a stored entry."""
-
-    id: int
-    log: int
-    seq: int
-    hlc: int
-    state: State
-
-
-_ENTRY_COLUMNS = "id, log, seq, prev, author, state, hlc, hash, deps, heads, ext, signature, body"
+_ENTRY_COLUMNS = "id, log, branch, seq, prev, author, state, hlc, hash, deps, heads, ext, signature, body"
 
 
 def _pack(links: Sequence[Value]) -> bytes | None:
@@ -72,6 +38,11 @@ def _unpack(packed: bytes | None) -> list[Value]:
     return [] if packed is None else canonical.decode(packed, bytes_max=BODY_BYTES_MAX)
 
 
+def unpack_links(packed: bytes | None) -> list[bytes]:
+    """The hashes in a column of links."""
+    return [] if packed is None else cast("list[bytes]", canonical.decode(packed, bytes_max=_LINKS_BYTES_MAX))
+
+
 class Log:
     """Rows of the tables in log.sql, with what is small kept in memory. Transactions are the caller's.
 
@@ -80,10 +51,13 @@ class Log:
     Args:
         connection: the writer of the group's file.
         group: the group's id.
+
+    Attributes:
+        connection, group: these.
     """
 
     def __init__(self, connection: apsw.Connection, group: bytes) -> None:
-        self._connection = connection
+        self.connection = connection
         self.group = group
         connection.execute(resources.files("peersd.store").joinpath("log.sql").read_text("utf-8"))
         self.rank = lru_cache(maxsize=4096)(self._read_rank)
@@ -96,28 +70,38 @@ class Log:
         self._authors: dict[bytes, int] = {}
         self._author_users: dict[int, bytes] = {}
         self.rank.cache_clear()
-        for id_, user in self._connection.execute("SELECT id, user FROM _peers_author"):
+        for id_, user in self.connection.execute("SELECT id, user FROM _peers_author"):
             self._authors[user] = id_
             self._author_users[id_] = user
-        for id_, kind, user, device, epoch, forked in self._connection.execute(
-            "SELECT id, kind, user, device, epoch, forked FROM _peers_log"
-        ):
-            row = LogRow(id_, LogKey(Kind(kind), user, device, epoch), bool(forked))
+        for id_, kind, user, device, epoch in self.connection.execute("SELECT id, kind, user, device, epoch FROM _peers_log"):
+            row = LogRow(id_, LogKey(Kind(kind), user, device, epoch))
             self._logs[row.key] = self._by_id[id_] = row
+            row.branches.append(Branch(None, 1, self._last_seq(id_, 0)))
+        for id_, branch, parent, first in self.connection.execute(
+            "SELECT log, branch, parent, first FROM _peers_branch ORDER BY log, branch"
+        ):
+            self._by_id[id_].branches.append(Branch(parent, first, self._last_seq(id_, branch)))
+        for id_, author in self.connection.execute("SELECT log, author FROM _peers_log_author"):
+            self._by_id[id_].authors.add(author)
+        for row in self._logs.values():
             self.refresh_tips(row)
         self.data_heads = self._load_hashes("data_heads")
         self.act_heads = self._load_hashes("act_heads")
-        self.position = cast(int, self._connection.execute("SELECT coalesce(max(id), 0) FROM _peers_entry").get)
+        self.position = cast(int, self.connection.execute("SELECT coalesce(max(id), 0) FROM _peers_entry").get)
+
+    def _last_seq(self, log: int, branch: int) -> int:
+        query = "SELECT coalesce(max(seq), 0) FROM _peers_entry WHERE log = ? AND branch = ?"
+        return cast(int, self.connection.execute(query, (log, branch)).get)
 
     # --- Small facts ------------------------------------------------------------------------------------------------------------
 
     def load_meta(self, key: str) -> Value:
         """A value of _peers_meta, or None."""
-        return cast(Value, self._connection.execute("SELECT value FROM _peers_meta WHERE key = ?", (key,)).get)
+        return cast(Value, self.connection.execute("SELECT value FROM _peers_meta WHERE key = ?", (key,)).get)
 
     def save_meta(self, key: str, value: Value) -> None:
         """Sets a value of _peers_meta."""
-        self._connection.execute(
+        self.connection.execute(
             "INSERT INTO _peers_meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, cast("bytes", value))
         )
 
@@ -133,19 +117,33 @@ class Log:
         """The user behind an author's number."""
         return self._author_users[author]
 
-    def refresh_heads(self) -> None:
-        """Works the heads out anew from the tips: the held tips that no held entry names."""
-        for heads, kinds, column in (
-            (self.data_heads, (Kind.DATA,), "deps"),
-            (self.act_heads, (Kind.IDENTITY, Kind.CONTROL), "heads"),
-        ):
-            tips = {tip.hash for row in self._logs.values() if row.key.kind in kinds for tip in row.tips}
-            query = f"""SELECT e.{column} FROM _peers_entry e JOIN _peers_log l ON l.id = e.log
-                WHERE e.{column} IS NOT NULL AND e.state > 0 AND (l.kind = 3) = ?"""
-            for (packed,) in self._connection.execute(query, (Kind.DATA in kinds,)):
-                tips.difference_update(cast("list[bytes]", _unpack(packed)))
-            heads.clear()
-            heads.update(tips)
+    def author_of(self, user: bytes) -> int | None:
+        """A user's number as an author, or None for who has no entry here."""
+        return self._authors.get(user)
+
+    def _open_author(self, user: bytes) -> int:
+        author = self._authors.get(user)
+        if author is None:
+            self.connection.execute("INSERT INTO _peers_author (user) VALUES (?)", (user,))
+            author = self._authors[user] = self.connection.last_insert_rowid()
+            self._author_users[author] = user
+        return author
+
+    def refresh_heads(self, *, of_data: bool) -> None:
+        """Works the heads out anew: the last entries that count of all branches, but for those that another one names.
+
+        Void entries that are held are no heads: what is written next needs neither their rows nor their stamps.
+        """
+        heads, column = (self.data_heads, "deps") if of_data else (self.act_heads, "heads")
+        rows = [row for row in self._logs.values() if (row.key.kind is Kind.DATA) == of_data]
+        tips = {tip.hash for row in rows for tip in self._tips(row, row.missing, _LAST_COUNTED)}
+        for row in rows:
+            query = f"SELECT branch, seq, {column} FROM _peers_entry WHERE log = ? AND {column} IS NOT NULL AND state > 0"
+            for branch, seq, packed in self.connection.execute(query, (row.id,)):
+                if not row.is_blocked(branch, seq):
+                    tips.difference_update(unpack_links(packed))
+        heads.clear()
+        heads.update(tips)
 
     # --- Logs and tips ----------------------------------------------------------------------------------------------------------
 
@@ -165,43 +163,74 @@ class Log:
         """The log, made if need be."""
         row = self._logs.get(key)
         if row is None:
-            self._connection.execute(
+            self.connection.execute(
                 "INSERT INTO _peers_log (kind, user, device, epoch) VALUES (?, ?, ?, ?)",
                 (int(key.kind), key.user, key.device, key.epoch),
             )
-            row = LogRow(self._connection.last_insert_rowid(), key, False)
+            row = LogRow(self.connection.last_insert_rowid(), key)
             self._logs[key] = self._by_id[row.id] = row
         return row
 
     def refresh_tips(self, row: LogRow) -> None:
-        """Reads a log's tips from its entries: the held ones that no held entry follows."""
-        query = "SELECT id, seq, hash, hlc FROM _peers_entry e WHERE log = ? AND state > 0 ORDER BY seq DESC LIMIT 1"
-        if row.forked:
-            query = """SELECT id, seq, hash, hlc FROM _peers_entry e WHERE log = ? AND state > 0 AND NOT EXISTS
-                (SELECT 1 FROM _peers_entry n WHERE n.log = e.log AND n.seq = e.seq + 1 AND n.prev = e.id AND n.state > 0)"""
-        row.tips = [TipRow(*tip) for tip in self._connection.execute(query, (row.id,))]
+        """Reads anew from the entries of a log how far each of its branches may be told of."""
+        query = """SELECT branch, min(seq) FROM _peers_entry
+            WHERE log = ? AND state IN (0, 3, 4) AND state = 4 GROUP BY branch"""
+        row.missing = dict(self.connection.execute(query, (row.id,)))
+        row.tips = self._tips(row, row.missing, _LAST_HELD)
+
+    def ends(self, row: LogRow) -> list[TipRow]:
+        """The last held entry of each branch, that of which no vector tells included."""
+        return self._tips(row, {}, _LAST_HELD) if row.missing else row.tips
+
+    def _tips(self, row: LogRow, missing: Mapping[int, int], last: str) -> list[TipRow]:
+        """What `last` finds before `missing` on each branch, but for where another branch goes on."""
+        tips: list[TipRow] = []
+        followed: set[tuple[int, int]] = set()
+        for number, branch in enumerate(row.branches):
+            if missing and branch.parent is not None and row.is_blocked(branch.parent, branch.first - 1):
+                continue
+            found = self.connection.execute(last, (row.id, number, missing.get(number, branch.last + 1))).fetchone()
+            if found is not None:
+                tips.append(TipRow(*cast("tuple[int, int, int, bytes, int]", found)))
+                if branch.parent is not None:
+                    followed.add((branch.parent, branch.first - 1))
+        return [tip for tip in tips if (tip.branch, tip.seq) not in followed]
+
+    def last_entry(self, row: LogRow) -> Tip:
+        """The (sequence, hash) of a log's last entry here, void or not; (0, b"") without any."""
+        seq = max((branch.last for branch in row.branches), default=0)
+        if len(row.tips) == 1 and row.tips[0].seq == seq:
+            return seq, row.tips[0].hash
+        branch = next((number for number, branch in enumerate(row.branches) if branch.last == seq), 0)
+        query = "SELECT hash FROM _peers_entry WHERE log = ? AND branch = ? AND seq = ?"
+        return (seq, cast(bytes, self.connection.execute(query, (row.id, branch, seq)).get)) if seq else (0, b"")
 
     def vector(self) -> Vector:
-        """The tips of all logs of which something is held."""
-        return {key: tuple(sorted((tip.seq, tip.hash) for tip in row.tips)) for key, row in self._logs.items() if row.tips}
+        """The tips of all logs of which something is held, the first BRANCHES_MAX of each."""
+        return {
+            key: tuple(sorted((tip.seq, tip.hash) for tip in row.tips)[:BRANCHES_MAX])
+            for key, row in self._logs.items()
+            if row.tips
+        }
 
     # --- Entries ----------------------------------------------------------------------------------------------------------------
 
-    def append(self, entry: Entry, signature: bytes | None, state: State, prev: EntryRow | None) -> int:
-        """Adds an entry behind `prev` and returns its position. Tips, forks and heads are kept in step."""
+    def append(self, entry: Entry, signature: bytes | None, state: State, prev: EntryRow | None) -> EntryRow:
+        """Adds an entry behind `prev`. Branches, tips and heads are kept in step."""
         header = entry.header
         row = self.open_log(header.log)
-        author = self._authors.get(header.user)
-        if author is None:
-            self._connection.execute("INSERT INTO _peers_author (user) VALUES (?)", (header.user,))
-            author = self._authors[header.user] = self._connection.last_insert_rowid()
-            self._author_users[author] = header.user
+        author = self._open_author(header.user)
+        if author not in row.authors:
+            row.authors.add(author)
+            self.connection.execute("INSERT INTO _peers_log_author VALUES (?, ?)", (row.id, author))
+        branch = self._branch_after(row, prev)
         self.position += 1
-        self._connection.execute(
-            f"INSERT INTO _peers_entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        self.connection.execute(
+            f"INSERT INTO _peers_entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self.position,
                 row.id,
+                branch,
                 header.seq,
                 prev.id if prev else 0,
                 author,
@@ -215,68 +244,110 @@ class Log:
                 canonical.encode(entry.body.value),
             ),
         )
-        if state is not State.VOID:
-            self._advance(row, header, prev)
-        return self.position
+        row.branches[branch].last = header.seq
+        if state is State.MISSING:
+            row.missing.setdefault(branch, header.seq)
+        elif state is not State.VOID:
+            self._advance(row, branch, header, prev)
+        return EntryRow(self.position, row.id, branch, header.seq, header.hlc, state)
 
-    def _advance(self, row: LogRow, header: Header, prev: EntryRow | None) -> None:
-        tip = TipRow(self.position, header.seq, header.hash, header.hlc)
+    def _branch_after(self, row: LogRow, prev: EntryRow | None) -> int:
+        """The branch that an entry behind `prev` stands on: that of `prev`, or a new one if something follows that already."""
+        if prev is not None and row.branches[prev.branch].last == prev.seq:
+            return prev.branch
+        branch = Branch(prev.branch, prev.seq + 1, prev.seq) if prev is not None else Branch(None, 1, 0)
+        row.branches.append(branch)
+        number = len(row.branches) - 1
+        if number > 0:
+            self.connection.execute(
+                "INSERT INTO _peers_branch VALUES (?, ?, ?, ?)", (row.id, number, branch.parent, branch.first)
+            )
+        return number
+
+    def _advance(self, row: LogRow, branch: int, header: Header, prev: EntryRow | None) -> None:
+        tip = TipRow(self.position, branch, header.seq, header.hash, header.hlc)
         follows = next((index for index, old in enumerate(row.tips) if prev is not None and old.id == prev.id), None)
         if follows is not None:
             row.tips[follows] = tip
         else:
-            if row.tips:
-                row.forked = True
-                self._connection.execute("UPDATE _peers_log SET forked = 1 WHERE id = ?", (row.id,))
             row.tips.append(tip)
         heads = self.data_heads if header.kind is Kind.DATA else self.act_heads
         heads.difference_update(header.deps if header.kind is Kind.DATA else header.control_heads)
         heads.discard(header.prev)
         heads.add(header.hash)
 
+    def show(self, row: LogRow, names: Iterable[bytes]) -> None:
+        """Brings a data log's tips and the heads in line after entries that name `names` in `deps` have ceased to be MISSING."""
+        before = {tip.hash for tip in row.tips}
+        self.refresh_tips(row)
+        after = {tip.hash for tip in self._tips(row, row.missing, _LAST_COUNTED)}
+        self.data_heads.difference_update(before - after, names)
+        self.data_heads.update(after - before)
+
     def find(self, hash_: bytes) -> EntryRow | None:
         """The entry with this hash, held or void, or None."""
-        found = self._connection.execute("SELECT id, log, seq, hlc, state FROM _peers_entry WHERE hash = ?", (hash_,)).fetchone()
-        return EntryRow(found[0], found[1], found[2], found[3], State(found[4])) if found else None
+        query = "SELECT id, log, branch, seq, hlc, state FROM _peers_entry WHERE hash = ?"
+        found = self.connection.execute(query, (hash_,)).fetchone()
+        if found is None:
+            return None
+        id_, log, branch, seq, hlc, state = cast("tuple[int, int, int, int, int, int]", found)
+        return EntryRow(id_, log, branch, seq, hlc, State(state))
 
     def tip_row(self, key: LogKey, hash_: bytes) -> EntryRow | None:
         """Like `find`, without a query when the entry is a tip of this log."""
         row = self._logs.get(key)
         for tip in row.tips if row else ():
             if tip.hash == hash_ and row is not None:
-                return EntryRow(tip.id, row.id, tip.seq, tip.hlc, State.APPLIED)
+                return EntryRow(tip.id, row.id, tip.branch, tip.seq, tip.hlc, State.APPLIED)
         return self.find(hash_)
+
+    def is_told(self, found: EntryRow) -> bool:
+        """Whether an entry is held and a vector may tell of it."""
+        return found.state is not State.VOID and not self._by_id[found.log].is_blocked(found.branch, found.seq)
+
+    def positions(self, hashes: Iterable[bytes]) -> tuple[tuple[LogKey, int], ...]:
+        """The (log, sequence) of those of these entries that are here."""
+        rows = [row for row in map(self.find, hashes) if row is not None]
+        return tuple((self._by_id[row.log].key, row.seq) for row in rows)
 
     def _read_rank(self, id_: int) -> tuple[int, bytes, bytes]:
         """What orders the writes of an entry: (hlc, device, hash)."""
         hlc, log, hash_ = cast(
-            "tuple[int, int, bytes]", self._connection.execute("SELECT hlc, log, hash FROM _peers_entry WHERE id = ?", (id_,)).get
+            "tuple[int, int, bytes]", self.connection.execute("SELECT hlc, log, hash FROM _peers_entry WHERE id = ?", (id_,)).get
         )
         return hlc, self._by_id[log].key.device, hash_
 
     def set_state(self, ids: Iterable[int], state: State) -> None:
         """Changes what entries count for. Tips and heads of the logs concerned are the caller's to refresh."""
-        self._connection.executemany("UPDATE _peers_entry SET state = ? WHERE id = ?", [(int(state), id_) for id_ in ids])
+        self.connection.executemany("UPDATE _peers_entry SET state = ? WHERE id = ?", [(int(state), id_) for id_ in ids])
+
+    def has_body(self, id_: int) -> bool:
+        """Whether an entry is kept with its body, and not as a header alone."""
+        return bool(self.connection.execute("SELECT substr(body, 1, 2) <> x'9202' FROM _peers_entry WHERE id = ?", (id_,)).get)
+
+    def save_body(self, id_: int, body: Body) -> None:
+        """Stores the body of an entry that was kept as a header."""
+        self.connection.execute("UPDATE _peers_entry SET body = ? WHERE id = ?", (canonical.encode(body.value), id_))
 
     def save_signature(self, id_: int, signature: bytes) -> None:
         """Stores the signature that ends a run at this entry."""
-        self._connection.execute("UPDATE _peers_entry SET signature = ? WHERE id = ?", (signature, id_))
+        self.connection.execute("UPDATE _peers_entry SET signature = ? WHERE id = ?", (signature, id_))
 
     def save_blocks(self, hash_: bytes, blocks: Sequence[bytes]) -> None:
         """Stores the blocks of a detached body."""
-        self._connection.executemany(
+        self.connection.executemany(
             "INSERT OR IGNORE INTO _peers_block VALUES (?, ?, ?)", [(hash_, index, block) for index, block in enumerate(blocks)]
         )
 
     def drop_blocks(self, hash_: bytes) -> None:
         """Forgets the blocks of a body and what was staged of it."""
-        self._connection.execute("DELETE FROM _peers_block WHERE entry = ?", (hash_,))
-        self._connection.execute("DELETE FROM _peers_staged WHERE entry = ?", (hash_,))
+        self.connection.execute("DELETE FROM _peers_block WHERE entry = ?", (hash_,))
+        self.connection.execute("DELETE FROM _peers_staged WHERE entry = ?", (hash_,))
 
     def detached_blocks(self, hash_: bytes) -> list[bytes]:
         """The blocks of a detached body that are here, in order."""
         return [
-            data for (data,) in self._connection.execute("SELECT data FROM _peers_block WHERE entry = ? ORDER BY idx", (hash_,))
+            data for (data,) in self.connection.execute("SELECT data FROM _peers_block WHERE entry = ? ORDER BY idx", (hash_,))
         ]
 
     def blocks(self, hash_: bytes, body: Body) -> list[bytes] | None:
@@ -287,8 +358,8 @@ class Log:
 
     def entries(self, where: str, bindings: Sequence[object] = ()) -> Iterator[tuple[int, Entry, State, bytes | None]]:
         """Entries as (position, entry, state, signature) for a constant condition `where` (which may order and limit)."""
-        cursor = self._connection.execute(f"SELECT {_ENTRY_COLUMNS} FROM _peers_entry WHERE {where}", tuple(bindings))
-        for id_, log, seq, prev, author, state, hlc, hash_, deps, heads, ext, signature, body in cursor:
+        cursor = self.connection.execute(f"SELECT {_ENTRY_COLUMNS} FROM _peers_entry WHERE {where}", tuple(bindings))
+        for id_, log, _, seq, prev, author, state, hlc, hash_, deps, heads, ext, signature, body in cursor:
             yield id_, self._entry(log, seq, prev, author, hlc, hash_, deps, heads, ext, body), State(state), signature
 
     def _entry(
@@ -317,8 +388,8 @@ class Log:
             seq,
             self._hash_of(prev) if prev else b"",
             hlc,
-            tuple(cast("list[bytes]", _unpack(deps))),
-            tuple(cast("list[bytes]", _unpack(heads))),
+            tuple(unpack_links(deps)),
+            tuple(unpack_links(heads)),
             parsed.hash,
             tuple((cast("int", number), value) for number, value in cast("list[list[Value]]", _unpack(ext))),
         )
@@ -326,65 +397,4 @@ class Log:
         return Entry(header, parsed)
 
     def _hash_of(self, id_: int) -> bytes:
-        return cast(bytes, self._connection.execute("SELECT hash FROM _peers_entry WHERE id = ?", (id_,)).get)
-
-    # --- Catch-up ---------------------------------------------------------------------------------------------------------------
-
-    def samples(self, key: LogKey) -> tuple[Tip, ...]:
-        """(sequence, hash) of held entries, from each tip back at doubling distances; at most WANT_SAMPLES_MAX, descending."""
-        row = self._logs.get(key)
-        if row is None or not row.tips:
-            return ()
-        positions: set[int] = set()
-        for tip in row.tips:
-            seq, step = tip.seq, 1
-            while seq >= 1:
-                positions.add(seq)
-                seq -= step
-                step *= 2
-        found: set[Tip] = set()
-        for seq in sorted(positions, reverse=True):
-            found.update(
-                self._connection.execute(
-                    "SELECT seq, hash FROM _peers_entry WHERE log = ? AND seq = ? AND state > 0", (row.id, seq)
-                )
-            )
-        return tuple(sorted(found, reverse=True)[:WANT_SAMPLES_MAX])
-
-    def first_wanted(self, key: LogKey, tip: Tip, have: Collection[Tip]) -> tuple[int, int, int] | None:
-        """Where serving a branch begins: (first sequence, last sequence, the position before the first entry), or None.
-
-        Walks back from the greatest sample that this replica holds too and that lies on the branch; without forks every sample
-        that is known does.
-        """
-        row = self._logs.get(key)
-        target = self.find(tip[1])
-        if row is None or target is None or target.log != row.id or target.state is State.VOID:
-            return None
-        first = 1
-        for seq, hash_ in sorted(have, reverse=True):
-            known = self.find(hash_) if seq <= target.seq else None
-            if (
-                known is not None
-                and known.log == row.id
-                and known.seq == seq
-                and (not row.forked or self._is_ancestor(known, target))
-            ):
-                first = seq + 1
-                break
-        if first > target.seq:
-            return None
-        position = self._connection.execute("SELECT min(id) FROM _peers_entry WHERE log = ? AND seq = ?", (row.id, first)).get
-        return first, target.seq, cast(int, position) - 1
-
-    def has_beyond(self, row: LogRow, first: int, last: int, position: int) -> bool:
-        """Whether a log has entries of these sequences (both included) after a position."""
-        query = "SELECT EXISTS (SELECT 1 FROM _peers_entry WHERE log = ? AND seq BETWEEN ? AND ? AND id > ?)"
-        return bool(self._connection.execute(query, (row.id, first, last, position)).get)
-
-    def _is_ancestor(self, known: EntryRow, target: EntryRow) -> bool:
-        id_, seq = target.id, target.seq
-        while seq > known.seq:
-            id_ = cast(int, self._connection.execute("SELECT prev FROM _peers_entry WHERE id = ?", (id_,)).get)
-            seq -= 1
-        return id_ == known.id
+        return cast(bytes, self.connection.execute("SELECT hash FROM _peers_entry WHERE id = ?", (id_,)).get)

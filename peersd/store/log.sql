@@ -7,17 +7,25 @@ CREATE TABLE IF NOT EXISTS _peers_meta (
   value ANY
 ) STRICT, WITHOUT ROWID;
 
--- One row a log. `kind` is 1 identity, 2 control, 3 data; `user` (32 bytes) is empty but for identity logs. `forked` is 1 once two
--- entries stood at one sequence.
+-- One row a log. `kind` is 1 identity, 2 control, 3 data; `user` (32 bytes) is empty but for identity logs.
 CREATE TABLE IF NOT EXISTS _peers_log (
   id INTEGER PRIMARY KEY,
   kind INTEGER NOT NULL,
   user BLOB NOT NULL,
   device BLOB NOT NULL,
   epoch BLOB NOT NULL,
-  forked INTEGER NOT NULL DEFAULT 0,
   UNIQUE (kind, user, device, epoch)
 ) STRICT;
+
+-- One row a branch of a log, but for the first one, branch 0, which begins with the log. A log that never forked has no row here.
+-- `first` is the sequence of its first entry; `parent` the branch on which the entry before that stands (NULL: there is none).
+CREATE TABLE IF NOT EXISTS _peers_branch (
+  log INTEGER NOT NULL REFERENCES _peers_log,
+  branch INTEGER NOT NULL,
+  parent INTEGER,
+  first INTEGER NOT NULL,
+  PRIMARY KEY (log, branch)
+) STRICT, WITHOUT ROWID;
 
 -- Acting users, so that an entry names its own by a small number. `user` is 32 bytes, or empty in a user's own genesis.
 CREATE TABLE IF NOT EXISTS _peers_author (
@@ -25,13 +33,22 @@ CREATE TABLE IF NOT EXISTS _peers_author (
   user BLOB NOT NULL UNIQUE
 ) STRICT;
 
+-- Who has entries in which log, void ones included: a device may belong to several users.
+CREATE TABLE IF NOT EXISTS _peers_log_author (
+  log INTEGER NOT NULL REFERENCES _peers_log,
+  author INTEGER NOT NULL REFERENCES _peers_author,
+  PRIMARY KEY (log, author)
+) STRICT, WITHOUT ROWID;
+
 -- One row an entry; `id` is its position: the order in which this replica took entries in, which is causal. `prev` is the id of the
--- entry before it in its log (0: none). `hlc` is the stamp as one integer (milliseconds << 16 | counter). `deps` and `heads` are canonical
--- arrays of hashes, NULL when empty; `ext` likewise. `signature` (64 bytes) is kept where a run ends. `body` is the body's canonical
--- form as in a run. `state`: 0 void, 1 applied, 2 kept aside, 3 held as an ancestor.
+-- entry before it in its log (0: none), `branch` numbers the log's branches in the order in which they came up here. `hlc` is the
+-- stamp as one integer (milliseconds << 16 | counter). `deps` and `heads` are canonical arrays of hashes, NULL when empty; `ext`
+-- likewise. `signature` (64 bytes) is kept where a run ends. `body` is the body's canonical form as in a run. `state`: 0 void,
+-- 1 applied, 2 kept aside, 3 held as an ancestor, 4 counts and its body, or one before it on its branch, is missing.
 CREATE TABLE IF NOT EXISTS _peers_entry (
   id INTEGER PRIMARY KEY,
   log INTEGER NOT NULL REFERENCES _peers_log,
+  branch INTEGER NOT NULL,
   seq INTEGER NOT NULL,
   prev INTEGER NOT NULL,
   author INTEGER NOT NULL REFERENCES _peers_author,
@@ -45,12 +62,15 @@ CREATE TABLE IF NOT EXISTS _peers_entry (
   body BLOB NOT NULL
 ) STRICT;
 
-CREATE INDEX IF NOT EXISTS _peers_entry_by_log ON _peers_entry (log, seq);
+CREATE UNIQUE INDEX IF NOT EXISTS _peers_entry_by_log ON _peers_entry (log, branch, seq);
 CREATE INDEX IF NOT EXISTS _peers_entry_by_hash ON _peers_entry (hash);
-CREATE INDEX IF NOT EXISTS _peers_entry_with_heads ON _peers_entry (log, seq) WHERE heads IS NOT NULL;
+CREATE INDEX IF NOT EXISTS _peers_entry_with_heads ON _peers_entry (log, branch, seq) WHERE heads IS NOT NULL;
 
--- Blocks of detached bodies, by the hash of their entry and their index in the body; those of an entry that is not in _peers_entry
--- yet are staged: its body is still under way.
+-- Few entries are neither applied nor aside; queries for them repeat the condition, so that SQLite sees that this index has them.
+CREATE INDEX IF NOT EXISTS _peers_entry_odd ON _peers_entry (log, branch, state, seq) WHERE state IN (0, 3, 4);
+
+-- Blocks of detached bodies, by the hash of their entry and their index in the body. Those of an entry with a row in _peers_staged
+-- are not complete.
 CREATE TABLE IF NOT EXISTS _peers_block (
   entry BLOB NOT NULL,
   idx INTEGER NOT NULL,

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 import apsw
 
@@ -21,19 +21,23 @@ from peersd.store.authority import Authority
 from peersd.store.batch import Request, Success, run_batch
 from peersd.store.capture import Capture
 from peersd.store.changes import SQLValue
+from peersd.store.cutting import VoidedEntry, find_cuts, find_voided
 from peersd.store.epochs import Epochs
-from peersd.store.intake import Intake, decode_changeset
-from peersd.store.log import Log, State
+from peersd.store.intake import Intake
+from peersd.store.late_bodies import LateBodies
+from peersd.store.log import Log
 from peersd.store.mark import MarkKeeper
 from peersd.store.merge import Merge
 from peersd.store.reader import admit_schema
 from peersd.store.recorder import EntryRecorder
+from peersd.store.restating import Restating
+from peersd.store.rows import Rows
 from peersd.store.sandbox import Sandbox
 from peersd.store.schema_plan import plan_schema
 from peersd.store.sql_errors import CORRUPT_HINT, convert_sqlite_error
 from peersd.store.writer import Writer
 from peersd_protocol import canonical
-from peersd_protocol.acts import decode_act
+from peersd_protocol.acts import Cuts, decode_act
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import ACT_BYTES_MAX, STREAM_MESSAGE_BYTES
 from peersd_protocol.entries import Act, Header, Kind, LogKey
@@ -47,11 +51,14 @@ from peersd_protocol.schema_ops import SchemaOp
 from peersd_protocol.signing import SigningKey
 from peersd_protocol.vectors import Vector
 
+FindCuts: TypeAlias = Callable[..., Cuts]
+"""Store.cuts."""
+
 FORMAT: Final = 1
 
 _BEYOND: Final = """SELECT count(*), coalesce(sum(length(body)
       + (SELECT coalesce(sum(length(data)), 0) FROM _peers_block b WHERE b.entry = e.hash)), 0)
-    FROM _peers_entry e WHERE log = ? AND seq > ? AND state > 0"""
+    FROM _peers_entry e WHERE log = ? AND seq > ? AND state IN (1, 2, 3)"""
 
 
 @dataclass(frozen=True)
@@ -124,14 +131,18 @@ class Store:
                 self.log = Log(self._connection, group or b"")
                 self._open_meta(group)
                 self._authority = Authority(self._connection, self.log)
+                self._restating = Restating(self._connection, self.log, self._authority)
                 self._merge = Merge(self._connection, self.log.rank, self._applying)
+                self._rows = Rows(self.log, self._authority, self._merge)
                 if self._merge.set_schema(self.state.schema):
-                    self._rebuild()
+                    self._rows.rebuild()
                 device = context.key.public
                 self._epochs = Epochs(self.log, mark, device, context.machine, self._path, context.entropy)
-                self._writer = Writer(self.log, self._authority, context.key, self._epochs.current, context.wall_ms)
+                self._writer = Writer(self.log, self._authority, context.key, self._epochs, context.wall_ms)
             self._admit_tables()
-            self._intake = Intake(self._connection, self.log, self._authority, self._merge, self._restate)
+            bodies = LateBodies(self._connection, self.log, self._authority, self._rows)
+            hold = self._restating.hold_ancestors
+            self._intake = Intake(self.log, self._authority, self._rows, bodies, self._restate, hold)
         except (apsw.Error, RemoteProtocolError) as error:
             self._connection.close(force=True)
             raise _unusable(self._path, error) from error
@@ -164,7 +175,7 @@ class Store:
     @property
     def epoch(self) -> bytes:
         """The epoch this device writes in."""
-        return self._writer.epoch
+        return self._epochs.current
 
     def vector(self) -> Vector:
         """What is held, safe to be told: the mark is beyond it."""
@@ -223,6 +234,7 @@ class Store:
         """After a rollback: memory may be ahead of the file."""
         self._writer.reset()
         self.log.reload()
+        self._epochs.reload()
         self._authority.reload()
         if self._merge.set_schema(self.state.schema):
             raise AssertionError("a rollback leaves the tables as they were")
@@ -231,7 +243,6 @@ class Store:
         """Goes on in the epoch that a genesis was written in, before anything else is."""
         with self._transaction():
             self._epochs.adopt(epoch)
-        self._writer.epoch = epoch
 
     def fence(self) -> None:
         """Makes sure that the mark is on disk before anything of what it covers is told to a peer."""
@@ -287,7 +298,10 @@ class Store:
     def _refusal(self, user: bytes, deed: Deed) -> PeersdError | None:
         role = self.state.role_of(user)
         if may(role, deed):
-            return None
+            device = self._context.key.public
+            if deed is not Deed.WRITE or self._authority.may_write_now(user, device):
+                return None
+            return PeersdError("not_allowed", "This device may not write here for that user any more.", hint="Join again.")
         needed, held = format_role(ROLE_NEEDED[deed]), format_role(role)
         return PeersdError(
             "not_allowed",
@@ -314,9 +328,29 @@ class Store:
         Raises:
             PeersdError: `not_allowed` if it would not stand.
         """
+        return self._act(user, kind, lambda: raw_body)
+
+    def take_right(self, user: bytes, make_body: Callable[[FindCuts], bytes]) -> tuple[Header, Commit | None]:
+        """Writes an act that takes a right, with cuts at what is here now: nothing comes between them and the act.
+
+        Args:
+            user: who acts.
+            make_body: gets `cuts` and returns the act's encoded body.
+
+        Raises:
+            PeersdError: `not_allowed` if it would not stand; `too_large`, see `cuts`.
+        """
+        return self._act(user, Kind.CONTROL, lambda: make_body(self.cuts))
+
+    def cuts(self, user: bytes, kinds: Collection[Kind] | None = None, device: bytes | None = None) -> Cuts:
+        """See find_cuts."""
+        return find_cuts(self.log, user, kinds, device)
+
+    def _act(self, user: bytes, kind: Kind, make_body: Callable[[], bytes]) -> tuple[Header, Commit | None]:
         self._writer.reset()
         try:
             with self._transaction():
+                raw_body = make_body()
                 written = self._writer.append(kind, user, raw_body)
                 self._restate([Act(written.header, canonical.decode(raw_body, bytes_max=ACT_BYTES_MAX))])
                 if written.header.hash not in self.state.standing:
@@ -378,13 +412,15 @@ class Store:
         if acts_changed:
             self._admit_tables()
         if not acts_changed and not outcome.irregular:
-            return outcome.ingested, Commit(tuple(outcome.committed), self._encode_small(outcome.runs), None, acts_changed)
+            message = self._encode_small(outcome.runs) if outcome.is_whole else None
+            return outcome.ingested, Commit(tuple(outcome.committed), message, None, acts_changed)
         # Acts may have ended what other entries of this message, or they themselves, count for: void ones are not passed on.
         rows = [self.log.find(entry.hash) for entry in outcome.committed]
         held = tuple(
-            entry for entry, row in zip(outcome.committed, rows, strict=True) if row is not None and row.state is not State.VOID
+            entry for entry, row in zip(outcome.committed, rows, strict=True) if row is not None and self.log.is_told(row)
         )
-        message = self._encode_small(outcome.runs) if len(held) == len(outcome.committed) else None
+        is_whole = outcome.is_whole and len(held) == len(outcome.committed)
+        message = self._encode_small(outcome.runs) if is_whole else None
         return outcome.ingested, Commit(held, message, self.log.vector(), acts_changed)
 
     def take_runs(self, runs: Sequence[Run]) -> Commit | None:
@@ -395,12 +431,13 @@ class Store:
         for act in acts:
             decode_act(act.header.kind, act.body)
         before = self.state.standing
-        self._authority.add(acts)
-        changed = self._authority.restate()
+        if acts:
+            self._authority.add(acts)
+        changed = self._restating.restate()
         # Entries kept aside because of an act that did not stand are shown once it does.
         revived = self.state.standing - before - {act.hash for act in acts}
         if self._merge.set_schema(self.state.schema) or changed or revived:
-            self._rebuild()
+            self._rows.rebuild()
         return changed
 
     def _admit_tables(self) -> None:
@@ -410,33 +447,13 @@ class Store:
     def rebuild(self) -> None:
         """Makes all tables and clocks anew from the logs."""
         with self._transaction():
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        self._merge.clear()
-        self._merge.set_schema(self.state.schema)
-        query = "state IN (1, 2) AND log IN (SELECT id FROM _peers_log WHERE kind = 3) ORDER BY id"
-        for id_, entry, state, _ in self.log.entries(query):
-            shown = State.APPLIED if self._reapply(id_, entry) else State.ASIDE
-            if state is not shown:
-                self.log.set_state([id_], shown)
-
-    def _reapply(self, id_: int, entry: Entry) -> bool:
-        """Applies an entry that counts; whether its rows are shown."""
-        changeset = decode_changeset(self.log.blocks(entry.header.hash, entry.body) or [], self._authority, None)
-        if changeset is None:
-            return False
-        try:
-            self._merge.apply(id_, changeset)
-        except RemoteProtocolError:
-            return False  # under the schema as it stands now it cannot be shown, which is the same on every replica
-        return True
+            self._rows.rebuild()
 
     # --- Serving ----------------------------------------------------------------------------------------------------------------
 
     def compare(self, vector: Vector) -> Comparison:
         """What a remote vector shows to be missing here."""
-        return streams.compare(self.log, self._connection, vector)
+        return streams.compare(self.log, vector)
 
     def locate(self, want: Want) -> tuple[dict[LogKey, tuple[int, int]], Cursor] | None:
         """Where what a WANT asks for begins."""
@@ -449,9 +466,25 @@ class Store:
     def read(self, read: Read) -> Chunk:
         """The next messages of a stream."""
         self.fence()
-        return streams.read_stream(self.log, read)
+        device = self._context.key.public
+        is_members = any(device in member.devices for member in self.state.members.values() if member.role)
+        return streams.read_stream(self.log, read, acts_first=is_members)
+
+    def farewell(self, device: bytes) -> list[bytes]:
+        """The messages from which a device that is no member's any more learns why: acts in order, nothing of anybody's data.
+
+        Returns:
+            RUNS messages, each of at most about STREAM_MESSAGE_BYTES; BLOCK messages follow an act with a large body. Empty for a
+            device of a member, and for one that never was.
+        """
+        self.fence()
+        return streams.read_farewell(self.log, self.state.farewell(device))
 
     # --- Looking ----------------------------------------------------------------------------------------------------------------
+
+    def voided(self, user: bytes) -> list[VoidedEntry]:
+        """What a user wrote on this device and does not count: voided by an act that takes a right."""
+        return find_voided(self.log, user, self._context.key.public)
 
     def dump(self) -> dict[str, list[tuple[Value, ...]]]:
         """The application tables, rows sorted by key."""

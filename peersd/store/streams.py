@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import cast
 
-import apsw
-
-from peersd.store.log import Log, State
-from peersd_protocol.constants import STREAM_MESSAGE_BYTES
+from peersd.store.log import Log, LogRow, State
+from peersd_protocol.constants import STREAM_MESSAGE_BYTES, WANT_SAMPLES_MAX
 from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.messages import Block, Want, WantItem, encode_block, encode_runs
 from peersd_protocol.replication import Chunk, Comparison, Cursor, Read
 from peersd_protocol.runs import Body, BodyForm, Entry, Run
-from peersd_protocol.vectors import Vector
+from peersd_protocol.vectors import Tip, Vector
 
 _ENTRY_OVERHEAD_BYTES = 96
 """What an entry takes in a run beside its body, about: stamp, links, framing (for choosing where a message ends, not a bound)."""
@@ -23,17 +21,39 @@ ROWS_PER_READ = 4096
 """Rows fetched for one message at most; a message of single-row entries holds some 2,000."""
 
 
-def compare(log: Log, connection: apsw.Connection, vector: Vector) -> Comparison:
-    """What the remote side holds and this replica has not seen, identity logs first, then control, then data."""
+def compare(log: Log, vector: Vector) -> Comparison:
+    """What the remote side holds and this replica has not seen, or has without a body that it needs, by kind of log."""
     wants = [
-        WantItem(key, tip, log.samples(key))
+        WantItem(key, tip, samples(log, key))
         for key, tips in sorted(vector.items(), key=lambda item: item[0].kind)
         for tip in tips
-        if log.tip_row(key, tip[1]) is None
+        if _is_wanted(log, key, tip)
     ]
     query = "SELECT entry, (SELECT count(*) FROM _peers_block b WHERE b.entry = s.entry) FROM _peers_staged s"
-    staged = tuple(cast("list[tuple[bytes, int]]", connection.execute(query).fetchall()))
+    staged = tuple(cast("list[tuple[bytes, int]]", log.connection.execute(query).fetchall()))
     return Comparison(tuple(wants), staged)
+
+
+def _is_wanted(log: Log, key: LogKey, tip: Tip) -> bool:
+    found = log.tip_row(key, tip[1])
+    return found is None or log.log_by_id(found.log).is_blocked(found.branch, found.seq)
+
+
+def samples(log: Log, key: LogKey) -> tuple[Tip, ...]:
+    """(sequence, hash) of entries held, from each tip back at doubling distances; at most WANT_SAMPLES_MAX, descending."""
+    row = log.log(key)
+    found: set[Tip] = set()
+    if row is None:
+        return ()
+    query = "SELECT seq, hash FROM _peers_entry WHERE log = ? AND branch = ? AND seq = ?"
+    for tip in row.tips:
+        path = row.path(tip.branch, tip.seq)
+        seq, step = tip.seq, 1
+        while seq >= 1:
+            found.update(log.connection.execute(query, (row.id, row.branch_at(path, seq), seq)))
+            seq -= step
+            step *= 2
+    return tuple(sorted(found, reverse=True)[:WANT_SAMPLES_MAX])
 
 
 def locate(log: Log, want: Want) -> tuple[dict[LogKey, tuple[int, int]], Cursor] | None:
@@ -41,7 +61,7 @@ def locate(log: Log, want: Want) -> tuple[dict[LogKey, tuple[int, int]], Cursor]
     ranges: dict[LogKey, tuple[int, int]] = {}
     start: int | None = None
     for item in want.items:
-        found = log.first_wanted(item.log, item.tip, item.have)
+        found = _first_wanted(log, item)
         if found is None:
             continue
         first, last, position = found
@@ -49,6 +69,29 @@ def locate(log: Log, want: Want) -> tuple[dict[LogKey, tuple[int, int]], Cursor]
         ranges[item.log] = (min(first, before[0]), max(last, before[1])) if before else (first, last)
         start = position if start is None else min(start, position)
     return None if start is None else (ranges, Cursor(start, start))
+
+
+def _first_wanted(log: Log, item: WantItem) -> tuple[int, int, int] | None:
+    """Where serving a branch begins: (first sequence, last sequence, the position before the first entry), or None.
+
+    It begins after the greatest sample that this replica holds too and that lies on the branch.
+    """
+    row = log.log(item.log)
+    target = log.find(item.tip[1])
+    if row is None or target is None or target.log != row.id or not log.is_told(target):
+        return None
+    path = row.path(target.branch, target.seq)
+    first = 1
+    for seq, hash_ in sorted(item.have, reverse=True):
+        known = log.find(hash_)
+        if known is not None and known.log == row.id and known.seq == seq <= path.get(known.branch, 0):
+            first = seq + 1
+            break
+    if first > target.seq:
+        return None
+    query = "SELECT id FROM _peers_entry WHERE log = ? AND branch = ? AND seq = ?"
+    position = log.connection.execute(query, (row.id, row.branch_at(path, first), first)).get
+    return first, target.seq, cast(int, position) - 1
 
 
 def look_up(log: Log, hashes: tuple[bytes, ...]) -> Vector:
@@ -69,31 +112,42 @@ class _Message:
         self.bytes_estimated = 0
         self.brings: dict[LogKey, int] = {}
 
-    def takes(self, entry: Entry) -> bool:
-        """Whether the entry belongs to the stream: it is asked for, or the run it stands in is not signed yet."""
+    def takes(self, log: Log, entry: Entry, state: State) -> bool:
+        """Whether the entry belongs to the stream: it is asked for and may be told of, or its run is not signed yet."""
         if self.open:
             return True
         wanted = self._wanted.get(entry.header.log)
-        return wanted is not None and wanted[0] <= entry.header.seq <= wanted[1]
+        if wanted is None or not wanted[0] <= entry.header.seq <= wanted[1] or state is State.VOID:
+            return False
+        row = log.log(entry.header.log)
+        if row is None or not row.missing:
+            return True
+        found = log.find(entry.header.hash)
+        return found is not None and log.is_told(found)
 
     def add(self, entry: Entry, signature: bytes | None) -> None:
         """Adds an entry; a signature ends its run."""
         self.open.append(entry)
-        self.bytes_estimated += _ENTRY_OVERHEAD_BYTES + sum(map(len, entry.body.blocks)) + 32 * len(entry.body.block_hashes)
+        self.bytes_estimated += _bytes_estimated(entry)
         if signature is not None:
             self.runs.append(Run(tuple(self.open), signature))
             self.open = []
             self.brings[entry.header.log] = entry.header.seq
 
 
-def read_stream(log: Log, read: Read) -> Chunk:
+def read_stream(log: Log, read: Read, *, acts_first: bool = True) -> Chunk:
     """The next messages of a stream: whole runs up to about `read.bytes_max` bytes.
 
     Acts come before data, each in the order in which this replica took them in, which is causal.
+
+    Args:
+        log: the group's logs.
+        read: what is wanted, and where the stream stands.
+        acts_first: False for one order of both: who has left sends its leave last, since whoever takes that in takes no more.
     """
     if read.cursor.body:
-        return _read_blocks(log, read)
-    act_logs = [key for key in read.ranges if key.kind is not Kind.DATA]
+        return _read_blocks(log, read, acts_first=acts_first)
+    act_logs = [key for key in read.ranges if key.kind is not Kind.DATA] if acts_first else []
     if act_logs:
         ids = [row.id for row in map(log.log, act_logs) if row is not None]
         # The plus keeps SQLite from walking all positions: there are far more data entries than acts.
@@ -113,7 +167,7 @@ def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Calla
     exhausted = True
     for id_, entry, state, signature in log.entries(where, (position, ROWS_PER_READ)):
         rows += 1
-        if not message.takes(entry):
+        if not message.takes(log, entry, state):
             position = id_
             continue
         is_detached = entry.body.form is BodyForm.DETACHED
@@ -148,12 +202,23 @@ def _brings(log: Log, read: Read, sent: dict[LogKey, int], position: int) -> dic
         first, last = read.ranges.get(key, (seq, seq))
         if row is None or not row.forked:
             brings[key] = seq
-        elif not log.has_beyond(row, first, last, position):
+        elif not _has_more(log, row, first, last, position):
             brings[key] = max(seq, last)
     return brings
 
 
-def _read_blocks(log: Log, read: Read) -> Chunk:
+def _has_more(log: Log, row: LogRow, first: int, last: int, position: int) -> bool:
+    """Whether a log has held entries of these sequences (both included) after a position."""
+    query = """SELECT EXISTS (SELECT 1 FROM _peers_entry
+        WHERE log = ? AND branch = ? AND seq BETWEEN ? AND ? AND id > ? AND state IN (1, 2, 3))"""
+    return any(
+        log.connection.execute(query, (row.id, number, first, last, position)).get
+        for number, branch in enumerate(row.branches)
+        if branch.first <= last and branch.last >= first
+    )
+
+
+def _read_blocks(log: Log, read: Read, *, acts_first: bool) -> Chunk:
     """The next blocks of the detached body that the cursor stands in."""
     position, entry, _, _ = next(iter(log.entries("hash = ?", (read.cursor.body,))))
     blocks = log.detached_blocks(entry.header.hash)
@@ -166,7 +231,61 @@ def _read_blocks(log: Log, read: Read) -> Chunk:
         index += 1
     if index < len(blocks):
         return Chunk(tuple(messages), {}, replace(read.cursor, block=index), exhausted=False)
-    is_data = entry.header.kind is Kind.DATA
-    cursor = Cursor(read.cursor.acts, position) if is_data else Cursor(position, read.cursor.data)
+    goes_with_data = entry.header.kind is Kind.DATA or not acts_first
+    cursor = Cursor(read.cursor.acts, position) if goes_with_data else Cursor(position, read.cursor.data)
     brings = _brings(log, read, {entry.header.log: entry.header.seq}, position)
     return Chunk(tuple(messages), brings, cursor, exhausted=False)
+
+
+def read_farewell(log: Log, wanted: Collection[bytes]) -> list[bytes]:
+    """The messages of a farewell (SPEC: O-6): runs of acts, whole, in the order in which this replica took them in.
+
+    Args:
+        log: the group's logs.
+        wanted: hashes of acts. A run that has one is sent up to its signature, and with it all that its acts rest on.
+    """
+    runs = _runs_of_acts(log)
+    run_of = {entry.header.hash: index for index, run in enumerate(runs) for entry in run.entries}
+    chosen: set[int] = set()
+    left = [hash_ for hash_ in wanted if hash_ in run_of]
+    while left:
+        index = run_of[left.pop()]
+        if index not in chosen:
+            chosen.add(index)
+            left += [
+                hash_ for entry in runs[index].entries for hash_ in (entry.header.prev, *entry.header.control_heads) if hash_
+            ]
+    messages: list[bytes] = []
+    gathered: list[Run] = []
+    size = 0
+    for index in sorted(chosen):
+        run = runs[index]
+        detached = [entry for entry in run.entries if entry.body.form is BodyForm.DETACHED]
+        run_bytes = sum(map(_bytes_estimated, run.entries))
+        if gathered and (detached or size + run_bytes > STREAM_MESSAGE_BYTES):
+            messages.append(encode_runs(gathered))
+            gathered, size = [], 0
+        gathered.append(run)
+        size += run_bytes
+        if detached:
+            messages.append(encode_runs(gathered))
+            gathered, size = [], 0
+            hash_ = detached[0].header.hash
+            messages += [encode_block(Block(hash_, at, block)) for at, block in enumerate(log.detached_blocks(hash_))]
+    return [*messages, encode_runs(gathered)] if gathered else messages
+
+
+def _runs_of_acts(log: Log) -> list[Run]:
+    """All acts in the order of their positions, in runs up to the signatures that are here."""
+    runs: list[Run] = []
+    entries: list[Entry] = []
+    for _, entry, _, signature in log.entries("log IN (SELECT id FROM _peers_log WHERE kind <> 3) ORDER BY id"):
+        entries.append(entry)
+        if signature is not None:
+            runs.append(Run(tuple(entries), signature))
+            entries = []
+    return runs
+
+
+def _bytes_estimated(entry: Entry) -> int:
+    return _ENTRY_OVERHEAD_BYTES + sum(map(len, entry.body.blocks)) + 32 * len(entry.body.block_hashes)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peersd.store.authority import Authority, Past
+from peersd.store.authority import NO_PAST, Authority
+from peersd.store.epochs import Epochs
 from peersd.store.log import EntryRow, Log, State
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import hlc
@@ -33,15 +34,15 @@ class Writer:
     Args:
         log, authority: of the group.
         key: the device's signing key.
-        epoch: the writer's epoch, 16 bytes.
+        epochs: knows the epoch to write in.
         wall_ms: this device's clock, milliseconds since 1970.
     """
 
-    def __init__(self, log: Log, authority: Authority, key: SigningKey, epoch: bytes, wall_ms: Callable[[], int]) -> None:
+    def __init__(self, log: Log, authority: Authority, key: SigningKey, epochs: Epochs, wall_ms: Callable[[], int]) -> None:
         self._log = log
         self._authority = authority
         self._key = key
-        self.epoch = epoch
+        self._epochs = epochs
         self._wall_ms = wall_ms
         self._open: list[tuple[int, Entry]] = []
         self._open_bytes = 0
@@ -57,7 +58,7 @@ class Writer:
 
     def log_key(self, kind: Kind, user: bytes) -> LogKey:
         """This device's own log of a kind."""
-        return LogKey(kind, user if kind is Kind.IDENTITY else b"", self._key.public, self.epoch)
+        return LogKey(kind, user if kind is Kind.IDENTITY else b"", self._key.public, self._epochs.current)
 
     def append(self, kind: Kind, user: bytes, raw_body: bytes) -> Written:
         """Appends one entry.
@@ -68,6 +69,9 @@ class Writer:
             raw_body: the encoded body, empty for none.
         """
         key = self.log_key(kind, user)
+        if not self._goes_on(key, user):
+            self._epochs.renew()
+            key = self.log_key(kind, user)
         blocks = block_codec.split_body(raw_body)
         body = Body.of_blocks(blocks)
         while self._heads_left(kind) > LINKS_PER_ENTRY_MAX:
@@ -77,6 +81,20 @@ class Writer:
             self._log.save_blocks(written.header.hash, blocks)
         return written
 
+    def _goes_on(self, key: LogKey, user: bytes) -> bool:
+        """Whether a user's next entry may stand in this log.
+
+        A log is gone on with from its one end alone: where that is void, another entry stands at the next position already. And
+        where an act that takes a right has cut the log, all that comes after is void.
+        """
+        row = self._log.log(key)
+        if row is not None and (row.forked or len(row.tips) != 1 or row.tips[0].seq != row.branches[0].last):
+            return False
+        if key.kind is Kind.IDENTITY:
+            return True
+        first_past = frozenset(self._log.act_heads) if row is None else self._authority.first_past(row, 0)
+        return not self._authority.limits(user, key, first_past)
+
     def _heads_left(self, kind: Kind) -> int:
         """How many heads the next entry would have to name; beyond the bound, empty entries go before."""
         return max(len(self._log.data_heads) if kind is Kind.DATA else 0, len(self._log.act_heads))
@@ -84,10 +102,10 @@ class Writer:
     def _append(self, key: LogKey, user: bytes, body: Body) -> Written:
         row = self._log.log(key)
         tip = row.tips[-1] if row and row.tips else None
-        prev = EntryRow(tip.id, row.id, tip.seq, tip.hlc, State.APPLIED) if row and tip else None
+        prev = EntryRow(tip.id, row.id, tip.branch, tip.seq, tip.hlc, State.APPLIED) if row and tip else None
         prev_hash = tip.hash if tip else b""
         deps = self._name(self._log.data_heads, prev_hash) if key.kind is Kind.DATA else []
-        named = self._authority.past_after(prev, ()) if key.kind is Kind.DATA else frozenset()
+        named = self._authority.past_after(prev, ()) if key.kind is Kind.DATA else NO_PAST
         heads = self._name(self._identity_tips(user) if key.kind is Kind.IDENTITY else self._log.act_heads - named, prev_hash)
         dep_rows = [found for found in map(self._log.find, deps) if found is not None]
         head_rows = [found for found in map(self._log.find, heads) if found is not None]
@@ -107,10 +125,9 @@ class Writer:
         )
         self._close_run_before(header, body)
         entry = Entry(header, body)
-        id_ = self._log.append(entry, None, State.APPLIED, prev)
+        id_ = self._log.append(entry, None, State.APPLIED, prev).id
         if key.kind is Kind.DATA:
-            past: Past = self._authority.past_after(prev, heads)
-            self._authority.remember_past(id_, past, prev)
+            self._authority.remember_past(id_, self._authority.past_after(prev, heads), prev)
         self._open.append((id_, entry))
         self._open_bytes += _run_bytes(header, body)
         requires = tuple((self._log.log_by_id(found.log).key, found.seq) for found in (*dep_rows, *head_rows))

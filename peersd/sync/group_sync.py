@@ -6,7 +6,8 @@ import itertools
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Protocol, TypeAlias
 
 import trio
@@ -19,6 +20,7 @@ from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.replication import (
     BecameEqual,
     Compare,
+    Due,
     Effect,
     Ingest,
     Locate,
@@ -30,6 +32,7 @@ from peersd_protocol.replication import (
     SessionId,
     SetTimer,
 )
+from peersd_protocol.replication_asking import TIMER_WANTS
 from peersd_protocol.vectors import Vector
 
 logger = logging.getLogger("peersd.sync")
@@ -71,7 +74,11 @@ class Session:
         self.channel = channel
         self.outbox: deque[tuple[bytes, bool]] = deque()
         self.jobs: deque[StoreJob] = deque()
+        self.is_due = False
         self.readable = False
+        self.is_sending = False
+        self.closed_with: CloseCode | None = None
+        self.is_suspended = False
         self.has_output = trio.Event()
         self.has_jobs = trio.Event()
         self.jobs_done = trio.Event()
@@ -107,6 +114,7 @@ class GroupSync:
         self._on_equal = on_equal
         self._clock_ms = clock_ms
         self._sessions: dict[SessionId, Session] = {}
+        self._running = 0
         self._timers: dict[str, int] = {}
         self._timers_changed = trio.Event()
         self._progress = trio.Event()
@@ -128,8 +136,10 @@ class GroupSync:
             with trio.move_on_after(max(0.0, (next_ms - self._clock_ms()) / 1000)):
                 await self._timers_changed.wait()
 
-    async def run_session(self, device: bytes, channel: Channel, lot: ParkingLot, equal_at: Vector | None) -> CloseCode:
+    async def run_session(self, device: bytes, channel: Channel, lot: ParkingLot, equal_at: Vector | None) -> CloseCode | None:
         """Runs one session until its channel closes; returns the code it closed with on this side's account.
+
+        Returns None, with the channel still open, if the session was suspended.
 
         Args:
             device: the remote device's id.
@@ -140,15 +150,18 @@ class GroupSync:
         session = Session(device, channel)
         self._sessions[session.id] = session
         self._store.listen(is_listening=True)
+        self._running += 1
         code = CloseCode.NORMAL
         try:
             self._perform(self._machine.session_opened(session.id, lot, equal_at, self._clock_ms()))
             self._note_progress()
             with session.cancel_scope:
                 async with trio.open_nursery() as nursery:
-                    for task in (self._run_sender, self._run_jobs):
-                        nursery.start_soon(self._guard, task, session, nursery.cancel_scope)
-                    await self._guard(self._run_receiver, session, nursery.cancel_scope)
+                    nursery.start_soon(self._run_sender, session)
+                    nursery.start_soon(self._run_jobs, session)
+                    with suppress(ChannelClosed):
+                        await self._run_receiver(session)
+                    nursery.cancel_scope.cancel()
         except* RemoteProtocolError as group:
             error = next(iter(_leaves(group)))
             assert isinstance(error, RemoteProtocolError)
@@ -167,24 +180,57 @@ class GroupSync:
             code = CloseCode.INTERNAL
             logger.exception("session failed", extra={"fields": {"group": self._name, "device": device[:4].hex()}})
         finally:
-            self._last_durable[device] = self._machine.durable_vector(session.id)
-            del self._sessions[session.id]
-            self._store.listen(is_listening=bool(self._sessions))
-            channel.close(code)
-            self._perform(self._machine.session_closed(session.id, self._clock_ms()))
-            self._note_progress()
-        return code
+            self._close(session, code)
+            self._running -= 1
+        return None if session.is_suspended else session.closed_with
 
-    async def _guard(self, task: Callable[[Session], Awaitable[None]], session: Session, scope: trio.CancelScope) -> None:
-        try:
-            await task(session)
-        except ChannelClosed:
-            scope.cancel()
+    def _close(self, session: Session, code: CloseCode) -> None:
+        """Closes a session's channel and has the machine forget it; does nothing the second time."""
+        if session.closed_with is not None:
+            return
+        session.closed_with = code
+        self._last_durable[session.device] = self._machine.durable_vector(session.id)
+        del self._sessions[session.id]
+        self._store.listen(is_listening=bool(self._sessions))
+        if not session.is_suspended:
+            session.channel.close(code)
+        self._perform(self._machine.session_closed(session.id, self._clock_ms()))
+        self._note_progress()
 
     def end_sessions(self, device: bytes | None = None) -> None:
         """Ends all sessions, or those with one device."""
         for session in self._sessions.values():
             if device is None or session.device == device:
+                session.cancel_scope.cancel()
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether the store may be closed under the sessions: both sides of each hold the same; nothing is queued or awaited."""
+        is_quiet = all(
+            self._machine.is_equal(session.id)
+            and not (session.is_sending or session.outbox or session.jobs or session.is_due or session.readable)
+            for session in self._sessions.values()
+        )
+        # Where all hold the same nothing is asked for any more; the timer that watches over it runs on all the same.
+        is_due = bool(self._timers.keys() - {TIMER_WANTS})
+        return is_quiet and not is_due and self._running == len(self._sessions)
+
+    def suspend(self) -> None:
+        """Ends all sessions and leaves their channels open: they begin anew, as equal, when the store is open again."""
+        for session in self._sessions.values():
+            session.is_suspended = True
+            session.cancel_scope.cancel()
+
+    def drop_outsiders(self, is_member: Callable[[bytes], bool]) -> None:
+        """Ends the sessions with devices of which `is_member` is false: they are sent nothing more, not even what is queued.
+
+        All is done when this returns, so it may be called as soon as a commit shows a removal, from within the store's callbacks
+        too: what that commit had pushed to them has not left yet.
+        """
+        for session in list(self._sessions.values()):
+            if not is_member(session.device):
+                session.is_suspended = False
+                self._close(session, CloseCode.NOT_MEMBER)
                 session.cancel_scope.cancel()
 
     # --- What applications ask --------------------------------------------------------------------------------------------------
@@ -232,6 +278,9 @@ class GroupSync:
                 continue
             if isinstance(effect, Send):
                 session.outbox.append((effect.message, effect.bulk))
+                session.has_output.set()
+            elif isinstance(effect, Due):
+                session.is_due = True
                 session.has_output.set()
             elif isinstance(effect, Readable):
                 session.readable = True
@@ -284,22 +333,33 @@ class GroupSync:
             if located is not None:
                 ranges, cursor = located
                 self._perform(self._machine.located(session.id, ranges, cursor, dict(job.want.staged)))
-        elif len(session.outbox) < OUTBOX_MESSAGES_MAX:  # who does not read answers gets no more of them
+        else:
             self._perform(self._machine.looked_up(session.id, await self._store.look_up(job.hashes)))
 
     async def _run_sender(self, session: Session) -> None:
+        """Sends until the channel is closed. What came before that is taken in all the same: it may be a farewell."""
+        with suppress(ChannelClosed):
+            await self._send_all(session)
+
+    async def _send_all(self, session: Session) -> None:
         while True:
             await session.has_output.wait()
             session.has_output = trio.Event()
-            while session.outbox or session.readable:
+            session.is_sending = True
+            while session.outbox or session.is_due or session.readable:
                 while session.outbox:
                     message, bulk = session.outbox.popleft()
                     await session.channel.send(message, bulk=bulk)
-                if session.readable:
+                if session.is_due:
+                    session.is_due = False
+                    for message in self._machine.take_due(session.id):
+                        await session.channel.send(message)
+                elif session.readable:
                     session.readable = False
                     read = self._machine.next_read(session.id)
                     if read is not None:
                         self._perform(self._machine.read_done(session.id, await self._store.read(read)))
+            session.is_sending = False
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:

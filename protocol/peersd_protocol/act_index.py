@@ -7,6 +7,7 @@ first. With 1,000 acts a past takes 125 bytes, and union, intersection and inclu
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Final
 
 from peersd_protocol.entries import Act
@@ -91,6 +92,16 @@ class ActIndex:
             if position is not None:
                 bits |= self.past[position] | (1 << position)
         return bits
+
+    @cached_property
+    def first_of_log(self) -> list[int]:
+        """Per position, where the first entry of the act's log stands, on the act's own branch."""
+        first: list[int] = []
+        for position, act in enumerate(self.acts):
+            prev = self.position[act.header.prev] if act.header.prev and act.header.seq > 1 else None
+            follows = prev is not None and self.acts[prev].header.log == act.header.log
+            first.append(first[prev] if prev is not None and follows else position)
+        return first
 
     def hashes(self, bits: int) -> frozenset[bytes]:
         """The hashes behind a bit set."""

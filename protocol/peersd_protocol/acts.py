@@ -16,45 +16,77 @@ from peersd_protocol.canonical import Value
 from peersd_protocol.constants import (
     ACT_BYTES_MAX,
     AVATAR_BYTES_MAX,
-    CUT_LOGS_MAX,
-    CUT_USERS_MAX,
     DESCRIPTION_BYTES_MAX,
     EXPIRES_MS_MAX,
     INVITE_USES_MAX,
     RECOVERY_KEYS_MAX,
-    SEQ_MAX,
     TITLE_CHARS_MAX,
 )
 from peersd_protocol.devicekeys import DeviceCert, verify_device_cert
-from peersd_protocol.entries import DEVICE_BYTES, EPOCH_BYTES, Kind
+from peersd_protocol.entries import DEVICE_BYTES, Kind
 from peersd_protocol.errors import LocalProtocolError, RemoteProtocolError
 from peersd_protocol.fields import check_ascending, malformed, read_array, read_blob, read_bool, read_bytes, read_int, read_text
+from peersd_protocol.membership_acts import (
+    MEMBERSHIP_DECODERS,
+    Ban,
+    Cut,
+    Cuts,
+    DropDevice,
+    Leave,
+    MembershipBody,
+    Remove,
+    SetRole,
+    Unban,
+    UnknownAct,
+    membership_value,
+    read_granted_role,
+)
 from peersd_protocol.names import is_description, is_name
-from peersd_protocol.roles import Role
 from peersd_protocol.schema_ops import SchemaOp, decode_ops, op_value
-from peersd_protocol.signing import HASH_BYTES, PUBLIC_KEY_BYTES, SIGNATURE_BYTES
+from peersd_protocol.signing import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
+
+__all__ = [
+    "NONCE_BYTES",
+    "RULES_VERSION",
+    "TAKING_ACTS",
+    "AddDevice",
+    "Admit",
+    "Ban",
+    "Body",
+    "ControlBody",
+    "Cut",
+    "Cuts",
+    "DecodedBody",
+    "DropDevice",
+    "Genesis",
+    "IdentityBody",
+    "Invite",
+    "Leave",
+    "NoAct",
+    "Profile",
+    "Remove",
+    "RevokeInvite",
+    "SchemaAct",
+    "SetRole",
+    "Settings",
+    "Unban",
+    "UnknownAct",
+    "UserGenesis",
+    "body_value",
+    "decode_act",
+    "encode_body",
+    "kind_of",
+]
 
 RULES_VERSION: Final = 1
 """The membership rules of SPEC: A, which a group's genesis names."""
 
-MODE_REVOKE: Final = 0
-"""The one mode of cuts: all beyond the cut is void."""
-
 NONCE_BYTES: Final = 16
-
-_GRANTED_BY_INVITES: Final = frozenset([Role.READER, Role.WRITER, Role.MODERATOR, Role.ADMIN, Role.OWNER])
 
 
 @dataclass(frozen=True, slots=True)
 class NoAct:
     """An entry without a body: it states heads and nothing else."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownAct:
-    """An act of a later version of peersd."""
-
-    type: int
 
 
 # --- Control acts ---
@@ -133,28 +165,6 @@ class Admit:
     device_signature: bytes
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Cut:
-    """One tip, known to the author of an act that takes a right: the (sequence, hash) up to which a log still counts."""
-
-    kind: Kind
-    device: bytes
-    epoch: bytes
-    seq: int
-    hash: bytes
-
-
-Cuts: TypeAlias = tuple[tuple[bytes, tuple[Cut, ...]], ...]
-"""Per user, ascending, the tips of that user's logs, ascending."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """The author leaves the group; `cuts` name all logs of the author that still count."""
-
-    cuts: Cuts
-
-
 @dataclass(frozen=True, slots=True)
 class SchemaAct:
     """Creates tables, columns and indexes."""
@@ -199,10 +209,13 @@ class Profile:
     name: str
 
 
-ControlBody: TypeAlias = Genesis | Settings | Invite | RevokeInvite | Admit | Leave | SchemaAct
+ControlBody: TypeAlias = Genesis | Settings | Invite | RevokeInvite | Admit | SchemaAct | MembershipBody
 IdentityBody: TypeAlias = UserGenesis | AddDevice | Profile
 Body: TypeAlias = ControlBody | IdentityBody
 DecodedBody: TypeAlias = Body | UnknownAct | NoAct
+
+TAKING_ACTS: Final = (RevokeInvite, Leave, SetRole, Remove, Ban, DropDevice)
+"""The acts by which what stood before, or was made apart, may count no more. A promotion takes nothing, but is a SetRole too."""
 
 
 # --- Encoding ---
@@ -222,8 +235,6 @@ def body_value(act: Body) -> list[Value]:
             return [4, act.invite_hash]
         case Admit():
             return [5, act.invite_hash, act.user, act.device, act.handshake_hash, act.invite_signature, act.device_signature]
-        case Leave():
-            return [6, MODE_REVOKE, _cuts_value(act.cuts)]
         case SchemaAct():
             return [7, [op_value(op) for op in act.ops]]
         case UserGenesis():
@@ -232,10 +243,8 @@ def body_value(act: Body) -> list[Value]:
             return [2, act.cert.value, act.consent_signature]
         case Profile():
             return [3, act.name]
-
-
-def _cuts_value(cuts: Cuts) -> list[Value]:
-    return [[user, [[int(cut.kind), cut.device, cut.epoch, cut.seq, cut.hash] for cut in logs]] for user, logs in cuts]
+        case _:
+            return membership_value(act)
 
 
 def kind_of(act: Body) -> Kind:
@@ -316,11 +325,8 @@ def _decode_settings(value: Sequence[Value]) -> Settings | UnknownAct:
 
 def _decode_invite(value: Sequence[Value]) -> Invite:
     _, role, expires_ms, max_uses, public_key = read_array(value, "invite", length=5)
-    granted = read_int(role, "role", Role.READER, Role.OWNER)
-    if granted not in _GRANTED_BY_INVITES:
-        raise malformed("no such role")
     return Invite(
-        granted,
+        read_granted_role(role),
         read_int(expires_ms, "expiry", 0, EXPIRES_MS_MAX),
         read_int(max_uses, "maximum of uses", 1, INVITE_USES_MAX),
         read_bytes(public_key, "invite key", PUBLIC_KEY_BYTES),
@@ -342,13 +348,6 @@ def _decode_admit(value: Sequence[Value]) -> Admit:
         read_bytes(invite_signature, "signature", SIGNATURE_BYTES),
         read_bytes(device_signature, "signature", SIGNATURE_BYTES),
     )
-
-
-def _decode_leave(value: Sequence[Value]) -> Leave | UnknownAct:
-    _, mode, cuts = read_array(value, "leave", length=3)
-    if read_int(mode, "mode", 0, 2**31) != MODE_REVOKE:
-        return UnknownAct(6)
-    return Leave(_read_cuts(cuts))
 
 
 def _decode_schema(value: Sequence[Value]) -> SchemaAct | UnknownAct:
@@ -381,8 +380,8 @@ _CONTROL_DECODERS: Final[dict[int, _Decoder]] = {
     3: _decode_invite,
     4: _decode_revoke_invite,
     5: _decode_admit,
-    6: _decode_leave,
     7: _decode_schema,
+    **MEMBERSHIP_DECODERS,
 }
 _IDENTITY_DECODERS: Final[dict[int, _Decoder]] = {1: _decode_user_genesis, 2: _decode_add_device, 3: _decode_profile}
 
@@ -413,29 +412,3 @@ def _read_recovery(keys: Value, threshold: Value) -> tuple[tuple[bytes, ...], in
     )
     check_ascending(recovery_keys, "recovery keys")
     return recovery_keys, read_int(threshold, "threshold", 1 if recovery_keys else 0, len(recovery_keys))
-
-
-def _read_cuts(value: Value) -> Cuts:
-    cuts: list[tuple[bytes, tuple[Cut, ...]]] = []
-    total = 0
-    for item in read_array(value, "cuts", items_max=CUT_USERS_MAX):
-        user, logs = read_array(item, "cuts of a user", length=2)
-        tips = tuple(_read_cut(cut) for cut in read_array(logs, "logs", items_max=CUT_LOGS_MAX))
-        check_ascending(tips, "logs")
-        total += len(tips)
-        cuts.append((read_bytes(user, "user", HASH_BYTES), tips))
-    check_ascending([user for user, _ in cuts], "users")
-    if total > CUT_LOGS_MAX:
-        raise malformed("too many cuts")
-    return tuple(cuts)
-
-
-def _read_cut(value: Value) -> Cut:
-    kind, device, epoch, seq, tip = read_array(value, "cut", length=5)
-    return Cut(
-        Kind(read_int(kind, "kind", Kind.CONTROL, Kind.DATA)),
-        read_bytes(device, "device", DEVICE_BYTES),
-        read_bytes(epoch, "epoch", EPOCH_BYTES),
-        read_int(seq, "seq", 1, SEQ_MAX),
-        read_bytes(tip, "tip"),
-    )

@@ -63,7 +63,7 @@ WANT_ITEMS_MAX: Final = 4096
 """Branches asked for in one WANT; more go into the next one (guess)."""
 
 ASKED_MAX: Final = 65_536
-"""Branches asked for, and gaps noted, at once in a group: as many as a vector has logs. The rest comes up again later."""
+"""Logs asked of one session at once, and gaps noted of it: as many as its vector may name. The rest comes up again later."""
 
 WANT_SAMPLES_MAX: Final = 64
 """Samples of a log in one WANT item: exponential spacing reaches position 1 of any log of SEQ_MAX entries in 54."""
@@ -91,6 +91,37 @@ GAP_DELAY_MS: Final = 200
 
 WANT_TIMEOUT_MS: Final = 5_000
 """A WANT without progress for this long goes to another session (DESIGN 9)."""
+
+ORIGINS_MAX: Final = 4096
+"""Entries of which a group remembers by which session they came first: those of some seconds under load (guess). Of older ones
+duplicates prune nothing."""
+
+PRUNE_INTERVAL_MS: Final = 1_000
+"""How often PRUNE is said again, at most, on a session that goes on pushing duplicates: it has heard of the first (guess)."""
+
+# --- Beacons (SPEC: B) ---
+
+BEACON_INTERVAL_MS: Final = 5_000
+"""A device publishes at most one beacon a group in this time, and no more than one of a device is passed on in it (DESIGN 9)."""
+
+COUNTERS_INTERVAL_MS: Final = 1_000
+"""COUNTERS is sent, and looked at, at most once in this time a session: what it makes the other side send may be megabytes
+(guess)."""
+
+BEACON_COUNTER_MAX: Final = 2**53 - 1
+"""The greatest counter: as milliseconds since 1970 it lasts for 285,000 years."""
+
+BEACON_ADDRESSES_MAX: Final = 8
+"""Addresses in a beacon: as many as in a ticket (guess)."""
+
+HOLDINGS_MAX: Final = 1_500
+"""Logs named by a beacon: 64 devices with some twenty logs each (guess)."""
+
+BEACON_BYTES_MAX: Final = 32 * KIB
+"""An encoded beacon: HOLDINGS_MAX holdings of at most 20 bytes, BEACON_ADDRESSES_MAX addresses and 140 bytes."""
+
+BEACONS_MAX: Final = 4096
+"""Beacons of a group: those of as many devices as VECTOR_LOGS_MAX allows for."""
 
 # --- Handshake and links (SPEC: N, L) ---
 
@@ -135,6 +166,31 @@ limit)."""
 
 ADDRESSES_PER_DEVICE_MAX: Final = 16
 """Addresses kept of one device; the newest push out the oldest (guess)."""
+
+DIAL_REFUSED_MS: Final = 10_000
+"""The shortest wait, but for its random part, after the other side ended a link because it wants none: as LINK_AGE_MIN_MS, before
+which a full device cannot make room."""
+
+# --- Wanted links (SPEC: L) ---
+
+LINKS_MAX: Final = 30
+"""Links with devices of shared groups, unless the user chose another number (DESIGN 9 speaks of a device with 30 links)."""
+
+OWN_LINKS_MAX: Final = 8
+"""Own devices that a link is wanted to (guess: more than most people have)."""
+
+GROUP_LINKS_MAX: Final = 5
+"""Users of a group that a link is wanted to: two close the ring, the others keep ways short (simulated: 200 devices are at most 6
+steps apart, tests/protocol/test_mesh.py)."""
+
+STRANGER_LINKS_MAX: Final = 32
+"""Links to devices that no group is shared with, such as of those who come with a ticket (guess)."""
+
+IDLE_LINK_MS: Final = 60_000
+"""A link to a device that no group is shared with ends after this long without a channel (guess)."""
+
+LINK_AGE_MIN_MS: Final = 10_000
+"""A link gives way to a better one only after this long: a device that comes and goes does not make links flap (guess)."""
 
 # --- Names ---
 
@@ -225,6 +281,9 @@ TITLE_CHARS_MAX: Final = 128
 DESCRIPTION_BYTES_MAX: Final = 4 * KIB
 """A group's description, UTF-8 (guess: a page of text)."""
 
+BAN_REASON_BYTES_MAX: Final = 512
+"""The reason of a ban, UTF-8 (guess: a few sentences)."""
+
 AVATAR_BYTES_MAX: Final = 64 * KIB
 """A group's picture (guess: 256 by 256 pixels as PNG)."""
 
@@ -275,6 +334,28 @@ REFERENCES_CHARS_MAX: Final = 640
 
 LITERAL_BYTES_MAX: Final = 4 * KIB
 """A default's literal, text or blob (guess)."""
+
+# --- Lanes (SPEC: O) ---
+
+LISTENER_WAIT_MS: Final = 500
+"""How long a link's listener leaves it to the dialler to open what they share: some round trips (guess)."""
+
+LANE_RETRY_MS: Final = 1_000
+"""Wait before a group whose channel was refused or ended early is opened again; doubles each time (guess)."""
+
+LANE_RETRY_MS_MAX: Final = 60_000
+"""The longest such wait, as between dials."""
+
+LANE_LIVED_MS: Final = 10_000
+"""A session that lived this long starts the waits over (guess)."""
+
+LANE_ASK_WHY_MS: Final = 100
+"""Wait before a group whose channel was closed with NOT_MEMBER is opened once for the farewell: the other side is done with the
+old channel by then (guess)."""
+
+ADMISSIONS_MAX: Final = 8
+"""OPENs of one link whose proofs are looked at at once: each may keep its place for HANDSHAKE_TIMEOUT_MS. A device proves for one
+of its users after the other in a group, so that more are wanted only by one that joins many groups at once (guess)."""
 
 # --- Opening and tickets (SPEC: O) ---
 

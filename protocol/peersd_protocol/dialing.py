@@ -1,21 +1,24 @@
-"""When to dial which address of which device (SPEC: L-21 to L-25, DESIGN 5).
+"""When to dial which address of which device (SPEC: L-21 to L-25, L-33, DESIGN 5).
 
 A target is a device that a link is wanted to, or an address from a ticket as long as nobody knows whose it is. Its addresses are
 tried one after the other; when a round of them has failed, the target waits, twice as long each time, and less by a random part,
-so that devices which lost each other at once do not dial each other at once for ever.
+so that devices which lost each other at once do not dial each other at once for ever. What was learnt of a device is kept when it
+is not wanted any more, so that wanting it again does not make a dial that the wait forbids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from peersd_protocol.constants import (
     ADDRESSES_PER_DEVICE_MAX,
+    DEVICES_REMEMBERED_MAX,
     DIAL_DELAY_MS,
     DIAL_DELAY_MS_MAX,
     DIAL_LIVED_MS,
+    DIAL_REFUSED_MS,
     DIALS_IN_FLIGHT_MAX,
 )
 from peersd_protocol.errors import LocalProtocolError
@@ -65,17 +68,19 @@ class Patience:
         delay_ms: the longest wait after the first failed round; doubles with each.
         delay_ms_max: where doubling ends.
         lived_ms: a link that lived this long starts the waits over.
+        refused_ms: the longest wait after the first link that the other side did not want.
     """
 
     delay_ms: int = DIAL_DELAY_MS
     delay_ms_max: int = DIAL_DELAY_MS_MAX
     lived_ms: int = DIAL_LIVED_MS
+    refused_ms: int = DIAL_REFUSED_MS
 
-    def wait_ms(self, failed_rounds: int, jitter: float) -> int:
+    def wait_ms(self, failed_rounds: int, jitter: float, *, is_refused: bool = False) -> int:
         """The wait after this many failed rounds (from 1): from half to all of the doubled delay, as `jitter` (0 to 1) says."""
         # The exponent is bounded because a device may be away for years of failed rounds.
         whole = min(self.delay_ms_max, self.delay_ms << min(failed_rounds - 1, 32))
-        return round(whole * (0.5 + 0.5 * jitter))
+        return round(max(whole, self.refused_ms if is_refused else 0) * (0.5 + 0.5 * jitter))
 
 
 @dataclass(slots=True)
@@ -86,13 +91,19 @@ class _Target:
         urls: addresses, the next to try first.
         tries_left: addresses still to try in this round.
         failed_rounds: rounds that failed since the last link that lived.
+        is_failing: nobody answered in the last round.
+        is_refused: it answered, and one of the two sides ended the last link because it wants none.
         is_waiting: a timer is set.
+        wait_ends_ms: when the last wait ends or ended.
     """
 
     urls: list[str] = field(default_factory=list[str])
     tries_left: int = 0
     failed_rounds: int = 0
+    is_failing: bool = False
+    is_refused: bool = False
     is_waiting: bool = False
+    wait_ends_ms: int = 0
 
     def add(self, urls: Iterable[str]) -> int:
         """Puts new addresses first and returns how many; above ADDRESSES_PER_DEVICE_MAX the last ones fall out."""
@@ -119,6 +130,7 @@ class Dialing:
         self._patience: Final = patience or Patience()
         self._in_flight_max: Final = in_flight_max
         self._targets: dict[TargetKey, _Target] = {}
+        self._unwanted: dict[TargetKey, _Target] = {}  # devices that failed, the longest unwanted first
         self._in_flight: dict[TargetKey, str] = {}  # with the URL; a dial outlives the wish for it and still takes its place
         self._linked_at_ms: dict[TargetKey, int] = {}  # wanted or not: a device may dial us before we want it
         self._due: dict[TargetKey, None] = {}  # to be dialled as soon as in_flight_max allows, the first due first
@@ -128,9 +140,32 @@ class Dialing:
         """What links are wanted to."""
         return tuple(self._targets)
 
+    @property
+    def failing(self) -> frozenset[bytes]:
+        """The devices that did not answer in the last round of dials, wanted now or not."""
+        return self._devices(lambda target: target.is_failing)
+
+    @property
+    def refused(self) -> frozenset[bytes]:
+        """The devices that answered, but whose last link one of the two sides did not want; wanted now or not."""
+        return self._devices(lambda target: target.is_refused)
+
+    def _devices(self, which: Callable[[_Target], bool]) -> frozenset[bytes]:
+        known = (*self._targets.items(), *self._unwanted.items())
+        return frozenset(key for key, target in known if isinstance(key, bytes) and which(target))
+
     def want_device(self, device: bytes, urls: Iterable[str]) -> list[Effect]:
         """A link to `device` is wanted, and these are addresses of it, the best first. New ones are tried at once."""
         return self._want(device, urls)
+
+    def want_only(self, devices: Mapping[bytes, Iterable[str]]) -> list[Effect]:
+        """Links to these devices are wanted, at these addresses, and to no others; addresses that stand alone stay."""
+        effects: list[Effect] = []
+        for key in [key for key in self._targets if isinstance(key, bytes) and key not in devices]:
+            effects += self.unwant(key)
+        for device, urls in devices.items():
+            effects += self._want(device, urls)
+        return effects
 
     def want_url(self, url: str) -> list[Effect]:
         """A link to whoever answers at `url` is wanted."""
@@ -138,17 +173,20 @@ class Dialing:
 
     def unwant(self, key: TargetKey) -> list[Effect]:
         """No link to that device, or to that address, is wanted any more. A dial under way is not called back."""
-        target = self._targets.get(key)
-        effects = self._stop_waiting(key, target) if target else []
-        self._targets.pop(key, None)
+        target = self._targets.pop(key, None)
         self._due.pop(key, None)
-        return effects
+        if target is None:
+            return []
+        if target.failed_rounds or key in self._in_flight:
+            self._remember(key, target)
+        return self._stop_waiting(key, target)
 
     def network_changed(self) -> list[Effect]:
         """Addresses that failed may answer now: all that wait are dialled at once, and the waits start over."""
         effects: list[Effect] = []
+        self._unwanted.clear()
         for key, target in self._targets.items():
-            target.failed_rounds = 0
+            target.failed_rounds, target.is_failing, target.is_refused = 0, False, False
             effects += self._start_round(key, target)
         return effects + self._fill()
 
@@ -169,51 +207,64 @@ class Dialing:
             url = self._end_dial(dialled)
             if isinstance(dialled, str) and dialled in self._targets:
                 effects += self.unwant(dialled)
-                self._targets.setdefault(device, _Target()).add([url])
+                known = self._unwanted.pop(device, None)
+                self._targets.setdefault(device, known or _Target()).add([url])
         self._linked_at_ms.setdefault(device, now_ms)
         self._due.pop(device, None)
-        if target := self._targets.get(device):
+        if target := self._known(device):
+            target.is_failing, target.is_refused, target.wait_ends_ms = False, False, 0
             effects += self._stop_waiting(device, target)
         return effects + self._fill()
 
-    def unlinked(self, device: bytes, now_ms: int, jitter: float) -> list[Effect]:
+    def unlinked(self, device: bytes, now_ms: int, jitter: float, *, is_refused: bool = False) -> list[Effect]:
         """There is no link to `device` any more. After one that lived, the waits start over; after others they grow.
 
         Args:
             device: the remote device.
             now_ms: monotonic time in milliseconds.
             jitter: random, 0 to 1.
+            is_refused: one of the two sides ended it because it wants none.
         """
-        linked_at_ms, target = self._linked_at_ms.pop(device, None), self._targets.get(device)
-        if linked_at_ms is None or target is None:
+        linked_at_ms, target = self._linked_at_ms.pop(device, None), self._known(device)
+        if linked_at_ms is None:
             return []
-        if now_ms - linked_at_ms >= self._patience.lived_ms:
+        if target is None:
+            if not is_refused:
+                return []
+            target = self._remember(device, _Target())
+        if now_ms - linked_at_ms >= self._patience.lived_ms and not is_refused:
             target.failed_rounds = 0
-        if device in self._in_flight:
-            return []  # what follows is decided when that dial ends
-        return self._wait(device, target, now_ms, jitter)
+        target.is_refused = is_refused
+        if device in self._in_flight:  # what follows is decided when that dial ends
+            if is_refused:
+                target.tries_left = 0
+                target.wait_ends_ms = now_ms + self._patience.wait_ms(1, jitter, is_refused=True)
+            return []
+        return self._wait(device, target, now_ms, jitter, is_refused=is_refused)
 
-    def dial_ended(self, key: TargetKey, now_ms: int, jitter: float) -> list[Effect]:
+    def dial_ended(self, key: TargetKey, now_ms: int, jitter: float, *, is_refused: bool = False) -> list[Effect]:
         """A dial ended without a link that stays: refused, timed out, handshake failed, or dropped for a better link.
 
         Args:
             key: the `target` of the Dial.
             now_ms: monotonic time in milliseconds.
             jitter: random, 0 to 1.
+            is_refused: the device did answer, and one of the two sides wants no link now.
 
         Raises:
             LocalProtocolError: no dial for that target is under way.
         """
         effects: list[Effect] = []
         url = self._end_dial(key)
-        target = self._targets.get(key)
+        target = self._known(key)
         if target and key not in self._linked_at_ms:
             target.put_last(url)
             target.tries_left -= 1
-            if target.urls and target.tries_left > 0:
+            if target.urls and target.tries_left > 0 and key in self._targets and not is_refused:
                 self._due[key] = None
             else:
-                effects += self._wait(key, target, now_ms, jitter)
+                target.is_failing, target.is_refused = not is_refused, is_refused
+                effects += self._wait(key, target, now_ms, jitter, is_refused=is_refused)
         return effects + self._fill()
 
     def timer_expired(self, timer: TargetKey, now_ms: int) -> list[Effect]:
@@ -225,9 +276,14 @@ class Dialing:
         return self._start_round(timer, target) + self._fill()
 
     def _want(self, key: TargetKey, urls: Iterable[str]) -> list[Effect]:
-        target = self._targets.setdefault(key, _Target())
+        known = self._unwanted.pop(key, None)
+        target = self._targets.setdefault(key, known or _Target())
         added_count = target.add(urls)
-        if not added_count or key in self._linked_at_ms:
+        if key in self._linked_at_ms:
+            return []
+        if known and target.urls and key not in self._in_flight:
+            return self._set_timer(key, target)  # it goes on waiting where it left off
+        if not added_count:
             return []
         if key in self._in_flight or key in self._due:
             target.tries_left = min(target.tries_left + added_count, len(target.urls) + (key in self._in_flight))
@@ -241,6 +297,7 @@ class Dialing:
         """Makes all addresses due, the next one first; if a dial is under way, they follow its end."""
         if not target.urls or key in self._linked_at_ms:
             return []
+        target.wait_ends_ms = 0
         target.tries_left = len(target.urls)
         if key in self._in_flight:
             target.tries_left += 1
@@ -264,12 +321,26 @@ class Dialing:
             raise LocalProtocolError("the end of a dial that is not under way")
         return self._in_flight.pop(key)
 
-    def _wait(self, key: TargetKey, target: _Target, now_ms: int, jitter: float) -> list[Effect]:
-        if not target.urls:
-            return []
+    def _known(self, key: TargetKey) -> _Target | None:
+        return self._targets.get(key) or self._unwanted.get(key)
+
+    def _remember(self, key: TargetKey, target: _Target) -> _Target:
+        """Keeps what is known of a device that is not wanted; the longest unwanted fall out."""
+        if isinstance(key, bytes):
+            self._unwanted[key] = target
+            if len(self._unwanted) > DEVICES_REMEMBERED_MAX:
+                del self._unwanted[next(iter(self._unwanted))]
+        return target
+
+    def _wait(self, key: TargetKey, target: _Target, now_ms: int, jitter: float, *, is_refused: bool = False) -> list[Effect]:
         target.failed_rounds += 1
+        wait_ms = self._patience.wait_ms(target.failed_rounds, jitter, is_refused=is_refused)
+        target.wait_ends_ms = max(target.wait_ends_ms, now_ms + wait_ms)
+        return self._set_timer(key, target) if key in self._targets and target.urls else []
+
+    def _set_timer(self, key: TargetKey, target: _Target) -> list[Effect]:
         target.is_waiting = True
-        return [SetTimer(key, now_ms + self._patience.wait_ms(target.failed_rounds, jitter))]
+        return [SetTimer(key, target.wait_ends_ms)]
 
     def _stop_waiting(self, key: TargetKey, target: _Target) -> list[Effect]:
         if not target.is_waiting:

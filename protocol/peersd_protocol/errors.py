@@ -36,6 +36,8 @@ class CloseCode(enum.IntEnum):
     """The remote device stopped being a device of a standing member."""
     INTERNAL = 14
     """A fault of the side that closes."""
+    REFUSED = 15
+    """The side that closes wants no link with the other side, or none now."""
 
 
 class LocalProtocolError(Exception):

@@ -8,10 +8,10 @@ from functools import cached_property
 
 from peersd_protocol.act_index import bits_of
 from peersd_protocol.acts import Cut
-from peersd_protocol.cuts import has_later_grant
+from peersd_protocol.cuts import Ending, has_later_grant
 from peersd_protocol.entries import LogKey
 from peersd_protocol.identity import UserState
-from peersd_protocol.roles import Deed, Role, may
+from peersd_protocol.roles import Deed, Role, may, may_lower_oneself
 from peersd_protocol.schema import EMPTY, Schema
 from peersd_protocol.standing import Standing
 
@@ -21,18 +21,35 @@ class Member:
     """A user who is or was a member.
 
     Attributes:
-        role: now; Role.NONE for who left.
+        role: now; Role.NONE for who left, was removed or was banned.
         joined_hlc: stamp of the act that made the user a member (the last time, for who came back).
-        left_hlc: stamp of the act that ended the membership, or None.
+        left_hlc: stamp of the act that ended the membership (the first in order, of several), or None.
+        ended: what that act was, or None.
         name: the user's name now.
-        devices: public keys of the user's live devices now, ascending.
+        devices: public keys of the user's live devices now, ascending, without those dropped from this group.
     """
 
     role: Role
     joined_hlc: int
     left_hlc: int | None
+    ended: Ending | None
     name: str
     devices: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BanState:
+    """A ban that nothing has lifted (of several, the last in order).
+
+    Attributes:
+        reason: text for people, maybe empty.
+        banned_by: the author's user id.
+        banned_hlc: stamp of the ban.
+    """
+
+    reason: str
+    banned_by: bytes
+    banned_hlc: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +62,8 @@ class InviteState:
         max_uses: users it may bring in.
         used_by: the users whom it brought in, ascending, those who left since included.
         revoked: whether an act revoked it.
-        withdrawn: whether its author may no longer grant the role (left, lowered): nobody is admitted by it any more.
+        withdrawn: whether its author may no longer grant the role (left, lowered) or was removed since: nobody is admitted by
+            it any more.
         created_by: the author's user id.
         public_key: of the invite key.
     """
@@ -80,6 +98,7 @@ class GroupState:
         personal: whether it is a personal group.
         created_at_hlc: stamp of the genesis, 0 until it is known.
         members: all who are or were members, by user id.
+        bans: the bans that hold, by user id; of users who never were members too.
         invites: all invites that stand, by the hash of their entry.
         schema: tables and indexes.
         standing: hashes of the acts that stand (control and identity).
@@ -95,6 +114,7 @@ class GroupState:
     personal: bool = False
     created_at_hlc: int = 0
     members: Mapping[bytes, Member] = field(default_factory=dict)
+    bans: Mapping[bytes, BanState] = field(default_factory=dict)
     invites: Mapping[bytes, InviteState] = field(default_factory=dict)
     schema: Schema = EMPTY
     standing: frozenset[bytes] = frozenset()
@@ -134,14 +154,58 @@ class GroupState:
 
     def may_leave(self, user: bytes) -> bool:
         """Whether a leave would stand: not for the last admin while others are members."""
-        others = [member.role for other, member in self.members.items() if other != user and member.role]
-        role = self.role_of(user)
-        return role > Role.NONE and (role < Role.ADMIN or not others or max(others) >= Role.ADMIN)
+        roles = self._roles_of_others(user)
+        return may(self.role_of(user), Deed.LEAVE) and (not roles or self._keeps_an_admin(user, roles))
+
+    def may_lower_oneself(self, user: bytes, role: int) -> bool:
+        """Whether lowering oneself to a role would stand: not to below admin for the last one."""
+        lowers = may_lower_oneself(self.role_of(user), role)
+        return lowers and (role >= Role.ADMIN or self._keeps_an_admin(user, self._roles_of_others(user)))
+
+    def _roles_of_others(self, user: bytes) -> list[Role]:
+        return [member.role for other, member in self.members.items() if other != user and member.role]
+
+    def _keeps_an_admin(self, user: bytes, others: list[Role]) -> bool:
+        """Whether there is an admin still when a user is none any more, if there was to be one."""
+        return self.role_of(user) < Role.ADMIN or max(others, default=Role.NONE) >= Role.ADMIN
+
+    # --- Who was one ---
+
+    def former_users(self, device: bytes) -> tuple[bytes, ...]:
+        """The users, by id, who are members no more, or not with this device, and of whom it is or was one."""
+        return tuple(
+            user
+            for user, member in sorted(self.members.items())
+            if device in self.users[user].devices and not (member.role and device in member.devices)
+        )
+
+    def farewell(self, device: bytes) -> frozenset[bytes]:
+        """The acts that show a device's users why it gets nothing any more.
+
+        Args:
+            device: any device.
+
+        Returns:
+            The hashes of the acts that ended its users' membership, or dropped it, and of all acts before these; empty for a
+            device of members, and for one that never was.
+        """
+        evaluation, users = self.evaluation, self.former_users(device)
+        if evaluation is None or self.is_member_device(device):
+            return frozenset()
+        taken = 0
+        for user in users:
+            if self.role_of(user):
+                taken |= evaluation.roster.drops(user, device, evaluation.stands)
+            else:
+                taken |= evaluation.roster.endings.get(user, 0) & evaluation.stands
+        return evaluation.index.hashes(evaluation.index.closure([evaluation.index.acts[it].hash for it in bits_of(taken)]))
 
     # --- Invites ---
 
     def invite_refusal(self, invite_hash: bytes, user: bytes, now_ms: int) -> str | None:
         """Why a user may not be admitted by an invite now, as an error code of the API; None if nothing stands against it.
+
+        A user who was removed needs an invite that had seen the removal: to that user an older one is as good as revoked.
 
         Args:
             invite_hash: hash of the invite's entry.
@@ -153,13 +217,21 @@ class GroupState:
             return "invite_invalid"
         if self.role_of(user):
             return None
-        if invite.revoked or invite.withdrawn:
+        if user in self.bans:
+            return "banned"
+        if invite.revoked or invite.withdrawn or self._is_barred(user, invite_hash):
             return "invite_revoked"
         if now_ms >= invite.expires_ms:
             return "invite_expired"
         if len(set(invite.used_by) - {user}) >= invite.max_uses:
             return "invite_used_up"
         return None
+
+    def _is_barred(self, user: bytes, invite_hash: bytes) -> bool:
+        evaluation = self.evaluation
+        if evaluation is None:
+            return False
+        return evaluation.is_barred(user, evaluation.index.position[invite_hash], evaluation.index.everything)
 
     # --- Data entries ---
 
@@ -175,7 +247,7 @@ class GroupState:
         return self.evaluation.role_in(user, self.evaluation.index.closure(past))
 
     def may_write(self, user: bytes, device: bytes, past: Collection[bytes]) -> bool:
-        """Whether a data entry's author had writer role by its control past, and its device was one of the author's.
+        """Whether a data entry's author had writer role by its control past, and its device was the author's and not dropped.
 
         Whether the entry lies beyond a cut is another question, see `cut`.
 
@@ -187,7 +259,7 @@ class GroupState:
         if self.evaluation is None:
             return False
         bits = self.evaluation.index.closure(past)
-        return may(self.evaluation.role_in(user, bits), Deed.WRITE) and self.evaluation.identities.is_live(user, device, bits)
+        return may(self.evaluation.role_in(user, bits), Deed.WRITE) and self.evaluation.is_live_in(user, device, bits)
 
     def limits(self, user: bytes, log: LogKey, first_past: Collection[bytes] = ()) -> tuple[tuple[Cut, ...], ...]:
         """What each act that took a right from a user leaves of a log: the tips up to which the user's entries count.
@@ -208,12 +280,12 @@ class GroupState:
         limits = []
         for position in bits_of(evaluation.takes_on.get(user, 0) & evaluation.stands):
             take = evaluation.takes[position]
-            if log.kind not in take.kinds:
+            if not take.cuts_log(log):
                 continue
             tips = take.tips.get(log)
             if tips is not None:
                 limits.append(tips)
-            elif not has_later_grant(take, evaluation.grants.get(user, 0), past, evaluation.index):
+            elif not has_later_grant(take, evaluation.roster.grants.get(user, 0), past, evaluation.index):
                 limits.append(())
         return tuple(limits)
 

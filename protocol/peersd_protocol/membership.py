@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from peersd_protocol.act_index import ActIndex, bits_of
-from peersd_protocol.acts import SchemaAct, Settings, UnknownAct
+from peersd_protocol.acts import Ban, SchemaAct, Settings, UnknownAct
 from peersd_protocol.constants import LEAVE_ROUNDS_MAX
+from peersd_protocol.cuts import Take
 from peersd_protocol.entries import Act, Kind
-from peersd_protocol.group_state import GroupState, InviteState, Member
+from peersd_protocol.group_state import BanState, GroupState, InviteState, Member
 from peersd_protocol.identity import Identities, decode_or_none
-from peersd_protocol.roles import Role, may_grant
+from peersd_protocol.roles import Role
 from peersd_protocol.schema import Schema
 from peersd_protocol.schema_eval import evaluate_schema
 from peersd_protocol.standing import Standing
 
-__all__ = ["GroupState", "InviteState", "Member", "evaluate"]
+__all__ = ["BanState", "GroupState", "InviteState", "Member", "evaluate"]
 
 
 def evaluate(group_id: bytes, acts: Iterable[Act]) -> GroupState:
@@ -49,6 +50,7 @@ def evaluate(group_id: bytes, acts: Iterable[Act]) -> GroupState:
         personal=standing.genesis.personal if standing.genesis else False,
         created_at_hlc=index.acts[genesis].header.hlc if is_known and genesis is not None else 0,
         members=_members(standing),
+        bans=_bans(standing),
         invites=_invites(standing),
         schema=_schema(standing),
         standing=index.hashes(standing.stands),
@@ -63,70 +65,88 @@ def evaluate(group_id: bytes, acts: Iterable[Act]) -> GroupState:
 
 
 def _let_last_admins_stay(standing: Standing) -> None:
-    """Lets the leaves fall by which a group would lose its last admin while others are members, and decides anew without them."""
+    """Lets the acts fall by which a group would lose its last admin while it has members, and decides anew without them."""
     fallen, rounds = 0, 0
-    while falling := _falling_leaves(standing):
+    while falling := _falling(standing):
         rounds += 1
         if rounds > LEAVE_ROUNDS_MAX:
-            leavers = {standing.takes[position].maker for position in bits_of(falling)}
-            falling |= sum(1 << position for position, take in standing.takes.items() if take.is_own and take.maker in leavers)
+            makers = {standing.takes[position].maker for position in bits_of(falling)}
+            falling |= sum(1 << position for position, take in standing.takes.items() if _resigns(take) and take.maker in makers)
         fallen |= falling
         standing.decide(fallen)
 
 
-def _falling_leaves(standing: Standing) -> int:
-    """The leaves that stand and may not: the last admin's by its own past, else the most senior of those made apart."""
+def _resigns(take: Take) -> bool:
+    """Whether by an act its author gives up being an admin: by leaving, or by lowering itself."""
+    return take.is_own and (take.ends is not None or (take.lowers_to is not None and take.lowers_to < Role.ADMIN))
+
+
+def _falling(standing: Standing) -> int:
+    """The resignations that stand and may not: the last admin's by its own past, else the most senior of those made apart."""
     index = standing.index
-    leaves = [
+    resignations = [
         position
         for position, take in sorted(standing.takes.items())
-        if standing.stands >> position & 1 and take.is_own and standing.role_in(take.maker, index.past[position]) >= Role.ADMIN
+        if standing.stands >> position & 1 and _resigns(take) and standing.role_in(take.maker, index.past[position]) >= Role.ADMIN
     ]
     falling = 0
-    for position in leaves:
-        roles = _roles(standing, index.past[position] & ~falling)
-        roles.pop(standing.takes[position].maker, None)
-        if roles and max(roles.values()) < Role.ADMIN:
+    for position in resignations:
+        take, roles = standing.takes[position], _roles(standing, index.past[position] & ~falling)
+        roles[take.maker] = take.lowers_to or Role.NONE
+        if _lacks_an_admin(roles):
             falling |= 1 << position
-    if falling or not leaves:
+    if falling or not resignations or not _lacks_an_admin(_roles(standing, index.everything)):
         return falling
-    roles = _roles(standing, index.everything)
-    if not roles or max(roles.values()) >= Role.ADMIN:
-        return 0
-    # An admin who left long ago does not come back because the last two left at once: only leaves that no other has seen compete.
-    last = [position for position in leaves if not any(index.past[other] >> position & 1 for other in leaves)]
+    # An admin who left long ago does not come back because the last two left at once: only what no other has seen competes.
+    last = [position for position in resignations if not any(index.past[other] >> position & 1 for other in resignations)]
     return 1 << min(last, key=lambda position: standing.rank_in(standing.takes[position].maker, index.past[position]))
 
 
+def _lacks_an_admin(roles: Mapping[bytes, Role]) -> bool:
+    """Whether there are members, and none of them is an admin or above."""
+    return Role.NONE < max(roles.values(), default=Role.NONE) < Role.ADMIN
+
+
 def _roles(standing: Standing, past: int) -> dict[bytes, Role]:
-    """The members by a past, with their roles."""
-    roles = {user: standing.role_in(user, past) for user in standing.appointments}
-    return {user: role for user, role in roles.items() if role}
+    """The roles by a past of all who were ever appointed."""
+    return {user: standing.role_in(user, past) for user in standing.roster.appointments}
 
 
 def _members(standing: Standing) -> dict[bytes, Member]:
-    index = standing.index
+    index, roster = standing.index, standing.roster
     members: dict[bytes, Member] = {}
-    for user in sorted(standing.appointments):
-        grants = standing.grants[user] & standing.stands
+    for user in sorted(roster.appointments):
+        grants = roster.grants[user] & standing.stands & ~roster.unfounded
         if not grants:
             continue
-        role = standing.role_in(user, index.everything)
-        ended_by = standing.takes_on.get(user, 0) & standing.stands
+        ended_by = roster.endings.get(user, 0) & standing.stands
         # Of a user who came back, the membership that counts is the one after all that the latest grant had seen.
         current = [grant for grant in bits_of(grants) if not ended_by & ~index.past[grant]]
         latest = current[-1] if current else max(bits_of(grants))
         seen, unseen = ended_by & index.past[latest], ended_by & ~index.past[latest]
         joined = min(grant for grant in bits_of(grants) if not seen & ~index.past[grant])
+        end = next(bits_of(unseen), None)
         identity = standing.identities.users[user]
+        dropped = {device for device in identity.devices if roster.is_dropped(user, device, standing.stands)}
         members[user] = Member(
-            role=role,
+            role=standing.role_in(user, index.everything),
             joined_hlc=index.acts[joined].header.hlc,
-            left_hlc=index.acts[min(bits_of(unseen))].header.hlc if unseen else None,
+            left_hlc=None if end is None else index.acts[end].header.hlc,
+            ended=None if end is None else standing.takes[end].ends,
             name=identity.name,
-            devices=tuple(sorted(identity.devices)),
+            devices=tuple(sorted(identity.devices.keys() - dropped)),
         )
     return members
+
+
+def _bans(standing: Standing) -> dict[bytes, BanState]:
+    bans: dict[bytes, BanState] = {}
+    for user in sorted(standing.roster.banned):
+        for position in bits_of(standing.roster.bans(user, standing.stands)):
+            body, header = standing.bodies[position], standing.index.acts[position].header
+            assert isinstance(body, Ban)
+            bans[user] = BanState(body.reason, header.user, header.hlc)  # of several the last in order
+    return bans
 
 
 def _invites(standing: Standing) -> dict[bytes, InviteState]:
@@ -141,7 +161,7 @@ def _invites(standing: Standing) -> dict[bytes, InviteState]:
             max_uses=invite.max_uses,
             used_by=tuple(sorted(used_by)),
             revoked=bool(standing.revocations.get(position, 0) & standing.stands),
-            withdrawn=not may_grant(standing.role_in(act.header.user, index.everything), invite.role),
+            withdrawn=standing.is_withdrawn(position, index.everything),
             created_by=act.header.user,
             public_key=invite.invite_public_key,
         )

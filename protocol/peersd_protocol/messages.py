@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import canonical
@@ -36,6 +36,20 @@ class MessageType(enum.IntEnum):
     BLOCK = 4
     HAVE = 5
     ASK = 6
+    PRUNE = 7
+    COUNTERS = 8
+    BEACONS = 9
+
+
+_BEACON_PREFIXES: Final = tuple(bytes([0x92, kind]) for kind in (MessageType.COUNTERS, MessageType.BEACONS))
+
+
+def is_beacon_message(data: bytes) -> bool:
+    """Whether a message is one of those about beacons, for the book of beacons, by its first two bytes.
+
+    They say array of two elements and the type. What is no canonical message of those types is refused by either decoder.
+    """
+    return data[:2] in _BEACON_PREFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +115,32 @@ class Ask:
     hashes: tuple[bytes, ...]
 
 
-Message: TypeAlias = VectorPart | Want | Runs | Block | Have | Ask
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """New entries need not be pushed to the sender any more, only announced."""
 
 
-def encode_vector_parts(vector: Mapping[LogKey, tuple[Tip, ...]], logs_per_part: int = 2048) -> list[bytes]:
-    """The VECTOR messages for a vector; one at least."""
+Message: TypeAlias = VectorPart | Want | Runs | Block | Have | Ask | Prune
+
+LOGS_PER_PART: Final = 2048
+"""Logs of a vector in one message: 441 bytes at most each, so that they fit MESSAGE_BYTES_MAX whatever they are."""
+
+_WANT_ITEM_BYTES: Final = 134
+_WANT_SAMPLE_BYTES: Final = 44
+_WANT_STAGED_BYTES: Final = 1024
+"""The most that an item of a WANT takes without its samples, that a sample takes, and all staged bodies with the rest."""
+
+
+def _vector_parts(vector: Mapping[LogKey, tuple[Tip, ...]], logs_per_part: int) -> list[Vector]:
     logs = sorted(vector)
-    parts = [logs[start : start + logs_per_part] for start in range(0, len(logs), logs_per_part)] or [[]]
+    return [{log: vector[log] for log in logs[start : start + logs_per_part]} for start in range(0, len(logs), logs_per_part)]
+
+
+def encode_vector_parts(vector: Mapping[LogKey, tuple[Tip, ...]], logs_per_part: int = LOGS_PER_PART) -> list[bytes]:
+    """The VECTOR messages for a vector; one at least."""
+    parts = _vector_parts(vector, logs_per_part) or [{}]
     return [
-        canonical.encode([MessageType.VECTOR, index < len(parts) - 1, vector_value({log: vector[log] for log in part})])
-        for index, part in enumerate(parts)
+        canonical.encode([MessageType.VECTOR, index < len(parts) - 1, vector_value(part)]) for index, part in enumerate(parts)
     ]
 
 
@@ -118,6 +148,20 @@ def encode_want(want: Want) -> bytes:
     """A WANT message."""
     items: list[Value] = [[*log_value(item.log), *item.tip, [list(tip) for tip in item.have]] for item in want.items]
     return canonical.encode([MessageType.WANT, items, [list(pair) for pair in want.staged]])
+
+
+def encode_wants(items: Sequence[WantItem], staged: tuple[tuple[bytes, int], ...] = ()) -> list[bytes]:
+    """The WANT messages for these items, each within the bounds of a WANT; none for no item."""
+    parts: list[list[WantItem]] = []
+    left = 0
+    for item in items:
+        size = _WANT_ITEM_BYTES + _WANT_SAMPLE_BYTES * len(item.have)
+        if left < size or len(parts[-1]) == WANT_ITEMS_MAX:
+            parts.append([])
+            left = MESSAGE_BYTES_MAX - _WANT_STAGED_BYTES
+        parts[-1].append(item)
+        left -= size
+    return [encode_want(Want(tuple(part), staged)) for part in parts]
 
 
 def encode_runs(runs: Sequence[Run]) -> bytes:
@@ -151,9 +195,19 @@ def encode_have(vector: Mapping[LogKey, tuple[Tip, ...]]) -> bytes:
     return canonical.encode([MessageType.HAVE, vector_value(vector)])
 
 
+def encode_have_parts(vector: Mapping[LogKey, tuple[Tip, ...]], logs_per_part: int = LOGS_PER_PART) -> list[bytes]:
+    """The HAVE messages for these logs; none for no log."""
+    return [encode_have(part) for part in _vector_parts(vector, logs_per_part)]
+
+
 def encode_ask(hashes: Sequence[bytes]) -> bytes:
     """An ASK message."""
     return canonical.encode([MessageType.ASK, list(hashes)])
+
+
+def encode_prune() -> bytes:
+    """A PRUNE message."""
+    return canonical.encode([MessageType.PRUNE])
 
 
 def _refuse(detail: str) -> RemoteProtocolError:
@@ -221,5 +275,7 @@ def decode_message(data: bytes) -> Message:
             return Have(parse_vector(fields[0]))
         case MessageType.ASK, 1:
             return Ask(tuple(_hash(item) for item in _list(fields[0], ASK_HASHES_MAX, "ASK")))
+        case MessageType.PRUNE, 0:
+            return Prune()
         case _:
             raise _refuse(f"message of type {kind} with {len(fields)} fields")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from peersd_protocol.constants import DESCRIPTION_BYTES_MAX, IDENTIFIER_CHARS_MAX, TITLE_CHARS_MAX
+from peersd_protocol.constants import BAN_REASON_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDENTIFIER_CHARS_MAX, TITLE_CHARS_MAX
 
 _CONTROLS: Final = frozenset(map(chr, [*range(0x20), *range(0x7F, 0xA0)]))
 _DIRECTIONS: Final = frozenset(map(chr, [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
@@ -35,11 +35,17 @@ def is_name(text: str) -> bool:
 
 def is_description(text: str) -> bool:
     """Whether a text may describe a group: at most 4 KiB of UTF-8; of the control characters only newline and tab."""
-    return len(text) <= DESCRIPTION_BYTES_MAX and _REFUSED_IN_DESCRIPTIONS.isdisjoint(text) and _is_text(text) and _fits(text)
+    return _is_prose(text, DESCRIPTION_BYTES_MAX)
 
 
-def _fits(text: str) -> bool:
-    return len(text.encode()) <= DESCRIPTION_BYTES_MAX
+def is_reason(text: str) -> bool:
+    """Whether a text may be the reason of a ban: at most 512 bytes of UTF-8, and the characters of a description."""
+    return _is_prose(text, BAN_REASON_BYTES_MAX)
+
+
+def _is_prose(text: str, bytes_max: int) -> bool:
+    fits = len(text) <= bytes_max and _REFUSED_IN_DESCRIPTIONS.isdisjoint(text) and _is_text(text)
+    return fits and len(text.encode()) <= bytes_max
 
 
 def is_identifier(text: str) -> bool:

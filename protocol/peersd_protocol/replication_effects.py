@@ -55,14 +55,16 @@ class Ingested:
     Attributes:
         held: tips that the message proves the sender to hold.
         parked: what has to wait.
-        void: hashes of entries that were taken in and do not count, which others may wait for all the same.
+        void: hashes of entries that were taken in and are not told of, which others may wait for all the same.
         is_new: whether it brought anything that was not here.
+        void_tips: ends of runs that it brought and that are here and void, so that they need not be asked for.
     """
 
     held: Mapping[LogKey, Tip]
     parked: tuple[Parked, ...] = ()
     void: tuple[bytes, ...] = ()
     is_new: bool = True
+    void_tips: tuple[tuple[LogKey, Tip], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send an encoded message. `bulk` is the multiplexer's third class, else its second."""
+    """Send an encoded message of entries. `bulk` is the multiplexer's third class, else its second."""
 
     session: SessionId
     message: bytes
@@ -126,8 +128,18 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """There is something to be told or asked on this session: call `take_due` when its channel has room.
+
+    It is made only then, so a remote side that reads nothing makes nothing pile up.
+    """
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
 class Ingest:
-    """Hand these to the store in one go, then call `ingested` with what came of them ."""
+    """Hand these to the store in one go, then call `ingested` with what came of them."""
 
     session: SessionId
     packed: Runs | Block
@@ -179,7 +191,7 @@ class SetTimer:
     at_ms: int
 
 
-Effect: TypeAlias = Send | Ingest | Compare | Locate | LookUp | Readable | BecameEqual | SetTimer
+Effect: TypeAlias = Send | Due | Ingest | Compare | Locate | LookUp | Readable | BecameEqual | SetTimer
 
 
 @dataclass(frozen=True, slots=True)

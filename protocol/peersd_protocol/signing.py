@@ -16,6 +16,7 @@ PURPOSE_NOISE_KEY: Final = b"peersd/1 noise key"
 PURPOSE_SEALING_KEY: Final = b"peersd/1 sealing key"
 PURPOSE_REDEMPTION: Final = b"peersd/1 redemption"
 PURPOSE_DEVICE_CONSENT: Final = b"peersd/1 device consent"
+PURPOSE_BEACON: Final = b"peersd/1 beacon"
 
 SEED_BYTES: Final = 32
 PUBLIC_KEY_BYTES: Final = 32

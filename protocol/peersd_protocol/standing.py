@@ -15,12 +15,39 @@ from functools import lru_cache
 from typing import Final
 
 from peersd_protocol.act_index import ActIndex, bits_of
-from peersd_protocol.acts import Admit, DecodedBody, Genesis, Invite, Leave, NoAct, RevokeInvite, SchemaAct, Settings, UnknownAct
-from peersd_protocol.cuts import Take, killed_by, tips_of
+from peersd_protocol.acts import (
+    Admit,
+    Ban,
+    DecodedBody,
+    DropDevice,
+    Genesis,
+    Invite,
+    Leave,
+    NoAct,
+    Remove,
+    RevokeInvite,
+    SchemaAct,
+    SetRole,
+    Settings,
+    Unban,
+    UnknownAct,
+)
+from peersd_protocol.cuts import Take, killed_by, take_of
 from peersd_protocol.entries import Kind
 from peersd_protocol.identity import Identities
 from peersd_protocol.redemption import verify_redemption_signatures
-from peersd_protocol.roles import Deed, Role, may, may_grant
+from peersd_protocol.roles import (
+    Deed,
+    Role,
+    may,
+    may_ban,
+    may_drop_device,
+    may_grant,
+    may_lower_oneself,
+    may_remove,
+    may_set_role,
+)
+from peersd_protocol.roster import Roster
 
 
 class Standing:
@@ -35,7 +62,9 @@ class Standing:
     Attributes:
         stands: bit set of the acts that stand.
         genesis: the genesis, or None while it is not known or not understood.
-        takes: well-made acts that take a right, by position.
+        roster: the well-made acts that give and take roles and devices.
+        takes: well-made acts that take a right from a user, by position.
+        takes_on: per user the bit set of these.
     """
 
     def __init__(self, group_id: bytes, index: ActIndex, bodies: Sequence[DecodedBody | None], identities: Identities) -> None:
@@ -47,11 +76,7 @@ class Standing:
         self.stands = 0
         self.takes: Final[dict[int, Take]] = {}
         self.takes_on: Final[dict[bytes, int]] = {}
-        """Per user the bit set of the acts that end the user's membership."""
-        self.appointments: Final[dict[bytes, list[tuple[Role, int]]]] = {}
-        """Per user, from the highest role down, the bit set of the acts that would grant it."""
-        self.grants: Final[dict[bytes, int]] = {}
-        """Per user the bit set of all of these."""
+        self.roster: Final = Roster(index)
         self.admissions: Final[dict[int, int]] = {}
         """Per invite (its position) the bit set of the admissions by it."""
         self.revocations: Final[dict[int, int]] = {}
@@ -60,7 +85,8 @@ class Standing:
         """The bit set of the well-made invites."""
         self._acts_of: Final[dict[bytes, int]] = {}
         self._taking = 0
-        """The bit set of the acts that take something: leaves and revocations."""
+        """The bit set of the acts that take something: those on users, and revocations."""
+        self._demotions = 0
         self._candidates: Final[list[int]] = []
         for position in range(len(index.acts)):
             if self._is_well_made(position):
@@ -74,23 +100,22 @@ class Standing:
     # --- Questions ---
 
     def role_in(self, user: bytes, past: int) -> Role:
-        """A user's role by the acts of a past (bit set) that stand now.
-
-        It is that of the highest appointment which has seen all that ended a membership of the user.
-        """
-        seen = past & self.stands
-        ended_by = self.takes_on.get(user, 0) & seen
-        for role, bits in self.appointments.get(user, ()):
-            held = bits & seen
-            if held and (not ended_by or any(not ended_by & ~self.index.past[grant] for grant in bits_of(held))):
-                return role
-        return Role.NONE
+        """A user's role by the acts of a past (bit set) that stand now."""
+        return self.roster.role(user, past & self.stands)
 
     def rank_in(self, user: bytes, past: int) -> tuple[int, int]:
         """The rank of the appointment a user acts under, (-role, position): lower is senior. Positions go by (depth, hash)."""
-        role = self.role_in(user, past)
-        held = dict(self.appointments.get(user, ())).get(role, 0) & past & self.stands
-        return -role, next(bits_of(held), len(self.index.acts))
+        return self.roster.rank(user, past & self.stands)
+
+    def is_live_in(self, user: bytes, device: bytes, past: int) -> bool:
+        """Whether a device is one of the user's by the acts of a past that stand now, and was not dropped from the group."""
+        return self.identities.is_live(user, device, past) and not self.roster.is_dropped(user, device, past & self.stands)
+
+    def is_withdrawn(self, invite: int, past: int) -> bool:
+        """Whether, by a past, an invite's author may grant its role no more, or was removed by an act that it had not seen."""
+        author, seen = self.index.acts[invite].header.user, past & self.stands
+        removed = self.roster.removals.get(author, 0) & seen & ~self.index.past[invite]
+        return bool(removed) or not may_grant(self.role_in(author, past), self.invite_at(invite).role)
 
     def invite_at(self, position: int) -> Invite:
         """The invite at a position that holds one."""
@@ -107,7 +132,7 @@ class Standing:
             fallen: bit set of the acts that may not stand whatever else does.
         """
         voided, decided = fallen, 0
-        self.stands = self.identities.standing
+        self.stands, self.roster.unfounded = self.identities.standing, 0
         self.judge(self.index.everything, voided, decided)
         pending = self._pending(decided)
         while pending:
@@ -140,11 +165,21 @@ class Standing:
             body = self.bodies[position]
             assert isinstance(body, RevokeInvite)
             return self.admissions.get(index.position[body.invite_hash], 0) & ~index.past[position]
-        killed = killed_by(take, self._acts_of.get(take.target, 0), self.grants.get(take.target, 0), index)
+        killed = killed_by(take, self._acts_of.get(take.target, 0), self.roster.grants.get(take.target, 0), index)
         if take.is_own:
             return killed
+        if take.ends:
+            killed |= self._admissions_that_fall_with(take)
         rank = self.rank_in(take.maker, index.past[position])
         return sum(1 << victim for victim in bits_of(killed) if self._rank_of_act(victim) > rank)
+
+    def _admissions_that_fall_with(self, take: Take) -> int:
+        """The admissions that a removal had not seen by invites of its target that had not seen it either."""
+        admissions = 0
+        for invite in bits_of(self.invites & self._acts_of.get(take.target, 0)):
+            if not self.index.past[invite] >> take.position & 1:
+                admissions |= self.admissions.get(invite, 0)
+        return admissions & ~self.index.past[take.position]
 
     def _rank_of_act(self, position: int) -> tuple[int, int]:
         """An appointment has the rank of the role it grants, any other act that of its author."""
@@ -164,7 +199,8 @@ class Standing:
             decided: bit set of the acts that stand, having been decided.
 
         Returns:
-            The bit set of the acts that stood before and do not now, or the other way round.
+            The bit set of the acts that stood before and do not now, or the other way round, and of the demotions that granted
+            before and do not now, or the other way round.
         """
         changed = 0
         for position in self._candidates[bisect_left(self._candidates, next(bits_of(again), 0)) :]:
@@ -172,6 +208,9 @@ class Standing:
             if not again & bit and not changed & self._rests_on[position]:
                 continue
             stands = bool(decided & bit) or (not voided & bit and self._is_permitted(position))
+            if decided & self._demotions & bit and self._is_permitted(position) == bool(self.roster.unfounded & bit):
+                self.roster.unfounded ^= bit
+                changed |= bit
             if stands != bool(self.stands & bit):
                 self.stands ^= bit
                 changed |= bit
@@ -198,7 +237,7 @@ class Standing:
                 return False
         if isinstance(body, Admit):
             return self.identities.is_live(body.user, body.device, past) and self._is_redeemed(body)
-        return True
+        return not isinstance(body, DropDevice) or self.identities.is_live(body.user, body.device, past)
 
     def _is_redeemed(self, admit: Admit) -> bool:
         invite = self.invite_at(self.index.position[admit.invite_hash])
@@ -221,29 +260,42 @@ class Standing:
         match body:
             case Genesis():
                 self.genesis = body
-                self._appoint(user, Role.FOUNDER, bit)
+                self.roster.appoint(user, Role.FOUNDER, position)
             case Admit():
                 invite = self.index.position[body.invite_hash]
                 self.admissions[invite] = self.admissions.get(invite, 0) | bit
-                self._appoint(body.user, Role(self.invite_at(invite).role), bit)
+                self.roster.appoint(body.user, Role(self.invite_at(invite).role), position)
             case Invite():
                 self.invites |= bit
             case RevokeInvite():
                 invite = self.index.position[body.invite_hash]
                 self.revocations[invite] = self.revocations.get(invite, 0) | bit
                 self._taking |= bit
-            case Leave():
-                self.takes[position] = Take(position, user, user, tips_of(body.cuts, user))
-                self.takes_on[user] = self.takes_on.get(user, 0) | bit
-                self._taking |= bit
+            case SetRole(cuts=None):
+                self.roster.appoint(body.user, Role(body.role), position)
+            case Unban():
+                self.roster.unban(body.user, position)
+            case Leave() | SetRole() | Remove() | Ban() | DropDevice():
+                self._register_take(position, body)
             case _:
                 pass
 
-    def _appoint(self, user: bytes, role: Role, bit: int) -> None:
-        self.grants[user] = self.grants.get(user, 0) | bit
-        roles = dict(self.appointments.get(user, ()))
-        roles[role] = roles.get(role, 0) | bit
-        self.appointments[user] = sorted(roles.items(), reverse=True)
+    def _register_take(self, position: int, body: Leave | SetRole | Remove | Ban | DropDevice) -> None:
+        take = take_of(position, self.index.acts[position].header.acting_user, body)
+        bit = 1 << position
+        self.takes[position] = take
+        self.takes_on[take.target] = self.takes_on.get(take.target, 0) | bit
+        self._taking |= bit
+        match body:
+            case SetRole():
+                self.roster.demote(take.target, Role(body.role), position)
+                self._demotions |= bit
+            case Ban():
+                self.roster.ban(take.target, position)
+            case DropDevice():
+                self.roster.drop(take.target, body.device, position)
+            case _:
+                self.roster.end(take.target, position, removed=not isinstance(body, Leave))
 
     # --- What holds by the acts that stand ---
 
@@ -251,7 +303,10 @@ class Standing:
         body, act, past = self.bodies[position], self.index.acts[position], self.index.past[position]
         if act.hash == self.group_id:
             return True
-        role = self.role_in(act.header.user, past)
+        author = act.header.user
+        if self.roster.is_dropped(author, act.header.device, past & self.stands):
+            return False
+        role = self.role_in(author, past)
         match body:
             case Settings():
                 return may(role, Deed.CHANGE_SETTINGS)
@@ -265,29 +320,52 @@ class Standing:
                 return may(role, Deed.ADMIT) and self._is_admissible(position, body)
             case Leave():
                 return may(role, Deed.LEAVE)
+            case Unban():
+                return may(role, Deed.UNBAN)
+            case SetRole() | Remove() | Ban() | DropDevice():
+                return self._is_permitted_on(body, author == body.user, role, self.role_in(body.user, past))
             case NoAct() | UnknownAct():
                 return role > Role.NONE
             case _:
                 return False
 
+    @staticmethod
+    def _is_permitted_on(body: SetRole | Remove | Ban | DropDevice, is_own: bool, role: Role, target_role: Role) -> bool:
+        """Whether a role allows an act on a user of `target_role`; `is_own` if that is the author."""
+        match body:
+            case SetRole() if is_own:
+                return body.cuts is not None and may_lower_oneself(role, body.role)
+            case SetRole():
+                return may_set_role(role, target_role, body.role)
+            case Remove():
+                return may_remove(role, target_role)
+            case Ban():
+                return may_ban(role, target_role)
+            case DropDevice():
+                return may(role, Deed.DROP_OWN_DEVICE) if is_own else may_drop_device(role, target_role)
+
     def _is_admissible(self, position: int, admit: Admit) -> bool:
-        """Whether the invite stands, still may be used, and is not used up, by what the admission had seen.
+        """Whether the invite stands, still may be used by the user, and is not used up, by what the admission had seen.
 
         Revocations are not looked for here: deciding one voids all admissions that are not in its past.
         """
         past = self.index.past[position]
-        invite_position = self.index.position[admit.invite_hash]
-        invite, inviter = self.invite_at(invite_position), self.index.acts[invite_position].header.user
-        if not self.stands >> invite_position & 1 or not may_grant(self.role_in(inviter, past), invite.role):
+        invite = self.index.position[admit.invite_hash]
+        if not self.stands >> invite & 1 or self.is_withdrawn(invite, past) or self.is_barred(admit.user, invite, past):
             return False
-        admitter = self.index.acts[position].header.user
+        admitter, max_uses = self.index.acts[position].header.user, self.invite_at(invite).max_uses
         # Admissions that stand and come before: those it had seen, and its author's own. The latter keep one member from
         # admitting any number of users side by side; other members' admissions cannot displace it.
-        before = self.admissions[invite_position] & self.stands & ((1 << position) - 1)
+        before = self.admissions[invite] & self.stands & ((1 << position) - 1)
         counted = (before & past) | (before & self._acts_of[admitter])
-        if counted.bit_count() < invite.max_uses:
+        if counted.bit_count() < max_uses:
             return True
-        return len(self.users_admitted(counted) - {admit.user}) < invite.max_uses
+        return len(self.users_admitted(counted) - {admit.user}) < max_uses
+
+    def is_barred(self, user: bytes, invite: int, past: int) -> bool:
+        """Whether, by a past, a user is banned, or was removed by an act that the invite had not seen."""
+        seen = past & self.stands
+        return bool(self.roster.removals.get(user, 0) & seen & ~self.index.past[invite] or self.roster.bans(user, seen))
 
     def users_admitted(self, admissions: int) -> set[bytes]:
         """The users that a bit set of admissions names."""

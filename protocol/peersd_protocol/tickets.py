@@ -101,12 +101,17 @@ def _decode(raw: bytes) -> Ticket:
         read_bytes(group_id, "group id"),
         read_bytes(invite_hash, "invite"),
         read_bytes(invite_seed, "invite key", SEED_BYTES),
-        tuple(_read_address(address) for address in listed),
+        tuple(read_address(address) for address in listed),
         group_name,
     )
 
 
-def _read_address(value: canonical.Value) -> str:
+def read_address(value: canonical.Value) -> str:
+    """An address of a device: a ws:// or wss:// URL of printable ASCII, at most ADDRESS_CHARS_MAX characters.
+
+    Raises:
+        RemoteProtocolError: MALFORMED.
+    """
     address = read_text(value, "address", ADDRESS_CHARS_MAX)
     if not address.startswith(_SCHEMES) or not all("!" <= character <= "~" for character in address):
         raise malformed("an address that is no ws:// or wss:// URL")

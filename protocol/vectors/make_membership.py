@@ -8,7 +8,7 @@ from typing import Any
 
 from peersd.testing.worlds import Group, User, World
 from peersd_protocol import canonical
-from peersd_protocol.acts import Cut, Leave
+from peersd_protocol.acts import Cut, Leave, Remove
 from peersd_protocol.entries import Act
 from peersd_protocol.roles import Role, format_role
 from peersd_protocol.schema_ops import AddColumn, ColumnDef, CreateTable
@@ -183,6 +183,160 @@ def a_cut_at_a_tip_that_is_not_known() -> Group:
     return group
 
 
+def roles_set_by_each_role() -> Group:
+    _, group, users = found(Role.OWNER, Role.ADMIN, Role.MODERATOR, Role.WRITER, Role.READER)
+    before = group.acts
+    for author in users:
+        for target in users:
+            group.promote(author, target, Role.ADMIN, seen=before)
+            group.demote(author, target, Role.READER, seen=before, epoch=1)
+    return group
+
+
+def a_promotion_and_demotions_made_apart() -> Group:
+    _, group, (founder, owner, _, one, two) = found(Role.OWNER, Role.ADMIN, Role.MODERATOR, Role.WRITER)
+    admin = group.world.users[2]
+    before = group.acts
+    group.promote(owner, two, Role.MODERATOR, seen=before)
+    group.demote(admin, two, Role.READER, seen=before)
+    first = group.demote(owner, one, Role.READER, seen=before, epoch=1)
+    group.demote(admin, one, Role.WRITER, seen=before, epoch=1)
+    group.promote(founder, one, Role.ADMIN, seen=(*before, first))
+    return group
+
+
+def a_demotion_and_acts_beyond_its_cut() -> Group:
+    _, group, (founder, admin, one) = found(Role.ADMIN, Role.READER)
+    group.settings(admin, name="known")
+    before = group.acts
+    demotion = group.demote(founder, admin, Role.MODERATOR, seen=before)
+    group.settings(admin, name="beyond", seen=before)
+    group.promote(admin, one, Role.WRITER, seen=before, epoch=1)
+    group.invite(admin, Role.READER, seen=(*before, demotion), epoch=2)
+    return group
+
+
+def members_lowering_themselves() -> Group:
+    _, group, (founder, admin, one) = found(Role.ADMIN, Role.WRITER)
+    group.demote(admin, admin, Role.MODERATOR)
+    group.demote(one, one, Role.MODERATOR)
+    group.demote(founder, founder, Role.WRITER)
+    group.demote(founder, founder, Role.ADMIN)
+    return group
+
+
+def a_lowering_that_rests_on_a_promotion_that_fell() -> Group:
+    _, group, (founder, admin, one) = found(Role.ADMIN, Role.READER)
+    before = group.acts
+    promotion = group.promote(admin, one, Role.MODERATOR, seen=before)
+    group.demote(one, one, Role.WRITER, seen=(*before, promotion))
+    group.remove(founder, admin, seen=before)
+    return group
+
+
+def removals_by_each_role() -> Group:
+    _, group, users = found(Role.OWNER, Role.ADMIN, Role.MODERATOR, Role.WRITER, Role.READER)
+    before = group.acts
+    for author in users[::-1]:
+        for target in users:
+            group.remove(author, target, seen=before)
+    return group
+
+
+def a_removed_admin_backdates() -> Group:
+    _, group, (founder, admin, one) = found(Role.ADMIN, Role.WRITER)
+    group.settings(admin, name="known")
+    before = group.acts
+    group.remove(founder, admin)
+    group.settings(admin, name="backdated", seen=before)
+    group.remove(admin, one, seen=before, epoch=1)
+    group.promote(admin, one, Role.MODERATOR, seen=before, epoch=2)
+    return group
+
+
+def a_removal_without_cuts() -> Group:
+    world, group, (founder, admin) = found(Role.ADMIN)
+    phone = world.add_device(admin, "phone")
+    group.settings(phone, name="seen")
+    before = group.acts
+    group.write(founder, Remove(admin.id, ()), seen=before)
+    group.settings(phone, name="unseen", seen=before)
+    return group
+
+
+def a_circle_of_removals() -> Group:
+    _, group, (founder, owner, admin, one) = found(Role.OWNER, Role.ADMIN, Role.WRITER)
+    before = group.acts
+    promotion = group.promote(founder, one, Role.OWNER, seen=before)
+    group.remove(one, admin, seen=(*before, promotion))
+    group.remove(admin, one, seen=before)
+    group.remove(owner, admin, seen=before)
+    return group
+
+
+def a_removal_and_admissions_before_apart_and_after() -> Group:
+    world, group, (founder, moderator, one) = found(Role.MODERATOR, Role.READER)
+    zoe, invite = world.user("zoe"), group.invite(founder, max_uses=9)
+    group.admit(one, invite, zoe)
+    before = group.acts
+    group.remove(moderator, zoe, seen=before)
+    group.admit(one, invite, zoe, seen=before, link=1)
+    group.admit(one, invite, zoe, link=2)
+    group.admit(one, group.invite(founder, Role.READER), zoe, link=3)
+    return group
+
+
+def an_invite_of_who_was_removed() -> Group:
+    world, group, (founder, moderator, one) = found(Role.MODERATOR, Role.READER)
+    invite, newcomers = group.invite(moderator, max_uses=9), [world.user(f"new-{number}") for number in range(3)]
+    group.admit(one, invite, newcomers[0])
+    before = group.acts
+    group.remove(founder, moderator, seen=before)
+    group.admit(one, invite, newcomers[1], seen=before)
+    group.join(founder, moderator, Role.MODERATOR)
+    group.admit(one, invite, newcomers[2])
+    return group
+
+
+def bans_and_unbans() -> Group:
+    world, group, (founder, admin, moderator, one) = found(Role.ADMIN, Role.MODERATOR, Role.WRITER)
+    zoe, yves = world.user("zoe"), world.user("yves")
+    invite = group.invite(founder, max_uses=9)
+    group.ban(moderator, one, "spam")
+    group.ban(admin, zoe)
+    group.ban(moderator, yves)
+    later = group.invite(founder, max_uses=9)
+    group.unban(moderator, zoe)
+    group.unban(admin, yves)
+    for number, user in enumerate((one, zoe, yves)):
+        group.admit(founder, invite, user, link=number)
+        group.admit(founder, later, user, link=number)
+    return group
+
+
+def a_ban_and_an_admission_made_apart() -> Group:
+    world, group, (founder, moderator) = found(Role.MODERATOR)
+    zoe, invite = world.user("zoe"), group.invite(founder, Role.ADMIN)
+    before = group.acts
+    group.ban(moderator, zoe, "beware", seen=before)
+    group.admit(founder, invite, zoe, seen=before)
+    return group
+
+
+def dropped_devices() -> Group:
+    world, group, (founder, admin, one) = found(Role.ADMIN, Role.WRITER)
+    phone, tablet = world.add_device(admin, "phone"), world.add_device(one, "tablet")
+    before = group.acts
+    group.drop_device(founder, phone, seen=before)
+    group.drop_device(one, tablet, seen=before)
+    group.settings(phone, name="beyond the cut", seen=before)
+    group.settings(phone, name="seen the drop", epoch=1)
+    group.settings(admin, name="another device")
+    group.promote(admin, one, Role.MODERATOR)
+    group.invite(tablet, Role.READER, epoch=1)
+    return group
+
+
 def an_act_of_a_later_version() -> Group:
     _, group, (_, reader) = found(Role.READER)
     group.write(reader, [99, "later"])
@@ -219,6 +373,20 @@ SCENARIOS: list[Callable[[], Group]] = [
     the_last_admins_leave,
     two_last_admins_leaving_apart,
     a_cut_at_a_tip_that_is_not_known,
+    roles_set_by_each_role,
+    a_promotion_and_demotions_made_apart,
+    a_demotion_and_acts_beyond_its_cut,
+    members_lowering_themselves,
+    a_lowering_that_rests_on_a_promotion_that_fell,
+    removals_by_each_role,
+    a_removed_admin_backdates,
+    a_removal_without_cuts,
+    a_circle_of_removals,
+    a_removal_and_admissions_before_apart_and_after,
+    an_invite_of_who_was_removed,
+    bans_and_unbans,
+    a_ban_and_an_admission_made_apart,
+    dropped_devices,
     an_act_of_a_later_version,
     tables_made_apart_alike_and_unlike,
 ]
@@ -238,6 +406,12 @@ def expected(group: Group) -> dict[str, Any]:
             invite.hex(): {"uses": it.uses, "overused": it.overused, "revoked": it.revoked, "withdrawn": it.withdrawn}
             for invite, it in state.invites.items()
         },
+        "bans": {
+            user.hex(): {"reason": ban.reason, "by": ban.banned_by.hex(), "hlc": ban.banned_hlc}
+            for user, ban in state.bans.items()
+        },
+        "devices": {user.hex(): [device.hex() for device in member.devices] for user, member in state.members.items()},
+        "ended": {user.hex(): member.ended for user, member in state.members.items() if member.ended},
         "void": sorted(act.hex() for act in state.void),
         "needs_upgrade": state.needs_upgrade,
         "tables": {table.name: [column.name for column in table.columns] for table in state.schema.tables},
@@ -255,9 +429,10 @@ def make() -> dict[str, Any]:
     return {
         "description": (
             "Sets of acts, each as canonical header and canonical body (empty: none), and what they amount to: name and "
-            "description, who is or was a member with the role now, the invites that stand, the acts that do not, tables with "
-            "their columns. The order of `acts` means nothing. A set is never invalid as a whole, so there are no invalid cases; "
-            "acts that break a rule are listed as void."
+            "description, who is or was a member with the role now, how memberships ended, the member devices (and those that "
+            "former members would have), the bans that hold, the invites that stand, the acts that do not, tables with their "
+            "columns. The order of `acts` means nothing. A set is never invalid as a whole, so there are no invalid cases; acts "
+            "that break a rule are listed as void."
         ),
         "valid": cases,
         "invalid": [],

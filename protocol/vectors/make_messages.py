@@ -27,6 +27,7 @@ from peersd_protocol.messages import (
     encode_ask,
     encode_block,
     encode_have,
+    encode_prune,
     encode_runs,
     encode_vector_parts,
     encode_want,
@@ -80,6 +81,7 @@ def valid() -> dict[str, bytes]:
         "BLOCK": encode_block(Block(HASHES[0], BLOCKS_PER_BODY_MAX - 1, b"\x00data")),
         "HAVE": encode_have(VECTOR),
         "ASK": encode_ask(HASHES),
+        "PRUNE": encode_prune(),
     }
 
 
@@ -102,7 +104,7 @@ def invalid() -> dict[str, tuple[str, list[Value]]]:
     tips: Value = [[seq, HASHES[0]] for seq in range(1, BRANCHES_MAX + 2)]
     return {
         "nothing": ("MALFORMED", []),
-        "a type that is none": ("MALFORMED", [7, []]),
+        "a type that is none": ("MALFORMED", [99, []]),
         "type 0": ("MALFORMED", [0, []]),
         "a type that is a boolean": ("MALFORMED", [True, False, []]),
         "VECTOR with a field less": ("MALFORMED", [1, []]),
@@ -139,6 +141,7 @@ def invalid() -> dict[str, tuple[str, list[Value]]]:
         "BLOCK above its bound": ("TOO_LARGE", [4, HASHES[0], 0, b"\0" * (BLOCK_BYTES_MAX + 2)]),
         "ASK with a short hash": ("MALFORMED", [6, [HASHES[0][:31]]]),
         "ASK for more hashes than the bound": ("TOO_LARGE", [6, [HASHES[0]] * (ASK_HASHES_MAX + 1)]),
+        "PRUNE with a field": ("MALFORMED", [7, []]),
         "a message above its bound": ("TOO_LARGE", [3, 0, b"\0" * MESSAGE_BYTES_MAX]),
         "packed runs that are no array": ("MALFORMED", [3, 0, b"\xc0"]),
         "packed runs that are no runs": ("MALFORMED", [3, 0, canonical.encode([1])]),

@@ -9,7 +9,7 @@ from typing import Any
 from peersd_protocol import canonical
 from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.errors import RemoteProtocolError
-from peersd_protocol.messages import Runs, WantItem, encode_have, encode_vector_parts
+from peersd_protocol.messages import Runs, Want, WantItem, encode_have, encode_prune, encode_vector_parts, encode_want
 from peersd_protocol.replication import (
     Committed,
     Comparison,
@@ -80,10 +80,22 @@ class Script:
         run = lambda: self.machine.compared(session, Comparison(items), 20)  # noqa: E731
         return self.step("compared", run, session=session, lacks=[[plain(item.log), *plain(item.tip)] for item in items])
 
-    def committed(self, *entries: Committed, message: bytes | None = None) -> Script:
+    def due(self, session: int) -> Script:
+        """What is said on a session once its channel has room."""
+        messages = [message.hex() for message in self.machine.take_due(session)]
+        self.steps.append({"do": "due", "session": session, "messages": messages})
+        return self
+
+    def committed(self, *entries: Committed, message: bytes | None = None, origin: int | None = None) -> Script:
         written = [[plain(entry.log), entry.seq, entry.hash.hex(), plain(entry.requires)] for entry in entries]
-        run = lambda: self.machine.committed(entries, 30, None, message)  # noqa: E731
-        return self.step("committed", run, entries=written, message=message.hex() if message else None)
+        run = lambda: self.machine.committed(entries, 30, origin, message)  # noqa: E731
+        return self.step("committed", run, entries=written, message=message.hex() if message else None, origin=origin)
+
+    def known(self, session: int, log: LogKey, seq: int) -> Script:
+        """A session brought an entry that was here."""
+        outcome = Ingested({log: (seq, entry_hash(log, seq))}, is_new=False)
+        run = lambda: self.machine.ingested(session, outcome, 40)  # noqa: E731
+        return self.step("known", run, session=session, log=plain(log), seq=seq, hash=entry_hash(log, seq).hex())
 
     def parked(self, session: int, missing: bytes) -> Script:
         parked = Parked(Runs(0, b"\x90"), frozenset([missing]))
@@ -109,27 +121,59 @@ def scripts() -> list[Script]:
         Script("digests that agree ask for nothing", vector(mine=2)).open(1, equal=True),
         Script("digests that differ: vectors, a comparison, a WANT", vector(mine=2))
         .open(1, equal=False)
+        .due(1)
         .receive(1, theirs_longer)
-        .compared(1, lacking),
+        .compared(1, lacking)
+        .due(1),
         Script("what is asked of one session is not asked of another, until that ends", vector(mine=2))
         .open(1, equal=False)
         .open(2, equal=False)
         .receive(1, theirs_longer)
         .receive(2, theirs_longer)
         .compared(1, lacking)
+        .due(1)
         .compared(2, lacking)
-        .close(1),
+        .due(2)
+        .close(1)
+        .compared(2, lacking)
+        .due(2),
         Script("a new entry that the other side can apply is pushed at once", vector(mine=2))
         .open(1, equal=True)
         .committed(committed(MINE, 3), message=push),
         Script("one that rests on what the other side lacks is announced", vector(mine=2, theirs=1))
         .open(1, equal=True)
         .committed(committed(MINE, 3, (THEIRS, 2)), message=push)
-        .timer("have", 80),
+        .timer("have", 80)
+        .due(1),
         Script("a HAVE of something unknown is asked for after 200 ms", vector(mine=2))
         .open(1, equal=True)
         .receive(1, encode_have(vector(theirs=1)))
         .timer("gaps", 210),
+        Script("who is pushed what another pushed before says PRUNE, and then only announces", vector(mine=2))
+        .open(1, equal=True)
+        .open(2, equal=True)
+        .committed(committed(THEIRS, 1), message=push, origin=1)
+        .known(2, THEIRS, 1)
+        .due(2)
+        .committed(committed(MINE, 3), message=push)
+        .timer("have", 80)
+        .due(2),
+        Script("who receives PRUNE only announces, until a WANT comes", vector(mine=2))
+        .open(1, equal=True)
+        .receive(1, encode_prune())
+        .committed(committed(MINE, 3), message=push)
+        .timer("have", 80)
+        .due(1)
+        .receive(1, encode_have(vector(mine=3)))
+        .receive(1, encode_want(Want((WantItem(MINE, (3, entry_hash(MINE, 3)), ()),))))
+        .committed(committed(MINE, 4), message=push),
+        Script("an answer to a WANT prunes nothing", vector(mine=2))
+        .open(1, equal=True)
+        .open(2, equal=True)
+        .compared(2, WantItem(THEIRS, (1, entry_hash(THEIRS, 1)), ()))
+        .committed(committed(THEIRS, 1), message=push, origin=1)
+        .known(2, THEIRS, 1)
+        .committed(committed(MINE, 3), message=push),
         Script("a parked run is taken up when what it lacks is here", vector(mine=2))
         .open(1, equal=True)
         .receive(1, push)
@@ -162,8 +206,8 @@ def make() -> dict[str, Any]:
     return {
         "description": (
             "Steps with the replication machine of one group: `own` is its vector at the start (canonical, hex), each "
-            "step what it is told and the effects that follow. Logs are named by the first byte of their device. Invalid: "
-            "messages that end the session."
+            "step what it is told and the effects that follow; `due` is what it says once a session's channel has room. "
+            "Logs are named by the first byte of their device. Invalid: messages that end the session."
         ),
         "valid": [script.value for script in scripts()],
         "invalid": invalid(),

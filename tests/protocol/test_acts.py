@@ -14,16 +14,21 @@ from peersd_protocol import acts, canonical
 from peersd_protocol.acts import (
     AddDevice,
     Admit,
+    Ban,
     Body,
     Cut,
+    DropDevice,
     Genesis,
     Invite,
     Leave,
     NoAct,
     Profile,
+    Remove,
     RevokeInvite,
     SchemaAct,
+    SetRole,
     Settings,
+    Unban,
     UnknownAct,
     UserGenesis,
     body_value,
@@ -35,7 +40,7 @@ from peersd_protocol.canonical import Value
 from peersd_protocol.devicekeys import DeviceKeys, verify_device_cert
 from peersd_protocol.entries import Kind
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
-from peersd_protocol.names import clean_name, is_description, is_identifier, is_name
+from peersd_protocol.names import clean_name, is_description, is_identifier, is_name, is_reason
 from peersd_protocol.roles import Role, format_role, parse_role
 from peersd_protocol.schema import Default
 from peersd_protocol.schema_ops import AddColumn, ColumnDef, CreateIndex, CreateTable, is_references, is_type, op_value
@@ -59,6 +64,16 @@ BODIES: list[Body] = [
     Admit(H, U, D, H, b"i" * 64, b"d" * 64),
     Leave(()),
     Leave(CUTS),
+    SetRole(U, Role.OWNER),
+    SetRole(U, Role.READER, ()),
+    SetRole(U, Role.MODERATOR, CUTS),
+    Remove(U, ()),
+    Remove(U, CUTS),
+    Ban(U, "", ()),
+    Ban(U, "spam,\n\tand \u00e4 lot of it", CUTS),
+    Unban(U),
+    DropDevice(U, D, ()),
+    DropDevice(U, D, CUTS),
     SchemaAct((CreateTable("t", (ID, NAME), (0,)), AddColumn((b"", 0), NAME), CreateIndex("i", (N, 3), (((b"", 0, 1), True),)))),
     UserGenesis("alice", N, CERT),
     UserGenesis("alice", N, CERT, (H,), 1),
@@ -78,6 +93,12 @@ def test_the_bytes_of_simple_acts_are_these() -> None:
     assert encode_body(Invite(Role.WRITER, 1000, 1, H)) == b"\x95\x03\x28\xcd\x03\xe8\x01\xc4\x20" + H
     assert encode_body(RevokeInvite(H)) == b"\x92\x04\xc4\x20" + H
     assert encode_body(Leave(())) == b"\x93\x06\x00\x90"
+    assert encode_body(SetRole(U, Role.WRITER)) == b"\x95\x08\xc4\x20" + U + b"\x28\xc0\xc0"
+    assert encode_body(SetRole(U, Role.READER, ())) == b"\x95\x08\xc4\x20" + U + b"\x14\x00\x90"
+    assert encode_body(Remove(U, ())) == b"\x94\x09\x00\xc4\x20" + U + b"\x90"
+    assert encode_body(Ban(U, "x", ())) == b"\x95\x0a\x00\xc4\x20" + U + b"\xa1x\x90"
+    assert encode_body(Unban(U)) == b"\x92\x0b\xc4\x20" + U
+    assert encode_body(DropDevice(U, D, ())) == b"\x95\x0c\x00\xc4\x20" + U + b"\xc4\x20" + D + b"\x90"
     assert encode_body(Profile("p")) == b"\x92\x03\xa1p"
 
 
@@ -86,7 +107,9 @@ def test_an_empty_body_is_no_act() -> None:
     assert decode_act(Kind.IDENTITY, []) == NoAct()
 
 
-@pytest.mark.parametrize(("kind", "number"), [(Kind.CONTROL, 8), (Kind.CONTROL, 2**31), (Kind.IDENTITY, 4), (Kind.IDENTITY, 5)])
+@pytest.mark.parametrize(
+    ("kind", "number"), [(Kind.CONTROL, 13), (Kind.CONTROL, 14), (Kind.CONTROL, 2**31), (Kind.IDENTITY, 4), (Kind.IDENTITY, 5)]
+)
 def test_types_of_a_later_version_are_unknown_and_no_error(kind: Kind, number: int) -> None:
     assert decode_act(kind, [number, "anything"]) == UnknownAct(number)
 
@@ -97,6 +120,11 @@ def test_types_of_a_later_version_are_unknown_and_no_error(kind: Kind, number: i
         [1, 2, "rules of version 2"],
         [2, [["colour", "blue"], ["name", "n"]]],
         [6, 1, []],
+        [8, U, Role.WRITER, 1, ["later"]],
+        [8, "later", "later", 1, None],
+        [9, 1, U, []],
+        [10, 1, U, 0, []],
+        [12, 1, U, D, "later"],
         [7, [[4, "create view"]]],
     ],
 )
@@ -110,6 +138,9 @@ MALFORMED_AND_LARGE: list[tuple[str, Kind, Sequence[Value]]] = [
     ("a large avatar", Kind.CONTROL, [2, [["avatar", bytes(64 * 1024 + 1)]]]),
     ("cuts of 65 users", Kind.CONTROL, [6, 0, [[bytes([n]) * 32, []] for n in range(65)]]),
     ("too many cuts", Kind.CONTROL, [6, 0, [[u, [[2, D, N, n + 1, H] for n in range(1100)]] for u in (b"a" * 32, U)]]),
+    ("a long reason", Kind.CONTROL, [10, 0, U, "r" * 513, []]),
+    ("a long reason in few characters", Kind.CONTROL, [10, 0, U, "\u00e4" * 257, []]),
+    ("a removal with cuts of 65 users", Kind.CONTROL, [9, 0, U, [[bytes([n]) * 32, []] for n in range(65)]]),
     ("too many operations", Kind.CONTROL, [7, MANY_OPS]),
     (
         "table with 201 columns",
@@ -136,7 +167,15 @@ def test_a_certificate_with_a_bad_signature_is_refused_as_such() -> None:
 
 
 def test_an_act_of_ours_that_breaks_a_bound_is_our_own_fault() -> None:
-    for body in (Genesis("", N), Invite(Role.FOUNDER, 0, 1, H), Settings(), Leave((CUTS[0], CUTS[0])), SchemaAct(())):
+    for body in (
+        Genesis("", N),
+        Invite(Role.FOUNDER, 0, 1, H),
+        Settings(),
+        Leave((CUTS[0], CUTS[0])),
+        SchemaAct(()),
+        SetRole(U, 45),
+        Ban(U, "\a", ()),
+    ):
         with pytest.raises(LocalProtocolError):
             encode_body(body)
     with pytest.raises(LocalProtocolError):
@@ -150,7 +189,7 @@ VALUES = st.recursive(
 )
 
 
-@given(st.sampled_from([Kind.CONTROL, Kind.IDENTITY]), st.integers(0, 9), st.lists(VALUES, max_size=7))
+@given(st.sampled_from([Kind.CONTROL, Kind.IDENTITY]), st.integers(0, 14), st.lists(VALUES, max_size=7))
 def test_any_array_decodes_or_is_refused_and_nothing_else(kind: Kind, number: int, rest: list[Value]) -> None:
     try:
         decode_act(kind, [number, *rest])
@@ -166,6 +205,16 @@ def test_an_act_with_one_element_exchanged_decodes_or_is_refused_and_nothing_els
         decode_act(kind_of(body), value)
     except RemoteProtocolError:
         pass
+
+
+def test_the_reason_of_a_ban_meets_its_bound() -> None:
+    for reason in ("r" * 512, "\u00e4" * 256, "\U0001f642" * 128):
+        assert decode_act(Kind.CONTROL, [10, 0, U, reason, []]) == Ban(U, reason, ())
+
+
+def test_the_acts_that_take_are_known_by_their_classes() -> None:
+    takes = {type(body).__name__ for body in BODIES if isinstance(body, acts.TAKING_ACTS)}
+    assert takes == {"RevokeInvite", "Leave", "SetRole", "Remove", "Ban", "DropDevice"}
 
 
 def test_no_type_of_act_is_used_twice() -> None:
@@ -188,6 +237,8 @@ def test_names_are_normalised_by_their_author_and_then_checked() -> None:
 def test_description_and_identifier_bounds_are_met() -> None:
     assert is_description("\u00e4" * 2048)
     assert not is_description("\u00e4" * 2049)
+    assert is_reason("\u00e4\n\t" * 128)
+    assert not any(map(is_reason, ("\u00e4" * 257, "\u202e", "\x00", "\ud800")))
     assert is_name("x" * 128)
     assert is_identifier("x" * 128)
     assert is_identifier('quoted "name" with spaces')

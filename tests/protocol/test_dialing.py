@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peersd_protocol.constants import ADDRESSES_PER_DEVICE_MAX
+from peersd_protocol.constants import ADDRESSES_PER_DEVICE_MAX, DEVICES_REMEMBERED_MAX, DIAL_REFUSED_MS
 from peersd_protocol.dialing import CancelTimer, Dial, Dialing, Effect, Patience, SetTimer, TargetKey
 from peersd_protocol.errors import LocalProtocolError
 
@@ -256,6 +256,118 @@ def test_the_end_of_a_dial_that_nobody_began_is_our_own_fault() -> None:
         Dialing().linked(BOB, 0, dialled=BOB)
 
 
+def test_only_what_is_wanted_is_dialled_and_addresses_that_stand_alone_stay() -> None:
+    dialing = Dialing()
+    dialing.want_url(CAFE)
+    assert dialing.want_only({BOB: [HOME], CAROL: [WORK]}) == [at(HOME), at(WORK, CAROL)]
+    assert dialing.want_only({CAROL: [WORK]}) == []
+    assert dialing.targets == (CAFE, CAROL)
+
+
+def test_a_device_that_is_wanted_again_waits_on_where_it_left_off() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    assert fail(dialing, now_ms=1_000) == [SetTimer(BOB, 1_500)]
+    assert dialing.want_only({}) == [CancelTimer(BOB)]
+    assert dialing.failing == {BOB}
+    assert dialing.want_only({BOB: [HOME]}) == [SetTimer(BOB, 1_500)]
+    assert dialing.want_only({BOB: [HOME]}) == []
+    assert dialing.timer_expired(BOB, 1_500) == [at(HOME)]
+    assert fail(dialing, now_ms=1_500) == [SetTimer(BOB, 2_500)]
+
+
+def test_a_dial_that_fails_after_its_target_was_unwanted_counts() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    dialing.unwant(BOB)
+    assert fail(dialing, now_ms=1_000) == []
+    assert dialing.failing == {BOB}
+    assert dialing.want_device(BOB, [HOME]) == [SetTimer(BOB, 1_500)]
+
+
+def test_who_did_not_answer_is_failing_until_a_link_or_another_network() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME, WORK])
+    assert dialing.failing == set()
+    fail(dialing)
+    assert dialing.failing == set(), "an address is left"
+    fail(dialing)
+    assert dialing.failing == {BOB}
+    dialing.linked(BOB, 0)
+    assert dialing.failing == set()
+    dialing.unlinked(BOB, 0, 1.0)
+    assert dialing.failing == set(), "it was there a moment ago"
+    dialing.timer_expired(BOB, 0)
+    fail(dialing)
+    fail(dialing)
+    assert dialing.failing == {BOB}
+    dialing.network_changed()
+    assert dialing.failing == set()
+
+
+@pytest.mark.parametrize(("jitter", "wait_ms"), [(0.0, DIAL_REFUSED_MS // 2), (1.0, DIAL_REFUSED_MS)])
+def test_who_wants_no_link_is_not_dialled_again_at_once_even_after_a_link_that_lived(jitter: float, wait_ms: int) -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME, WORK])
+    dialing.linked(BOB, 0, dialled=BOB)
+    assert dialing.unlinked(BOB, 100_000, jitter, is_refused=True) == [SetTimer(BOB, 100_000 + wait_ms)]
+    assert (set(dialing.refused), set(dialing.failing)) == ({BOB}, set())
+    assert dialing.timer_expired(BOB, 200_000) == [at(HOME)]
+    dialing.linked(BOB, 200_000, dialled=BOB)
+    assert dialing.refused == set()
+
+
+def test_the_waits_for_who_refuses_again_and_again_grow() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    waits = []
+    for _ in range(9):
+        dialing.linked(BOB, 0, dialled=BOB)
+        [timer] = dialing.unlinked(BOB, 40_000, 1.0, is_refused=True)
+        assert isinstance(timer, SetTimer)
+        waits.append(timer.at_ms - 40_000)
+        dialing.timer_expired(BOB, timer.at_ms)
+    assert waits == [10_000] * 5 + [16_000, 32_000, 60_000, 60_000]
+
+
+def test_a_dial_whose_link_this_side_dropped_counts_as_refused_and_tries_no_other_address() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME, WORK])
+    assert dialing.dial_ended(BOB, 0, 1.0, is_refused=True) == [SetTimer(BOB, DIAL_REFUSED_MS)]
+    assert (set(dialing.refused), set(dialing.failing)) == ({BOB}, set())
+    dialing.timer_expired(BOB, DIAL_REFUSED_MS)
+    fail(dialing)
+    fail(dialing)
+    assert (set(dialing.refused), set(dialing.failing)) == (set(), {BOB})
+
+
+def test_who_ended_a_link_that_it_dialled_is_waited_for_when_it_becomes_wanted() -> None:
+    dialing = Dialing()
+    dialing.linked(BOB, 0)
+    assert dialing.unlinked(BOB, 1_000, 1.0, is_refused=True) == []
+    assert dialing.refused == {BOB}
+    assert dialing.want_device(BOB, [HOME]) == [SetTimer(BOB, 1_000 + DIAL_REFUSED_MS)]
+
+
+def test_a_refusal_while_a_dial_is_under_way_is_waited_for_when_that_ends() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME, WORK])
+    dialing.linked(BOB, 0)
+    assert dialing.unlinked(BOB, 1_000, 1.0, is_refused=True) == []
+    assert fail(dialing, now_ms=2_000) == [SetTimer(BOB, 1_000 + DIAL_REFUSED_MS)]
+
+
+def test_unwanted_devices_are_remembered_up_to_a_bound() -> None:
+    dialing = Dialing()
+    for number in range(DEVICES_REMEMBERED_MAX + 1):
+        device = number.to_bytes(32, "big")
+        dialing.want_device(device, [HOME])
+        fail(dialing, device)
+        dialing.unwant(device)
+    assert len(dialing.failing) == DEVICES_REMEMBERED_MAX
+    assert bytes(32) not in dialing.failing
+
+
 class Driver:
     """Performs a Dialing's effects and checks what must always hold."""
 
@@ -307,6 +419,15 @@ class Driver:
         elif what == 7:
             self.linked.discard(device)
             self.perform(dialing.unlinked(device, 0, 0.5))
+        elif what == 9:
+            self.linked.discard(device)
+            self.perform(dialing.unlinked(device, 0, 0.5, is_refused=True))
+        elif what == 10 and key is not None:
+            self.in_flight.remove(key)
+            self.perform(dialing.dial_ended(key, 0, 0.5, is_refused=True))
+        elif what == 11:
+            self.with_urls = {key for key in self.with_urls if isinstance(key, str)} | {device}
+            self.perform(dialing.want_only({device: [url]}))
         elif what == 8 and self.timers:
             timer = min(self.timers, key=str)
             self.timers.remove(timer)
@@ -323,7 +444,7 @@ class Driver:
 @settings(max_examples=500)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 8), st.sampled_from([BOB, CAROL, b"d" * 32]), st.sampled_from([HOME, WORK, CAFE])), max_size=60
+        st.tuples(st.integers(0, 11), st.sampled_from([BOB, CAROL, b"d" * 32]), st.sampled_from([HOME, WORK, CAFE])), max_size=60
     )
 )
 def test_whatever_happens_each_wanted_device_is_linked_dialled_or_waited_for(steps: list[tuple[int, bytes, str]]) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from peersd.testing.worlds import FIRST_MS, Device, Group, User, World, secret
 from peersd_protocol.acts import Admit, Genesis, SchemaAct, Settings
@@ -17,7 +14,6 @@ from peersd_protocol.errors import LocalProtocolError
 from peersd_protocol.membership import evaluate
 from peersd_protocol.roles import Deed, Role, may_grant
 from peersd_protocol.schema_ops import ColumnDef, CreateTable
-from peersd_protocol.standing import Standing
 
 TABLE = CreateTable("t", (ColumnDef("id", "TEXT"), ColumnDef("a", "TEXT")), (0,))
 
@@ -527,94 +523,7 @@ def test_who_left_has_no_member_devices(cast: Cast) -> None:
     assert cast.group.state().is_member_device(cast.will.device.id) == ()
 
 
-# --- The same result whatever the order ---
-
-
-def random_group(seed: int, count: int) -> Group:
-    """A group with a random history: members act on what they have seen, which may be anything from little to all."""
-    chance = random.Random(seed)
-    world = World(f"random {seed}")
-    users = [world.user(f"user-{number}") for number in range(6)]
-    group = world.group(users[0])
-    invites: list[Act] = []
-    for _ in range(count):
-        author = chance.choice(users[: 1 + len(group.control) // 2])
-        known = group.acts[: len(group.acts) if chance.random() < 0.6 else chance.randrange(6, len(group.acts) + 1)]
-        invites_seen = [act for act in invites if act in known]
-        epoch = chance.randrange(2)
-        match chance.randrange(8):
-            case 0 | 1:
-                role = chance.choice([Role.READER, Role.WRITER, Role.MODERATOR, Role.ADMIN, Role.OWNER])
-                invites.append(group.invite(author, role, max_uses=chance.randrange(1, 3), seen=known, epoch=epoch))
-            case 2 | 3 | 4 if invites_seen:
-                group.admit(author, chance.choice(invites_seen), chance.choice(users), seen=known, epoch=epoch)
-            case 5 if invites_seen:
-                group.revoke(author, chance.choice(invites_seen), seen=known)
-            case 6:
-                left_out = [act for act in known if chance.random() < 0.2]
-                group.leave(author, seen=known, epoch=epoch, without=left_out)
-            case _:
-                group.settings(author, name=f"name {len(group.control)}", seen=known)
-    return group
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.randoms(use_true_random=False))
-def test_every_order_of_arrival_gives_the_same_state(seed: int, chance: random.Random) -> None:
-    group = random_group(seed, 30)
-    acts = list(group.acts)
-    expected = group.state()
-    assert expected.standing | expected.void == {act.hash for act in acts}
-    for _ in range(3):
-        chance.shuffle(acts)
-        assert group.state([*acts, *acts[:5]]) == expected
-
-
-class JudgesAll(Standing):
-    """Judges every act anew at each step: slow, and plainly what the rules say."""
-
-    def judge(self, again: int, voided: int, decided: int) -> int:
-        before, self.stands = self.stands, self.identities.standing
-        super().judge(self.index.everything, voided, decided)
-        return before ^ self.stands
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 100_000))
-def test_judging_only_what_a_decision_touches_gives_what_judging_all_gives(seed: int) -> None:
-    group = random_group(seed, 40)
-    quick = group.state().evaluation
-    assert quick is not None
-    slow = JudgesAll(group.id, quick.index, quick.bodies, quick.identities)
-    plain = Standing(group.id, quick.index, quick.bodies, quick.identities)
-    for standing in (slow, plain):
-        standing.decide(0)
-    assert slow.stands == plain.stands
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000))
-def test_replicas_that_grow_differently_meet_in_the_same_state(seed: int) -> None:
-    group = random_group(seed, 24)
-    acts = list(group.acts)
-    # Each prefix of the order of writing holds all parents; no growth on the way may raise or depend on what was evaluated
-    # before.
-    states = [group.state(acts[:length]) for length in range(6, len(acts) + 1)]
-    again = [group.state(acts[:length]) for length in range(len(acts), 5, -1)][::-1]
-    assert states == again
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000))
-def test_what_stands_rests_on_members_and_a_group_never_loses_its_last_admin(seed: int) -> None:
-    group = random_group(seed, 40)
-    state = group.state()
-    roles = [member.role for member in state.members.values() if member.role]
-    assert not roles or max(roles) >= Role.ADMIN
-    for act in group.control:
-        if act.hash in state.standing:
-            past = set(act.parents)
-            assert act.hash == group.id or state.role_in(act.header.user, past) > Role.NONE or act.body[0] == 6
+# --- Many acts, and none ---
 
 
 def test_a_thousand_acts_are_evaluated_quickly(cast: Cast) -> None:

@@ -40,5 +40,13 @@ def test_a_set_of_acts_amounts_to_what_is_stated(case: dict[str, Any]) -> None:
             name.hex(): {"uses": it.uses, "overused": it.overused, "revoked": it.revoked, "withdrawn": it.withdrawn}
             for name, it in state.invites.items()
         } == expected["invites"]
+        assert {user.hex(): [device.hex() for device in member.devices] for user, member in state.members.items()} == (
+            expected["devices"]
+        )
+        assert {user.hex(): member.ended for user, member in state.members.items() if member.ended} == expected["ended"]
+        assert {
+            user.hex(): {"reason": ban.reason, "by": ban.banned_by.hex(), "hlc": ban.banned_hlc}
+            for user, ban in state.bans.items()
+        } == expected["bans"]
         assert sorted(name.hex() for name in state.void) == expected["void"]
         assert {table.name: [column.name for column in table.columns] for table in state.schema.tables} == expected["tables"]

@@ -15,6 +15,7 @@ from peersd_protocol.messages import (
     Ask,
     Block,
     Have,
+    Prune,
     Runs,
     VectorPart,
     Want,
@@ -23,6 +24,7 @@ from peersd_protocol.messages import (
     encode_ask,
     encode_block,
     encode_have,
+    encode_prune,
     encode_runs,
     encode_vector_parts,
     encode_want,
@@ -57,6 +59,8 @@ def test_valid_messages_are_read_and_written_alike(case: dict[str, Any]) -> None
             assert encode_have(vector) == data
         case Ask(hashes):
             assert encode_ask(hashes) == data
+        case Prune():
+            assert encode_prune() == data
 
 
 @pytest.mark.parametrize("case", VECTORS["invalid"], ids=lambda case: case["what"])

@@ -60,7 +60,10 @@ def take(machine: Replication, own: Vector, step: Any) -> list[Effect]:
                 for log, seq, name, requires in step["entries"]
             ]
             message = bytes.fromhex(step["message"]) if step["message"] else None
-            return machine.committed(entries, 30, None, message)
+            return machine.committed(entries, 30, step["origin"], message)
+        case "known":
+            held = {log_of(step["log"]): (step["seq"], bytes.fromhex(step["hash"]))}
+            return machine.ingested(session, Ingested(held, is_new=False), 40)
         case "parked":
             parked = Parked(Runs(0, bytes.fromhex(step["payload"])), frozenset([bytes.fromhex(step["missing"])]))
             return machine.ingested(session, Ingested({}, (parked,)), 40)
@@ -73,10 +76,13 @@ def take(machine: Replication, own: Vector, step: Any) -> list[Effect]:
 
 
 @pytest.mark.parametrize("case", VECTORS["valid"], ids=lambda case: case["what"])
-def test_every_step_has_the_effects_that_are_written_down(case: Any) -> None:
+def test_every_step_has_the_effects_and_messages_that_are_written_down(case: Any) -> None:
     own = own_of(case)
     machine = Replication(own)
     for step in case["steps"]:
+        if step["do"] == "due":
+            assert [message.hex() for message in machine.take_due(step["session"])] == step["messages"]
+            continue
         assert [{"effect": type(effect).__name__, **written(effect)} for effect in take(machine, own, step)] == step["effects"]
 
 

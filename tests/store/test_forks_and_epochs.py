@@ -15,6 +15,7 @@ from peersd.testing.simulator.disk import DiskMark
 from peersd_protocol.constants import BRANCHES_MAX
 from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from tests.store.pools import clone
 from tests.store.stores import Meeting, Replica, assert_alike, fetch, meet, missing, take_all
 
 
@@ -24,23 +25,6 @@ def data_log(replica: Replica) -> LogKey:
 
 def tips(replica: Replica, log: LogKey) -> list[int]:
     return [seq for seq, _ in replica.store.vector().get(log, ())]
-
-
-def clone(original: Replica, folder: Path) -> Replica:
-    """A second process with the same key, file and mark: what nothing but a copied disk can bring about."""
-    original.store.close()
-    folder.mkdir()
-    twin = Replica(folder, original.person, original.context.wall_ms)
-    shutil.copy(original.path, twin.path)
-    original.store = open_store(original.path, original.context, original.mark)
-    mark = original.mark.load()
-    assert mark is not None
-    moved = DiskMark()
-    moved.save(Mark(mark.epoch, mark.control, mark.data, mark.machine, twin.path.stat().st_ino))
-    twin.mark = moved
-    twin.store = open_store(twin.path, twin.context, twin.mark)
-    assert twin.store.epoch == original.store.epoch
-    return twin
 
 
 def test_two_branches_of_one_log_are_exchanged_and_both_merge(tmp_path: Path) -> None:

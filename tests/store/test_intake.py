@@ -194,6 +194,15 @@ def test_a_signature_within_a_run_that_is_taken_whole_is_not_needed(meeting: Mee
     assert commit is not None and [entry.seq for entry in commit.entries] == [1, 2]
 
 
+def test_the_acts_of_a_message_are_taken_before_its_data_wherever_they_stand(meeting: Meeting) -> None:
+    writer, late = meeting.join("writer"), meeting.stranger("late")
+    first = signed(writer, Entry(first_header(writer), NO_BODY))
+    runs = unpacked(late, missing(late.store, meeting.founder.store))
+    ingested, commit = late.store.take(packed(first, *runs))
+    assert ingested.parked == () and commit is not None
+    assert first.last.hash in {entry.hash for entry in commit.entries}
+
+
 def test_nothing_of_a_message_is_kept_where_one_of_its_runs_is_bad(meeting: Meeting) -> None:
     writer = meeting.join("writer")
     good = signed(writer, Entry(first_header(writer), NO_BODY))

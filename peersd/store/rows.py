@@ -1,0 +1,97 @@
+"""Entries become rows: their changesets are decoded, applied one by one as they come, or all anew (DESIGN 7, 8)."""
+
+from __future__ import annotations
+
+from peersd.store.authority import Authority, Past
+from peersd.store.log import Log, State
+from peersd.store.merge import Merge
+from peersd_protocol import blocks as block_codec
+from peersd_protocol import changesets
+from peersd_protocol.changesets import Changeset
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.runs import Entry
+
+
+class Rows:
+    """What the data entries of a group amount to, inside the caller's transaction.
+
+    Args:
+        log, authority, merge: of the group.
+    """
+
+    def __init__(self, log: Log, authority: Authority, merge: Merge) -> None:
+        self._log = log
+        self._authority = authority
+        self._merge = merge
+
+    def decode(self, entry: Entry, past: Past | None) -> Changeset | None:
+        """Decodes a data body.
+
+        Args:
+            entry: with its body here.
+            past: its control past, in which the schema acts that it refers to must be; None for one checked before.
+
+        Returns:
+            The changeset (an empty one for an empty body), or None where it has to be kept aside: a body of a later version, or
+            one that refers to schema acts that do not stand, or to tables that do not come of them.
+
+        Raises:
+            RemoteProtocolError: BAD_BODY or MALFORMED.
+        """
+        blocks = self._log.blocks(entry.header.hash, entry.body)
+        if not blocks:
+            return changesets.EMPTY
+        try:
+            changeset = changesets.decode(block_codec.join_blocks(blocks))
+        except block_codec.UnknownCodec:
+            return None
+        if isinstance(changeset, changesets.UnknownBody):
+            return None
+        state = self._authority.state
+        acts = [self._authority.act_of(act_id) for act_id in changeset.acts]
+        if past is not None and any(act is None or not self._authority.is_in_past(act, past) for act in acts):
+            raise RemoteProtocolError(CloseCode.BAD_BODY, "refers to a schema act that is not in its past")
+        if any(act not in state.standing for act in acts):
+            return None
+        if any(state.schema.table(table.table) is None for table in changeset.tables):
+            return None
+        return changeset
+
+    def check(self, entry: Entry, past: Past) -> None:
+        """Checks all that `decode` and `apply` check, and applies nothing.
+
+        Raises:
+            RemoteProtocolError: BAD_BODY or MALFORMED.
+        """
+        changeset = self.decode(entry, past)
+        if changeset is not None:
+            self._merge.check(changeset)
+
+    def apply(self, id_: int, changeset: Changeset) -> None:
+        """Applies what `decode` gave for an entry that counts.
+
+        Raises:
+            RemoteProtocolError: BAD_BODY.
+        """
+        self._merge.apply(id_, changeset)
+
+    def show(self, id_: int, entry: Entry) -> State:
+        """Applies an entry that counts and was checked when it came, and returns its state."""
+        changeset = self.decode(entry, None)
+        if changeset is None:
+            return State.ASIDE
+        try:
+            self._merge.apply(id_, changeset)
+        except RemoteProtocolError:
+            return State.ASIDE  # under the schema as it stands now it cannot be shown, which is the same on every replica
+        return State.APPLIED
+
+    def rebuild(self) -> None:
+        """Makes all tables and clocks anew from the logs, by the schema as it stands."""
+        self._merge.clear()
+        self._merge.set_schema(self._authority.state.schema)
+        query = "state IN (1, 2) AND log IN (SELECT id FROM _peers_log WHERE kind = 3) ORDER BY id"
+        for id_, entry, state, _ in self._log.entries(query):
+            shown = self.show(id_, entry)
+            if state is not shown:
+                self._log.set_state([id_], shown)

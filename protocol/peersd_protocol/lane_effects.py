@@ -1,0 +1,99 @@
+"""What the machine of the lanes is told of groups, and what it has done (see lanes.py)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from peersd_protocol.errors import CloseCode
+
+GroupId: TypeAlias = bytes
+LaneId: TypeAlias = int
+"""Given out by the machine, never twice. Each ends by one call of `refused` or `ended`."""
+WishId: TypeAlias = int
+"""An OPEN of the remote side: any number of the runner's, other than those of the OPENs that wait for their answer."""
+
+
+class Standing(enum.Enum):
+    """What the acts known here say of a group and the two devices of a link.
+
+    MEMBER: both are devices of standing members; data may flow.
+    FORMER: the remote device was a member's and is no more; it is told why and gets nothing else.
+    LEAVING: this device's user is no member, by its own leave or as far as it has heard yet, and the remote device is one's, or
+        may be: this side asks and tells, and answers nothing.
+    NONE: anything else.
+    """
+
+    MEMBER = "member"
+    FORMER = "former"
+    LEAVING = "leaving"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Send OPEN. `accepted`, `refused` or `ended` follows."""
+
+    lane: LaneId
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWithProof:
+    """Send OPEN_WITH_PROOF for who called `join`. `accepted`, `refused` or `ended` follows."""
+
+    lane: LaneId
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Look at the proof, and commit the admission. `admitted` or `not_admitted` follows."""
+
+    wish: WishId
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Send ACCEPT and run a session. `ended` follows."""
+
+    lane: LaneId
+    wish: WishId
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """Send ACCEPT, the farewell and nothing else, and close with NOT_MEMBER. `ended` follows."""
+
+    lane: LaneId
+    wish: WishId
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Send REFUSE; harmless if the wish is void. `reason` is for who proved to hold a ticket."""
+
+    wish: WishId
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Close the lane's channel with this code, withdraw its OPEN, or give up a proof whose turn had not come. `ended` follows."""
+
+    lane: LaneId
+    code: CloseCode
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Call `timer_expired` at this time on the clock of the calls' `now_ms`; it replaces the earlier one."""
+
+    at_ms: int
+
+
+Effect: TypeAlias = Open | OpenWithProof | Admit | Accept | Farewell | Refuse | End | SetTimer

@@ -1,0 +1,167 @@
+"""Which links a device wants, which of those there are it ends, and which new ones it lets in (SPEC: L-26 to L-32, DESIGN 5).
+
+Every device decides alone, from its own view. What keeps a group in one piece is the ring (rings.py); what brings all changes to
+an end is that links are compared only by what both sides see alike (see `_worth`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from peersd_protocol.constants import IDLE_LINK_MS, LINK_AGE_MIN_MS, STRANGER_LINKS_MAX
+from peersd_protocol.errors import CloseCode
+from peersd_protocol.mesh_ranks import Grade, Judgement, LinkView, MeshView, Rank, Ranks
+from peersd_protocol.rings import pair_hash
+
+__all__ = ["Decision", "LinkView", "Mesh", "MeshView"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        wanted: devices to keep linked or to dial, the most wanted first; those that do not answer last.
+        close: links to end, with the codes.
+        left_out: groups that get no link though somebody of theirs is at hand: `links_max` is too small for them.
+        again_at_ms: when to decide again though nothing happened, on the clock of `now_ms`.
+    """
+
+    wanted: tuple[bytes, ...]
+    close: tuple[tuple[bytes, CloseCode], ...] = ()
+    left_out: tuple[bytes, ...] = ()
+    again_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """All devices that a link may be had to now, the most wanted first.
+
+    Attributes:
+        slots: the first `links_max` of them.
+        beyond: those after them that are linked.
+        linked_count: linked ones in all.
+    """
+
+    slots: list[bytes]
+    beyond: list[bytes]
+    linked_count: int
+
+
+class Mesh:
+    """The choice of links of one device.
+
+    Args:
+        device: its id.
+    """
+
+    def __init__(self, device: bytes) -> None:
+        self._device: Final = device
+        self._ranks: Final = Ranks(device)
+        self._idle_since_ms: dict[bytes, int] = {}
+
+    def decide(self, view: MeshView, now_ms: int) -> Decision:
+        """What follows from a view; to be asked again whenever it changed.
+
+        Args:
+            view: what is known now.
+            now_ms: monotonic time in milliseconds.
+        """
+        judged = self._ranks.judge(view)
+        order = self._order(view, judged)
+        young = [device for device in order.beyond if not _is_old(view.links[device], now_ms)]
+        room = view.links_max - order.linked_count
+        new = [device for device in order.slots if device not in view.links]
+        # A link is dialled only when there is room for it, or another one may give way.
+        dialled = new[: max(0, room + len(order.beyond) - len(young))]
+        excess = sum(view.links[device].is_confirmed for device in judged.present if device in view.links) - view.links_max
+        losers = [device for device in reversed(order.beyond) if device not in young and view.links[device].is_confirmed]
+        again = [view.links[device].since_ms + LINK_AGE_MIN_MS for device in young if excess > 0 or len(dialled) < len(new)]
+        close = [(device, CloseCode.REFUSED) for device in view.links if device in view.denied]
+        close += [(device, CloseCode.REFUSED) for device in losers[: max(0, excess)]]
+        close += self._close_strangers(view, judged, now_ms, again)
+        kept = [
+            device
+            for device in order.slots
+            if judged.present[device].rank < Rank.REST and (device in view.links or device in dialled)
+        ]
+        has_room = len(dialled) < room
+        tried = [device for device in self._sorted(judged.absent) if has_room or judged.absent[device].rank < Rank.USER]
+        return Decision(
+            (*kept, *tried[: view.links_max]),
+            tuple(close),
+            self._left_out(view, {*order.slots, *view.links}),
+            min(again, default=None),
+        )
+
+    def admits(self, view: MeshView, device: bytes, now_ms: int) -> bool:
+        """Whether a new link, whoever dialled it, may stay.
+
+        There is room for it, or it is worth more than another one that may give way; which of them does, `decide` says then.
+
+        Args:
+            view: what is known, without the link.
+            device: the remote device.
+            now_ms: monotonic time in milliseconds.
+        """
+        if device in view.denied:
+            return False
+        trial = replace(view, links={**view.links, device: LinkView(now_ms)})
+        judged = self._ranks.judge(trial)
+        if device not in judged.present:
+            strangers = [link for other, link in view.links.items() if other not in judged.present]
+            return len(strangers) < STRANGER_LINKS_MAX or not all(link.has_channels for link in strangers)
+        order = self._order(trial, judged)
+        losers = [other for other in order.beyond if _is_old(trial.links[other], now_ms)]
+        return device in order.slots and order.linked_count - view.links_max <= len(losers)
+
+    def _order(self, view: MeshView, judged: Judgement) -> _Order:
+        ordered = self._sorted(judged.present)
+        beyond = [device for device in ordered[view.links_max :] if device in view.links]
+        return _Order(ordered[: view.links_max], beyond, sum(device in view.links for device in ordered))
+
+    def _sorted(self, grades: Mapping[bytes, Grade]) -> list[bytes]:
+        return sorted(grades, key=lambda device: self._worth(device, grades[device]))
+
+    def _worth(self, device: bytes, grade: Grade) -> tuple[int, int, bytes]:
+        """What decides which of two links stays where there are too many; the lesser, the more it is worth.
+
+        Both sides see it alike (but for pinned ones, a user's word), so a change for the better at one side is one at the other,
+        and changes come to an end. Were USER put above REST, three devices of which each prefers the next would replace their
+        links for ever. The lot at the end lets a late comer in where all are full, and favours nobody.
+        """
+        return min(grade.rank, Rank.USER), grade.lesser_count, pair_hash(b"", self._device, device)
+
+    def _close_strangers(
+        self, view: MeshView, judged: Judgement, now_ms: int, again: list[int]
+    ) -> Iterable[tuple[bytes, CloseCode]]:
+        """Ends links to devices that no group is shared with, if they have been idle for long or there are too many."""
+        strangers = [device for device in view.links if device not in judged.present and device not in view.denied]
+        self._idle_since_ms = {
+            device: self._idle_since_ms.get(device, now_ms) for device in strangers if not view.links[device].has_channels
+        }
+        excess = max(0, len(strangers) - STRANGER_LINKS_MAX)
+        longest_idle = sorted(self._idle_since_ms, key=lambda device: self._idle_since_ms[device])
+        for place, device in enumerate(longest_idle):
+            ends_at_ms = self._idle_since_ms[device] + IDLE_LINK_MS
+            if ends_at_ms <= now_ms:
+                yield device, CloseCode.NORMAL
+            elif place < excess:
+                yield device, CloseCode.REFUSED
+            else:
+                again.append(ends_at_ms)
+        if len(longest_idle) < len(strangers):
+            again.append(now_ms + IDLE_LINK_MS)
+
+    def _left_out(self, view: MeshView, served: set[bytes]) -> tuple[bytes, ...]:
+        unserved = [(group, plan) for group, plan in self._ranks.plans(view).items() if served.isdisjoint(plan.ring)]
+        dead = {self._device, *view.failing, *view.denied}
+        return tuple(
+            group for group, plan in unserved if any(device in view.reachable and device not in dead for device in plan.ring)
+        )
+
+
+def _is_old(link: LinkView, now_ms: int) -> bool:
+    return now_ms - link.since_ms >= LINK_AGE_MIN_MS

@@ -1,0 +1,104 @@
+"""Stores joined by sessions: the replication machine with nothing between, under a clock of its own."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from peersd.store.store import Commit
+from peersd_protocol.replication import (
+    Compare,
+    Due,
+    Effect,
+    Ingest,
+    Locate,
+    LookUp,
+    ParkingLot,
+    Readable,
+    Replication,
+    Send,
+    SetTimer,
+)
+from tests.store.stores import Replica
+
+
+class Node:
+    """A replica with its machine; sessions are numbered by the other side's place in the network."""
+
+    def __init__(self, network: Network, number: int, replica: Replica) -> None:
+        self._network = network
+        self.number = number
+        self.store = replica.store
+        self.store.is_listening = True
+        self.machine = Replication(self.store.vector())
+        self.timers: dict[str, int] = {}
+
+    def tell(self, commit: Commit | None, origin: int | None = None) -> None:
+        """What the store has committed."""
+        if commit is not None:
+            now_ms = self._network.now_ms
+            self.perform(self.machine.committed(commit.entries, now_ms, origin, commit.message, commit.vector))
+
+    def perform(self, effects: Iterable[Effect]) -> None:
+        """Does what the machine says, at once."""
+        for effect in effects:
+            self._perform(effect)
+
+    def _perform(self, effect: Effect) -> None:
+        now_ms = self._network.now_ms
+        match effect:
+            case Send(session, message):
+                self._network.messages.append((self.number, session, message))
+            case Due(session):
+                for message in self.machine.take_due(session):
+                    self._network.messages.append((self.number, session, message))
+            case Readable(session):
+                while (read := self.machine.next_read(session)) is not None:
+                    self.perform(self.machine.read_done(session, self.store.read(read)))
+            case Ingest(session, packed):
+                ingested, commit = self.store.take(packed)
+                self.tell(commit, session)
+                self.perform(self.machine.ingested(session, ingested, now_ms))
+            case Compare(session, vector):
+                self.perform(self.machine.compared(session, self.store.compare(vector), now_ms))
+            case Locate(session, want):
+                found = self.store.locate(want)
+                if found is not None:
+                    self.perform(self.machine.located(session, *found, dict(want.staged)))
+            case LookUp(session, hashes):
+                self.perform(self.machine.looked_up(session, self.store.look_up(hashes)))
+            case SetTimer(timer, at_ms):
+                self.timers[timer] = at_ms
+            case _:
+                pass
+
+
+class Network:
+    """Replicas that can have sessions with each other."""
+
+    def __init__(self, *replicas: Replica) -> None:
+        self.now_ms = 0
+        self.messages: deque[tuple[int, int, bytes]] = deque()
+        self.nodes = [Node(self, number, replica) for number, replica in enumerate(replicas)]
+
+    def join(self, one: int, other: int) -> None:
+        """Opens a session between two of them, as after a digest that differed."""
+        for number, remote in ((one, other), (other, one)):
+            node = self.nodes[number]
+            node.perform(node.machine.session_opened(remote, ParkingLot(), None, self.now_ms))
+
+    def run(self, ms: int = 20_000) -> None:
+        """Carries messages, and lets time pass until then nothing more is to happen."""
+        end_ms = self.now_ms + ms
+        while True:
+            while self.messages:
+                sender, receiver, message = self.messages.popleft()
+                node = self.nodes[receiver]
+                node.perform(node.machine.receive(sender, message, self.now_ms))
+            due = min(((at_ms, node.number, timer) for node in self.nodes for timer, at_ms in node.timers.items()), default=None)
+            if due is None or due[0] > end_ms:
+                return
+            self.now_ms, number, timer = max(self.now_ms, due[0]), due[1], due[2]
+            node = self.nodes[number]
+            del node.timers[timer]
+            node.perform(node.machine.timer_expired(timer, self.now_ms))
