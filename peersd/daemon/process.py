@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ from peersd.api.node_api import NodeApi
 from peersd.api.server import open_api_server
 from peersd.api.socket_path import Listening, listen_on
 from peersd.client.paths import SOCKET_NAME
-from peersd.daemon.config import Config
+from peersd.daemon.config import Config, ConfigError, read_again
 from peersd.daemon.readiness import notify
 from peersd.errors import PeersdError
 
@@ -31,15 +31,30 @@ DRAIN_S: Final = 10.0
 STOP_S: Final = 30.0
 """After this long the process ends whatever still runs: systemd would kill it at 90 s (guess)."""
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+RELOAD_SIGNAL: Final = signal.SIGHUP
+
+
+class RunningNode(NodeApi, Protocol):
+    """A node as the daemon sees it."""
+
+    def set_links(self, links_max: int | None, deny: Sequence[bytes]) -> None:
+        """Sets how many links there are at most, None for as many as usual, and which devices get none; holds at once."""
+        ...
 
 
 class OpenNode(Protocol):
     """`peersd.node.open_node`, or a stand-in."""
 
     def __call__(
-        self, data_dir: Path, *, listen: tuple[str, ...], advertise: tuple[str, ...]
-    ) -> AbstractAsyncContextManager[NodeApi]:
+        self,
+        data_dir: Path,
+        *,
+        listen: tuple[str, ...],
+        advertise: tuple[str, ...],
+        links_max: int | None,
+        links_deny: tuple[bytes, ...],
+    ) -> AbstractAsyncContextManager[RunningNode]:
         """A running node; it stops at the context's end."""
         ...
 
@@ -79,17 +94,31 @@ async def run_daemon(config: Config, open_node: OpenNode) -> None:
     """
     started_s = time.monotonic()
     stopping = Stopping()
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-        await _run(config, open_node, stopping, signals, started_s)
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals, trio.open_signal_receiver(RELOAD_SIGNAL) as reloads:
+        await _run(config, open_node, stopping, signals, reloads, started_s)
     _log.info("stopped", extra={"fields": {"uptime_s": round(time.monotonic() - started_s, 3)}})
 
 
-async def _run(config: Config, open_node: OpenNode, stopping: Stopping, signals: AsyncIterator[int], started_s: float) -> None:
+async def _run(
+    config: Config,
+    open_node: OpenNode,
+    stopping: Stopping,
+    signals: AsyncIterator[int],
+    reloads: AsyncIterator[int],
+    started_s: float,
+) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, signals, stopping)
         nursery.start_soon(_end_by_force, stopping)
         with stopping.startup:
-            async with open_node(config.data, listen=config.listen, advertise=config.advertise) as node:
+            async with open_node(
+                config.data,
+                listen=config.listen,
+                advertise=config.advertise,
+                links_max=config.links.links_max,
+                links_deny=config.links.deny,
+            ) as node:
+                nursery.start_soon(_watch_reloads, reloads, config, node)
                 methods = Methods(Api(node, lambda: stopping.ask("daemon.stop"), started_s))
                 listening = _listen(config)
                 with _findable(listening.path, config.data):
@@ -157,6 +186,24 @@ async def _watch_signals(signals: AsyncIterator[int], stopping: Stopping) -> Non
             end_now("second signal")
         again = True
         stopping.ask(signal.Signals(number).name)
+
+
+async def _watch_reloads(reloads: AsyncIterator[int], config: Config, node: RunningNode) -> None:
+    """Reads the configuration again whenever it is asked for; what it says of links holds at once."""
+    async for _ in reloads:
+        if config.file is None:
+            _log.warning("nothing to read again: the daemon runs without --config")
+            continue
+        try:
+            links, needing_restart = read_again(config, config.file)
+        except ConfigError as error:
+            _log.error("configuration_refused", extra={"fields": {"reason": str(error)}})  # what held, holds on
+            continue
+        node.set_links(links.links_max, links.deny)
+        fields = {"file": config.file, "links_max": links.links_max or "usual", "links_deny": len(links.deny)}
+        _log.info("configuration_read", extra={"fields": fields})
+        if needing_restart:
+            _log.warning("restart_needed", extra={"fields": {"file": config.file, "changed": needing_restart}})
 
 
 async def _end_by_force(stopping: Stopping) -> None:

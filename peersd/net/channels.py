@@ -192,7 +192,7 @@ class OpeningChannel:
 
     def __init__(self) -> None:
         self.answered = trio.Event()
-        self.accept_payload: bytes | None = None
+        self.channel: Channel | None = None
         self.refuse_payload: bytes | None = None
         self.closed: CloseCode | None = None
 
@@ -294,6 +294,8 @@ class LinkHandle:
         since_ms: wall clock at which the handshake was done, ms since 1970.
         rtt_ms: round trip of the last ping, None before the first.
         clock_offset_ms: the remote wall clock minus ours, None before the first pong.
+        answered: set when the remote side answered a ping, so that it keeps the link too, or when the link is down.
+        serving: set by whoever serves the link, when that can be used; and when the link is down.
         link: for Channel and the runner: the machine.
         perform: for Channel and the runner: performs effects.
         now_ms: for Channel and the runner: the machine's clock.
@@ -314,6 +316,8 @@ class LinkHandle:
         self.since_ms = 0
         self.rtt_ms: int | None = None
         self.clock_offset_ms: int | None = None
+        self.answered = trio.Event()
+        self.serving = trio.Event()
         self.count_bytes: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.channels: dict[int, Channel | OpeningChannel | IncomingOpen] = {}
         self.down_code: CloseCode | None = None
@@ -373,11 +377,10 @@ class LinkHandle:
                 self.close_channel(number, CloseCode.NORMAL)
         if opening.refuse_payload is not None:
             raise OpenRefused(opening.refuse_payload)
-        # From here on the runner has put a Channel in the opening's place.
-        channel = self.channels.get(number)
-        if opening.accept_payload is None or not isinstance(channel, Channel):
+        if opening.channel is None:
             raise ChannelIsClosed(opening.closed or self.down_code or CloseCode.NORMAL)
-        return channel
+        # It may be closed again by now: what came before that, such as a farewell, is to be had from it all the same.
+        return opening.channel
 
     async def _await_open_allowed(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -446,8 +449,7 @@ class LinkHandle:
         """A channel that this side asked for is open."""
         opening = self.channels.get(number)
         if isinstance(opening, OpeningChannel):
-            self.channels[number] = Channel(self, _Inbox(self, number), payload)
-            opening.accept_payload = payload
+            self.channels[number] = opening.channel = Channel(self, _Inbox(self, number), payload)
             opening.answered.set()
 
     def note_refused(self, number: int, payload: bytes) -> None:
@@ -463,9 +465,16 @@ class LinkHandle:
         if channel is not None:
             channel.mark_closed(code)
 
+    def note_rtt(self, rtt_ms: int) -> None:
+        """The remote side answered a ping."""
+        self.rtt_ms = rtt_ms
+        self.answered.set()
+
     def note_down(self, code: CloseCode) -> None:
         """The link is over, and all it carried."""
         self.down_code = code
+        self.answered.set()
+        self.serving.set()
         for channel in list(self.channels.values()):
             channel.mark_closed(code)
         self.channels.clear()

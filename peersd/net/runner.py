@@ -227,7 +227,7 @@ class _LinkRunner:
             case ChannelClosed(channel, code):
                 handle.note_closed(channel, code)
             case RttMeasured(ms):
-                handle.rtt_ms = ms
+                handle.note_rtt(ms)
             case PeerClock(offset_ms):
                 handle.clock_offset_ms = offset_ms
             case Up():

@@ -9,7 +9,7 @@ import trio
 
 from peersd.errors import PeersdError
 from peersd.net.channels import IncomingOpen, LinkHandle
-from peersd.node.group import Group
+from peersd.node.group import Group, Opened
 from peersd.store.authority import decode_body
 from peersd_protocol.acts import encode_body
 from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS
@@ -52,34 +52,41 @@ async def admit(
     """
     if not verify_redemption(proof, group_id=group.id, device=handle.remote_device, handshake_hash=handle.handshake_hash):
         raise Refusal(None)
-    invite = group.state.invites.get(proof.invite_hash)
+    async with group.use() as opened:
+        await _admit(group, opened, proof, wish, handle, own_users, wall_ms)
+    _log.info("member_admitted", extra={"fields": {"group": group.id[:4].hex(), "user": proof.user[:4].hex()}})
+
+
+async def _admit(
+    group: Group, opened: Opened, proof: Redemption, wish: IncomingOpen, handle: LinkHandle, own_users: list[bytes], wall_ms: int
+) -> None:
+    invite = opened.state.invites.get(proof.invite_hash)
     if invite is None or invite.public_key != proof.invite_public_key:
         raise Refusal(None)
-    admitting = next((user for user in own_users if group.state.role_of(user)), None)
-    if admitting is None or group.state.personal:
+    admitting = next((user for user in own_users if opened.state.role_of(user)), None)
+    if admitting is None or opened.state.personal:
         raise Refusal(None)
     runs = await _receive_identity(wish, group, proof)
     async with group.admitting:
-        refusal = group.state.invite_refusal(proof.invite_hash, proof.user, wall_ms)
+        refusal = opened.state.invite_refusal(proof.invite_hash, proof.user, wall_ms)
         if refusal is not None:
             raise Refusal(refusal)
         if not _owns(runs, proof.user, handle.remote_device):
             raise Refusal("invite_invalid")  # before anything of it is kept
         try:
-            await group.store.take_runs(runs)
+            await opened.store.take_runs(runs)
         except PeersdError as error:
             raise Refusal(None) from error  # this group's file cannot be written now
         except RemoteProtocolError as error:
             _log.warning("redemption_refused", extra={"fields": {"group": group.id[:4].hex(), "detail": error.detail}})
             raise Refusal("invite_invalid") from error
-        if group.state.role_of(proof.user):
+        if opened.state.role_of(proof.user):
             return
         act = proof.admit(handle.remote_device, handle.handshake_hash)
         try:
-            await group.store.act(admitting, Kind.CONTROL, encode_body(act))
+            await opened.store.act(admitting, Kind.CONTROL, encode_body(act))
         except PeersdError as error:
             raise Refusal("invite_invalid") from error
-    _log.info("member_admitted", extra={"fields": {"group": group.id[:4].hex(), "user": proof.user[:4].hex()}})
 
 
 def _owns(runs: list[Run], user: bytes, device: bytes) -> bool:

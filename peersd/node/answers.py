@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -14,9 +14,7 @@ from peersd.node.genesis import NewUser
 from peersd.node.group import Group
 from peersd.node.naming import find, format_stamp, format_time
 from peersd_protocol import ids
-from peersd_protocol.acts import Settings, encode_body
 from peersd_protocol.devicekeys import is_device_name
-from peersd_protocol.entries import Kind
 from peersd_protocol.roles import format_role
 
 if TYPE_CHECKING:
@@ -50,6 +48,7 @@ def status(node: Node) -> Mapping[str, Any]:
         "advertise": node.advertised(),
         "links": len(node.links.handles()) if node.links else 0,
         "groups": len(node.groups),
+        "open_stores": node.open_stores(),
     }
 
 
@@ -68,80 +67,69 @@ def initialised(device: Device, new: NewUser, personal: Group) -> Mapping[str, A
 
 def group(node: Node, user: User, group_id: bytes) -> Mapping[str, Any]:
     """One element of group.list."""
-    text = ids.format_id(ids.GROUP, group_id)
-    shared = {
-        "group_id": text,
+    known = node.groups[group_id]
+    registration = user.group_ids.get(group_id)
+    return {
+        "group_id": known.text_id,
+        "name": node.name_of(user, group_id),
         "kind": "personal" if group_id == user.personal.id else "group",
+        "role": format_role(known.summary.role_of(user.id)),
+        "members": known.summary.members_count,
         "active": group_id == user.active,
-        "hidden": group_id in user.group_ids and user.group_ids[group_id].hidden,
-    }
-    opened = node.groups.get(group_id)
-    if opened is None:
-        state = node.failed.get(group_id, "corrupt")
-        return {
-            **shared,
-            "name": node.name_of(user, group_id),
-            "role": "none",
-            "members": 0,
-            "state": state,
-            "in_sync": False,
-            "path": str(node.group_path(text)),
-        }
-    members = [member for member in opened.state.members.values() if member.role]
-    return {
-        **shared,
-        "name": opened.state.name,
-        "role": format_role(opened.state.role_of(user.id)),
-        "members": len(members),
-        "state": _state(opened),
-        "in_sync": _is_in_sync(node, opened),
-        "path": str(opened.path),
+        "hidden": registration is not None and registration.hidden,
+        "state": state_of(known, user),
+        "in_sync": _is_in_sync(node, known),
+        "path": str(known.path),
     }
 
 
-def _state(opened: Group) -> str:
-    if opened.store.is_damaged:
+def state_of(known: Group, user: User) -> str:
+    """ok, or what is the matter with a group."""
+    opened = known.opened
+    if known.failure == "store_corrupt" or (opened is not None and opened.store.is_damaged):
         return "corrupt"
-    if opened.state.needs_upgrade:
+    if known.failure is not None:
+        return "needs_upgrade" if known.failure == "needs_upgrade" else "stalled"
+    member = known.summary.members.get(user.id)
+    if member is not None and not member.role and member.ended:
+        return member.ended
+    if known.summary.needs_upgrade:
         return "needs_upgrade"
-    return "stalled" if opened.sync.stalled else "ok"
+    return "stalled" if opened is not None and opened.sync.stalled else "ok"
 
 
-def group_in_full(node: Node, user: User, opened: Group) -> Mapping[str, Any]:
+async def group_in_full(node: Node, user: User, known: Group) -> Mapping[str, Any]:
     """group.show."""
-    state = opened.state
-    return {
-        **group(node, user, opened.id),
-        "description": state.description,
-        "avatar": state.avatar or None,
-        "created_at": format_stamp(state.created_at_hlc),
-        "schema_version": state.schema.version,
-    }
+    async with known.use() as opened:
+        state = opened.state
+        voided = await opened.store.call(opened.store.store.voided, user.id)
+        return {
+            **group(node, user, known.id),
+            "description": state.description,
+            "avatar": state.avatar or None,
+            "created_at": format_stamp(state.created_at_hlc),
+            "schema_version": state.schema.version,
+            "voided_entries": len(voided),
+        }
 
 
-async def describe(opened: Group, user: bytes, description: str) -> None:
-    """Sets a group's description."""
-    await opened.store.act(user, Kind.CONTROL, encode_body(Settings(description=description)))
+def _other_devices(node: Node, known: Group) -> list[bytes]:
+    return [device for device in sorted(known.summary.member_devices) if device != node.own_device()]
 
 
-def _other_devices(node: Node, opened: Group) -> Iterator[bytes]:
-    own = node.device.keys.device if node.device else b""
-    return (device for device in sorted(opened.state.member_devices) if device != own)
-
-
-def _is_in_sync(node: Node, opened: Group) -> bool:
-    """Whether every device with a session holds exactly what this one holds, and there is one, or nobody else to sync with."""
-    sessions = opened.sync.devices()
-    others = set(_other_devices(node, opened))
-    if not others:
+def _is_in_sync(node: Node, known: Group) -> bool:
+    """Whether every device with a channel holds exactly what this one holds, and there is one, or nobody else to sync with."""
+    if not _other_devices(node, known):
         return True
-    return bool(sessions) and all(opened.sync.is_equal(session) for session in sessions.values())
+    lanes = known.lanes()
+    return bool(lanes) and all(lanes.values())
 
 
-def members(node: Node, opened: Group, *, include_left: bool) -> Sequence[Mapping[str, Any]]:
+async def members(node: Node, known: Group, *, include_left: bool) -> Sequence[Mapping[str, Any]]:
     """member.list: seniors first."""
+    async with known.use() as opened:
+        state = opened.state
     listed = []
-    state = opened.state
     for user, member in sorted(state.members.items(), key=lambda item: (-item[1].role, item[1].joined_hlc)):
         if not member.role and not include_left:
             continue
@@ -150,31 +138,60 @@ def members(node: Node, opened: Group, *, include_left: bool) -> Sequence[Mappin
             "name": member.name,
             "role": format_role(member.role),
             "joined_at": format_stamp(member.joined_hlc),
-            "devices": [_device(node, opened, user, device) for device in member.devices],
+            "devices": [_device(node, known, device) for device in member.devices],
         }
         if member.left_hlc is not None:
             answer["left_at"] = format_stamp(member.left_hlc)
+            answer["ended"] = member.ended
         listed.append(answer)
     return listed
 
 
-def _device_name(opened: Group, device: bytes) -> str:
-    for user in opened.state.users.values():
-        known = user.devices.get(device)
-        if known is not None:
-            return known.cert.name
-    return ""
+async def bans(known: Group) -> Sequence[Mapping[str, Any]]:
+    """ban.list: the oldest first."""
+    async with known.use() as opened:
+        state = opened.state
+    return [
+        {
+            "user_id": user_text(user),
+            "name": state.users[user].name if user in state.users else "",
+            "reason": ban.reason,
+            "banned_by": user_text(ban.banned_by),
+            "banned_at": format_stamp(ban.banned_hlc),
+        }
+        for user, ban in sorted(state.bans.items(), key=lambda item: item[1].banned_hlc)
+    ]
 
 
-def _device(node: Node, opened: Group, user: bytes, device: bytes) -> Mapping[str, Any]:
-    is_self = node.device is not None and device == node.device.keys.device
-    is_linked = node.links is not None and node.links.to_device(device) is not None
+def _device(node: Node, known: Group, device: bytes) -> Mapping[str, Any]:
     return {
         "device_id": device_text(device),
-        "name": _device_name(opened, device),
-        "online": is_self or is_linked,
-        "last_seen": format_time(node.wall_ms() if is_self or is_linked else opened.view(device).last_seen_ms),
+        "name": known.summary.device_name(device),
+        "online": is_online(node, device),
+        "last_seen": format_time(node.last_seen_ms(device)),
     }
+
+
+def is_online(node: Node, device: bytes) -> bool:
+    """Whether a device is this one or linked."""
+    return device == node.own_device() or (node.links is not None and node.links.to_device(device) is not None)
+
+
+async def devices(node: Node, user: User) -> Sequence[Mapping[str, Any]]:
+    """device.list."""
+    async with user.personal.use() as opened:
+        known = opened.state.users[user.id].devices
+    return [
+        {
+            "device_id": device_text(device),
+            "name": one.cert.name,
+            "this": device == node.own_device(),
+            "online": is_online(node, device),
+            "last_seen": format_time(node.last_seen_ms(device)),
+            "added_at": format_stamp(one.added_hlc),
+        }
+        for device, one in known.items()
+    ]
 
 
 # --- Links ----------------------------------------------------------------------------------------------------------------------
@@ -185,9 +202,7 @@ def links(node: Node) -> Sequence[Mapping[str, Any]]:
     return [
         {
             "device_id": device_text(handle.remote_device),
-            "device_name": next(
-                (name for opened in node.groups.values() if (name := _device_name(opened, handle.remote_device))), ""
-            ),
+            "device_name": node.device_name(handle.remote_device),
             "user_names": sorted(_user_names(node, handle.remote_device)),
             "url": handle.url,
             "direction": handle.direction,
@@ -196,10 +211,10 @@ def links(node: Node) -> Sequence[Mapping[str, Any]]:
             "channels": [
                 {
                     "group_id": ids.format_id(ids.GROUP, group_id),
-                    "name": node.groups[group_id].state.name if group_id in node.groups else "",
-                    "state": "open" if _has_session(node, group_id, handle.remote_device) else "opening",
+                    "name": node.groups[group_id].name if group_id in node.groups else "",
+                    "state": state,
                 }
-                for group_id in (node.sharings[handle].channels() if handle in node.sharings else ())
+                for group_id, state in (node.sharings[handle].channels() if handle in node.sharings else {}).items()
             ],
             "bytes_in": handle.bytes_in,
             "bytes_out": handle.bytes_out,
@@ -208,71 +223,89 @@ def links(node: Node) -> Sequence[Mapping[str, Any]]:
     ]
 
 
-def _has_session(node: Node, group_id: bytes, device: bytes) -> bool:
-    return group_id in node.groups and device in node.groups[group_id].sync.devices()
-
-
 def _user_names(node: Node, device: bytes) -> set[str]:
-    return {opened.state.members[user].name for opened in node.groups.values() for user in opened.state.is_member_device(device)}
+    return {
+        known.summary.members[user].name
+        for known in node.groups.values()
+        for user in known.summary.member_devices.get(device, ())
+    }
+
+
+def parse_device(text: str) -> bytes:
+    """A device's id from its text.
+
+    Raises:
+        PeersdError: `unreachable`.
+    """
+    try:
+        return ids.parse_id(ids.DEVICE, text)
+    except ValueError as error:
+        raise PeersdError("unreachable", f"{text!r} is no device's id: {error}.", hint="`peers links` shows ids.") from error
 
 
 async def connect(node: Node, url: str, device_id: str | None, timeout_s: float) -> Mapping[str, Any]:
     """link.connect."""
-    assert node.links is not None
-    try:
-        device = ids.parse_id(ids.DEVICE, device_id) if device_id is not None else None
-    except ValueError as error:
-        raise PeersdError("unreachable", f"{device_id!r} is no device's id: {error}.", hint="`peers links` shows ids.") from error
-    handle = await node.links.connect(url, device, timeout_s)
-    node.links.want_device(handle.remote_device, [url])
+    links_ = node.links_or_fail()
+    device = parse_device(device_id) if device_id is not None else None
+    handle = await links_.connect(url, device, timeout_s)
+    links_.pin(handle.remote_device, [url])
     return {"device_id": device_text(handle.remote_device)}
+
+
+def disconnect(node: Node, text: str) -> None:
+    """link.disconnect."""
+    links_ = node.links_or_fail()
+    known = {handle.remote_device for handle in links_.handles()} | set(node.known_devices())
+    known.discard(node.own_device())
+    candidates = [(device_text(device), node.device_name(device), device) for device in sorted(known)]
+    links_.disconnect(find(text, candidates, code="unreachable", what="device"))
 
 
 # --- Copies ---------------------------------------------------------------------------------------------------------------------
 
 
-async def sync(node: Node, opened: Group) -> Mapping[str, Any]:
-    """One element of sync.status: what each other device is known to hold."""
-    opened.note_views()
-    sessions = opened.sync.devices()
-    devices = []
-    for device in _other_devices(node, opened):
-        view = opened.view(device)
-        equal = device in sessions and opened.sync.is_equal(sessions[device])
-        lag = (0, 0) if equal else await opened.store.call(opened.store.store.lag, opened.sync.durable_vector(device))
-        devices.append(
-            {
-                "device_id": device_text(device),
-                "name": _device_name(opened, device),
-                "online": device in sessions,
-                "equal": equal,
-                "last_equal_at": format_time(view.last_equal_ms),
-                "lag_entries": lag[0],
-                "lag_bytes": lag[1],
-            }
-        )
-    return {"group_id": opened.text_id, "devices": devices}
+async def sync(node: Node, known: Group) -> Mapping[str, Any]:
+    """One element of sync.status: what each other device is known to hold, by its session now, else by its beacon."""
+    lanes = known.lanes()
+    return {
+        "group_id": known.text_id,
+        "name": known.name,
+        "devices": [await _copy(known, device, lanes, node) for device in _other_devices(node, known)],
+    }
 
 
-async def wait_synced(node: Node, opened: Group, devices: Sequence[str] | None) -> None:
+async def _copy(known: Group, device: bytes, lanes: Mapping[bytes, bool], node: Node) -> Mapping[str, Any]:
+    is_equal = lanes[device] if device in lanes else await known.is_equal_by_beacon(device)
+    lag = (0, 0) if is_equal else await known.lag(device)
+    view = known.copies.view(device)
+    return {
+        "device_id": device_text(device),
+        "name": known.summary.device_name(device),
+        "online": device in lanes,
+        "equal": is_equal,
+        "last_equal_at": format_time(node.wall_ms() if device in lanes and is_equal else view.last_equal_ms),
+        "lag_entries": lag[0],
+        "lag_bytes": lag[1],
+    }
+
+
+async def wait_synced(node: Node, known: Group, devices: Sequence[str] | None) -> None:
     """Returns once the named devices, or all with a session at the time, durably hold all that this one holds now.
 
     Raises:
         PeersdError: `user_not_found` for a device that is none of a member.
     """
-    vector = opened.sync.vector()
     wanted: set[bytes] | None = None
     if devices is not None:
-        known = [(device_text(device), _device_name(opened, device), device) for device in opened.state.member_devices]
-        wanted = {find(text, known, code="user_not_found", what="device") for text in devices}
-    elif not set(_other_devices(node, opened)):
+        candidates = [(device_text(device), known.summary.device_name(device), device) for device in known.summary.member_devices]
+        wanted = {find(text, candidates, code="user_not_found", what="device") for text in devices}
+    elif not _other_devices(node, known):
         return
-    while True:
-        sessions = opened.sync.devices()
-        named = wanted if wanted is not None else set(sessions)
-        if (wanted is not None or sessions) and all(
-            device in sessions and opened.sync.covers(sessions[device], vector) for device in named
-        ):
-            return
-        with trio.move_on_after(1.0):  # a session that begins is no progress of another
-            await opened.sync.wait_progress()
+    async with known.use() as opened:
+        vector = opened.sync.vector()
+        while True:
+            named = wanted if wanted is not None else set(known.lanes())
+            if (wanted is not None or named) and all(known.covers(opened, device, vector) for device in named):
+                return
+            with trio.move_on_after(1.0):  # a session that begins is no progress of another
+                await opened.sync.wait_progress()

@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from peersd.errors import PeersdError
-from peersd.node import answers, invites, queries
+from peersd.node import answers, groups, invites, joining, members, queries
 from peersd.node.device_file import create_device
-from peersd.node.genesis import make_group, make_user
-from peersd.node.group import Group
+from peersd.node.events import EventStream
+from peersd.node.genesis import make_user
+from peersd.node.group import Group, Keeping
 from peersd.node.node import Node, User
 from peersd.store.statements import Params
-from peersd_protocol.acts import NONCE_BYTES, Genesis
+from peersd_protocol.acts import NONCE_BYTES
+from peersd_protocol.constants import NAME_CHARS_MAX
+from peersd_protocol.devicekeys import is_device_name
 from peersd_protocol.dialing import Patience
 from peersd_protocol.entries import EPOCH_BYTES
-from peersd_protocol.names import is_name
 from peersd_protocol.signing import SEED_BYTES
+
+CLOSE_TIMEOUT_S: Final = 10.0
+"""Closing all stores in good order may take so long; a store that is cut off is only looked into at the next start (guess)."""
 
 
 class ApiNode(Node):
@@ -33,7 +38,8 @@ class ApiNode(Node):
     def cut_off(self) -> None:
         """Ends the clients' statements that still run."""
         for group in self.groups.values():
-            group.store.store.is_closing = True
+            if group.opened is not None:
+                group.opened.store.store.is_closing = True
 
     # --- Node and users ------------------------------------------------------------------------------------------------
 
@@ -46,7 +52,14 @@ class ApiNode(Node):
         async with self._init_lock:
             if self.users:
                 raise PeersdError("already_initialised", "This device has a user already.", hint="`peers status` shows it.")
-            check_name(user_name)
+            groups.check_name(user_name)
+            # Before the key is made: it would keep the name, and no user could ever be made with it.
+            if device_name is not None and not is_device_name(device_name):
+                raise PeersdError(
+                    "too_large",
+                    "That device name cannot be used.",
+                    hint=f"1 to {NAME_CHARS_MAX} characters, no control characters.",
+                )
             if self.device is None:
                 self.device = create_device(self.data_dir, device_name or answers.host_name(), self.entropy)
             epoch = self.entropy(EPOCH_BYTES)
@@ -66,30 +79,32 @@ class ApiNode(Node):
     async def group_create(self, *, user: str | None, name: str, description: str | None) -> Mapping[str, Any]:
         """group.create."""
         acting = self.user(user)
-        check_name(name)
-        assert self.device is not None
-        identity = await self.identity_runs(acting)
-        epoch = self.entropy(EPOCH_BYTES)
-        heads = (identity[-1].last.hash,)
-        run = make_group(
-            self.device, acting.id, heads, Genesis(name, self.entropy(NONCE_BYTES)), epoch=epoch, wall_ms=self.wall_ms()
-        )
-        group = await self.make_group_store(run.last.hash, [*identity, run], epoch)
-        await self.add_group(acting, group)
-        if description:
-            await answers.describe(group, acting.id, description)
+        group = await groups.create(self, acting, name, description)
         return {"group_id": group.text_id}
 
     async def group_list(self, *, user: str | None, include_hidden: bool) -> Sequence[Mapping[str, Any]]:
         """group.list."""
         acting = self.user(user)
-        shown = [group for group, registration in acting.group_ids.items() if include_hidden or not registration.hidden]
+        shown = [
+            group
+            for group, registration in acting.group_ids.items()
+            if include_hidden or (not registration.hidden and registration.left_at_ms is None)
+        ]
         return [answers.group(self, acting, group) for group in (acting.personal.id, *shown)]
 
     async def group_show(self, *, user: str | None, group: str | None) -> Mapping[str, Any]:
         """group.show."""
         acting = self.user(user)
-        return answers.group_in_full(self, acting, self.group(acting, group))
+        return await answers.group_in_full(self, acting, self.group(acting, group))
+
+    async def group_update(
+        self, *, user: str | None, group: str | None, name: str | None, description: str | None, avatar: bytes | None
+    ) -> Mapping[str, Any]:
+        """group.update."""
+        acting = self.user(user)
+        found = self.group(acting, group)
+        await groups.update(acting, found, name, description, avatar)
+        return await answers.group_in_full(self, acting, found)
 
     async def group_switch(self, *, user: str | None, group: str) -> Mapping[str, Any]:
         """group.switch."""
@@ -103,10 +118,55 @@ class ApiNode(Node):
         acting = self.user(user)
         return answers.group(self, acting, self.group(acting, None).id)
 
+    async def group_hide(self, *, user: str | None, group: str, hidden: bool) -> None:
+        """group.hide."""
+        acting = self.user(user)
+        await groups.hide(acting, self.group(acting, group), hidden=hidden)
+
+    async def group_leave(self, *, user: str | None, group: str | None) -> None:
+        """group.leave."""
+        acting = self.user(user)
+        await members.leave(self, acting, self.group(acting, group))
+
+    async def group_forget(self, *, user: str | None, group: str) -> None:
+        """group.forget."""
+        acting = self.user(user)
+        await groups.forget(self, acting, self.group(acting, group))
+
+    # --- Members -------------------------------------------------------------------------------------------------------
+
     async def member_list(self, *, user: str | None, group: str | None, include_left: bool) -> Sequence[Mapping[str, Any]]:
         """member.list."""
         acting = self.user(user)
-        return answers.members(self, self.group(acting, group), include_left=include_left)
+        return await answers.members(self, self.group(acting, group), include_left=include_left)
+
+    async def member_set_role(self, *, user: str | None, group: str | None, member: str, role: str) -> None:
+        """member.set_role."""
+        acting = self.user(user)
+        await members.set_role(acting, self.group(acting, group), member, role)
+
+    async def member_remove(self, *, user: str | None, group: str | None, member: str) -> None:
+        """member.remove."""
+        acting = self.user(user)
+        await members.remove(acting, self.group(acting, group), member)
+
+    async def ban_add(self, *, user: str | None, group: str | None, member: str, reason: str | None) -> None:
+        """ban.add."""
+        acting = self.user(user)
+        await members.ban(acting, self.group(acting, group), member, reason or "")
+
+    async def ban_remove(self, *, user: str | None, group: str | None, member: str) -> None:
+        """ban.remove."""
+        acting = self.user(user)
+        await members.unban(acting, self.group(acting, group), member)
+
+    async def ban_list(self, *, user: str | None, group: str | None) -> Sequence[Mapping[str, Any]]:
+        """ban.list."""
+        return await answers.bans(self.group(self.user(user), group))
+
+    async def device_list(self, *, user: str | None) -> Sequence[Mapping[str, Any]]:
+        """device.list."""
+        return await answers.devices(self, self.user(user))
 
     # --- Invites -------------------------------------------------------------------------------------------------------
 
@@ -119,7 +179,7 @@ class ApiNode(Node):
 
     async def invite_list(self, *, user: str | None, group: str | None) -> Sequence[Mapping[str, Any]]:
         """invite.list."""
-        return invites.list_all(self.group(self.user(user), group))
+        return await invites.list_all(self.group(self.user(user), group))
 
     async def invite_revoke(self, *, user: str | None, group: str | None, invite_id: str) -> None:
         """invite.revoke."""
@@ -128,7 +188,7 @@ class ApiNode(Node):
 
     async def invite_accept(self, *, user: str | None, ticket: str, timeout_s: float) -> Mapping[str, Any]:
         """invite.accept."""
-        return await invites.accept(self, self.user(user), ticket, timeout_s)
+        return await joining.accept(self, self.user(user), ticket, timeout_s)
 
     # --- SQL -----------------------------------------------------------------------------------------------------------
 
@@ -136,27 +196,31 @@ class ApiNode(Node):
         self, *, user: str | None, group: str | None, sql: str, params: Params, limit: int, timeout_s: float
     ) -> Mapping[str, Any]:
         """sql.query."""
-        return await queries.query(self.group(self.user(user), group), sql, params, limit, timeout_s)
+        async with self.group(self.user(user), group).use() as opened:
+            return await queries.query(opened, sql, params, limit, timeout_s)
 
     async def sql_execute(
         self, *, user: str | None, group: str | None, sql: str, params: Params, timeout_s: float
     ) -> Mapping[str, Any]:
         """sql.execute."""
         acting = self.user(user)
-        return await queries.execute(acting.id, self.group(acting, group), sql, params, timeout_s)
+        async with self.group(acting, group).use() as opened:
+            return await queries.execute(acting.id, opened, sql, params, timeout_s)
 
     async def sql_transaction(
         self, *, user: str | None, group: str | None, statements: Sequence[tuple[str, Sequence[Params]]], timeout_s: float
     ) -> Mapping[str, Any]:
         """sql.transaction."""
         acting = self.user(user)
-        return await queries.transaction(acting.id, self.group(acting, group), statements, timeout_s)
+        async with self.group(acting, group).use() as opened:
+            return await queries.transaction(acting.id, opened, statements, timeout_s)
 
     async def schema_show(self, *, user: str | None, group: str | None) -> Mapping[str, Any]:
         """schema.show."""
-        return queries.schema(self.group(self.user(user), group).state.schema)
+        async with self.group(self.user(user), group).use() as opened:
+            return queries.schema(opened.state.schema)
 
-    # --- Links and sync ------------------------------------------------------------------------------------------------
+    # --- Links, sync, events -------------------------------------------------------------------------------------------
 
     async def link_list(self, *, user: str | None) -> Sequence[Mapping[str, Any]]:
         """link.list."""
@@ -167,6 +231,11 @@ class ApiNode(Node):
         """link.connect."""
         self.user(user)
         return await answers.connect(self, url, device_id, timeout_s)
+
+    async def link_disconnect(self, *, user: str | None, device: str) -> None:
+        """link.disconnect."""
+        self.user(user)
+        answers.disconnect(self, device)
 
     async def sync_status(self, *, user: str | None, group: str | None) -> Sequence[Mapping[str, Any]]:
         """sync.status."""
@@ -182,43 +251,51 @@ class ApiNode(Node):
         if scope.cancelled_caught:
             raise PeersdError("timeout", "Not all devices hold everything yet.", hint="`peers sync` shows which.", retry=True)
 
+    async def events_open(self, *, kinds: frozenset[str] | None) -> EventStream:
+        """events.subscribe."""
+        return self.events.open(kinds)
+
     def _some(self, user: User, group: str | None) -> list[Group]:
+        """The group named, else all that the user is in and that can be opened."""
         if group is not None:
             return [self.group(user, group)]
-        return [self.groups[one] for one in (user.personal.id, *user.group_ids) if one in self.groups]
-
-
-def check_name(name: str) -> None:
-    """Refuses names that no replica would accept.
-
-    Raises:
-        PeersdError: `too_large`.
-    """
-    if not is_name(name):
-        raise PeersdError(
-            "too_large", "That name cannot be used.", hint="1 to 128 characters, no control characters, no invisible ones."
-        )
+        here = [user.personal, *(self.groups[one] for one, entry in user.group_ids.items() if entry.left_at_ms is None)]
+        return [one for one in here if one.failure is None]
 
 
 @asynccontextmanager
 async def open_node(
-    data_dir: Path, *, listen: Sequence[str], advertise: Sequence[str] = (), patience: Patience | None = None
+    data_dir: Path,
+    *,
+    listen: Sequence[str],
+    advertise: Sequence[str] = (),
+    links_max: int | None = None,
+    links_deny: Sequence[bytes] = (),
+    patience: Patience | None = None,
+    keeping: Keeping | None = None,
 ) -> AsyncGenerator[ApiNode, None]:
     """Runs a node until the context is left.
 
     Args:
         data_dir: the data folder, 0700 and locked by the caller.
         listen: ws:// URLs to listen on; none: it only dials.
-        advertise: addresses for tickets; by default the machine's own on the listening port.
+        advertise: addresses for tickets and beacons; by default the machine's own on the listening port.
+        links_max: links at once; None for as many as usual.
+        links_deny: the devices that get no link.
         patience: the waits between dials.
+        keeping: how long stores stay open.
 
     Raises:
         PeersdError: `unreachable`, `store_corrupt`.
     """
     node = ApiNode(data_dir, advertise, patience)
+    node.keeping = keeping or Keeping()
+    node.set_links(links_max, links_deny)
     async with trio.open_nursery() as nursery:
         try:
             await node.start(nursery, listen)
             yield node
         finally:
+            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                await node.stop()
             nursery.cancel_scope.cancel()

@@ -1,102 +1,532 @@
-"""One group as the node holds it: its store, its replication, and what is remembered of the devices it syncs with."""
+"""One group as the node holds it: its file, opened when something needs it and closed when idle, and what is known without it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Callable
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Final, Protocol, TypeVar
 
 import trio
 
+from peersd.errors import PeersdError
+from peersd.node.copies import Copies, CopiesHost
+from peersd.node.lane import Lane
+from peersd.node.summary import Summary, digest_of, summarise
 from peersd.store.handle import StoreHandle, open_store
-from peersd.store.store import Store
-from peersd.sync.group_sync import GroupSync
+from peersd.store.store import Commit, Store
+from peersd.sync.group_sync import Channel, ChannelClosed, GroupSync
 from peersd_protocol import ids
+from peersd_protocol.beacons import lag
+from peersd_protocol.entries import Kind
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.group_state import GroupState
+from peersd_protocol.replication import ParkingLot, SessionId
+from peersd_protocol.vectors import Vector
+
+_log = logging.getLogger("peersd.node")
+
+T = TypeVar("T")
+
+LOOK_S: Final = 1.0
+"""Between two looks at whether a store is idle."""
 
 
-@dataclass
-class DeviceView:
-    """What is known of a device's copy of a group.
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How long stores stay open.
 
     Attributes:
-        last_equal_ms: when it was last known to hold exactly what this device held, milliseconds since 1970.
-        last_seen_ms: when a session with it last ran.
+        idle_s: a store that nothing has needed for so long is closed (guess: longer than the pause between two beacons).
+        crowded_idle_s: the same while more than `open_max` stores are open.
+        open_max: open stores that are no crowd: up to four file handles each.
     """
 
-    last_equal_ms: int | None = None
-    last_seen_ms: int | None = None
+    idle_s: float = 20.0
+    crowded_idle_s: float = 0.5
+    open_max: int = 64
 
 
-@dataclass
-class Group:
-    """A group that is open.
+@dataclass(frozen=True)
+class Opened:
+    """A group whose store is open.
 
     Attributes:
         store: its store.
         sync: its replication.
-        path: the SQLite file.
-        devices: by device id, what is known of its copy.
-        admitting: held while an admission is decided, so that two at once cannot both take the last use of an invite.
+        first_vector, first_digest: what it held when it was opened.
     """
 
     store: StoreHandle
     sync: GroupSync
-    path: Path
-    devices: dict[bytes, DeviceView] = field(default_factory=dict)
-    admitting: trio.Lock = field(default_factory=trio.Lock)
-
-    @property
-    def id(self) -> bytes:
-        """The group's id."""
-        return self.store.store.group
+    first_vector: Vector
+    first_digest: bytes
 
     @property
     def state(self) -> GroupState:
         """The group's acts, evaluated."""
         return self.store.store.state
 
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What both sides of a channel stated to hold when it was opened: the same.
+
+    Attributes:
+        digest: of it.
+        vector: it, where the store was open.
+    """
+
+    digest: bytes
+    vector: Vector | None
+
+
+class _Turning:
+    """An opening or closing.
+
+    Attributes:
+        done: set when it has come to its end.
+        failure: why the store could not be opened.
+    """
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.failure: PeersdError | None = None
+
+
+class Host(CopiesHost, Protocol):
+    """What a group needs of its node."""
+
+    is_stopping: bool
+    keeping: Keeping
+
+    def open_stores(self) -> int:
+        """How many stores are open."""
+        ...
+
+    def summary_changed(self, group: Group, before: Summary) -> None:
+        """Members, names or roles have changed."""
+        ...
+
+    def rows_changed(self, group: Group) -> None:
+        """Entries with rows were committed."""
+        ...
+
+
+class Group:
+    """A group of this device.
+
+    Args:
+        host: the node.
+        path: the SQLite file.
+        opener: opens its store; runs in a thread.
+        summary: what is known of it.
+        is_current: whether the summary's digest is that of the file as it is now.
+        own_device: this device's id.
+        create: makes the store, in place of `opener` the first time.
+
+    Attributes:
+        copies: what is known of other devices' copies.
+        admitting: held while an admission is decided, so that two at once cannot both take the last use of an invite.
+        failure: the code of the error that kept the store from being opened last, or None.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        path: Path,
+        opener: Callable[[], Store],
+        summary: Summary,
+        own_device: bytes,
+        *,
+        is_current: bool,
+        create: Callable[[], Store] | None = None,
+    ) -> None:
+        self._host = host
+        self.path = path
+        self._opener = opener
+        self._create = create
+        self.summary = summary
+        self.is_current = is_current
+        self.failure: str | None = None
+        self.admitting = trio.Lock()
+        self._own_device = own_device
+        self._opened: Opened | None = None
+        self._turning: _Turning | None = None
+        """The opening or closing that is under way."""
+        self._opened_event = trio.Event()
+        self._close_asked = trio.Event()
+        self._closing = trio.Event()
+        self._is_discarded = False
+        self._uses = 0
+        self._last_use_s = 0.0
+        self._lanes: dict[int, Lane] = {}
+        self._lane_numbers = 0
+        self._publish_due = trio.Event()
+        self.copies = Copies(host, summary.group_id, summary.member_devices, self._post, self.beacon_due)
+
     @property
+    def id(self) -> bytes:
+        """The group's id."""
+        return self.summary.group_id
+
+    @cached_property
     def text_id(self) -> str:
         """The id as text."""
         return ids.format_id(ids.GROUP, self.id)
 
-    def view(self, device: bytes) -> DeviceView:
-        """What is known of a device's copy."""
-        return self.devices.setdefault(device, DeviceView())
+    @property
+    def name(self) -> str:
+        """What the group is called."""
+        return self.summary.name
 
-    def note_views(self) -> None:
-        """Takes over what the devices with a session have said."""
-        for device, session in self.sync.devices().items():
-            view = self.view(device)
-            view.last_seen_ms = time.time_ns() // 1_000_000
-            if self.sync.is_equal(session):
-                view.last_equal_ms = view.last_seen_ms
+    @property
+    def opened(self) -> Opened | None:
+        """The open store, if it is."""
+        return self._opened
 
+    # --- Opening and closing ----------------------------------------------------------------------------------------------------
 
-@asynccontextmanager
-async def open_group(open_: Callable[[], Store], path: Path, on_acts: Callable[[], None]) -> AsyncGenerator[Group, None]:
-    """Opens a group's store and runs its replication until the context is left.
+    @asynccontextmanager
+    async def use(self) -> AsyncGenerator[Opened, None]:
+        """The group with its store open, at least until the context is left.
 
-    Args:
-        open_: opens or makes the store; runs in a thread.
-        path: the SQLite file.
-        on_acts: called when the group's state may have changed.
-    """
-    async with open_store(open_, path) as store:
-        store.on_acts = on_acts
-        vector = await store.call(store.store.vector)
-        group: Group | None = None
+        Raises:
+            PeersdError: `store_corrupt` and others, if the file cannot be opened.
+        """
+        self._uses += 1
+        try:
+            yield await self.open()
+        finally:
+            self._uses -= 1
+            self._last_use_s = trio.current_time()
 
-        def on_equal(device: bytes) -> None:
-            assert group is not None
-            group.view(device).last_equal_ms = time.time_ns() // 1_000_000
+    async def open(self) -> Opened:
+        """Opens the store if it is not open; it is closed again when idle.
 
-        group = Group(store, GroupSync(store, vector, store.store.group[:4].hex(), on_equal=on_equal), path)
+        Raises:
+            PeersdError: `store_corrupt` and others.
+        """
+        while self._opened is None:
+            if self._host.is_stopping or self._is_discarded:
+                raise PeersdError("busy", "The group is being closed.", hint="Try again once the daemon runs.", retry=True)
+            if self._turning is None:
+                self._turning = _Turning()
+                # In a task of its own: others may wait for it when who asked first is cancelled.
+                self._host.nursery().start_soon(self._run)
+            turning = self._turning
+            await turning.done.wait()
+            if turning.failure is not None:
+                error = turning.failure
+                raise PeersdError(error.code, error.message, hint=error.hint, retry=error.retry) from error
+        return self._opened
+
+    def _turned(self, failure: PeersdError | None = None) -> None:
+        """The opening or closing that was under way has come to its end."""
+        assert self._turning is not None
+        turning, self._turning = self._turning, None
+        turning.failure = failure
+        turning.done.set()
+
+    async def close(self, *, for_good: bool = False) -> None:
+        """Closes the store now, and ends its sessions; `for_good` if its file is to be deleted."""
+        self._is_discarded |= for_good
+        while self._opened is not None or self._turning is not None:
+            self._close_asked.set()
+            if self._turning is not None:
+                await self._turning.done.wait()
+            else:
+                await self._closing.wait()
+
+    async def _run(self) -> None:
+        """Opens the store, keeps it open while it is needed, and closes it."""
+        opened: Opened | None = None
+        failure: PeersdError | None = None
+        try:
+            await self._local(self._host.local.clear_mark, self.id)
+            self.is_current = False
+            async with open_store(self._create or self._opener, self.path) as store:
+                self._create = None
+                try:
+                    opened = await self._begin(store)
+                except PeersdError as error:
+                    failure = error  # the store's nursery would wrap it
+                else:
+                    await self._stay_open(opened)
+            if opened is not None and not self._is_discarded:
+                with trio.CancelScope(shield=True):
+                    await self._save_closed(opened.sync.vector())  # only now: what ran to its end while it closed counts
+        except PeersdError as error:
+            failure = error
+        finally:
+            if failure is not None:
+                self._note_failure(failure, was_open=opened is not None)
+            self._turned(failure if opened is None else None)
+
+    async def _stay_open(self, opened: Opened) -> None:
+        """Lets others use the store until it is idle, or to be closed."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(group.sync.run_timers)
-            yield group
-            group.sync.end_sessions()
+            nursery.start_soon(opened.sync.run_timers)
+            nursery.start_soon(self._run_publishing, opened)
+            self._opened, self.failure = opened, None
+            self._close_asked, self._closing = trio.Event(), trio.Event()
+            self._acts_changed()
+            self._wake_lanes()
+            self._turned()
+            try:
+                if await self._wait_idle(opened):
+                    opened.sync.suspend()
+                else:
+                    opened.sync.end_sessions()
+            finally:
+                # From here on whoever needs the store waits until it is closed, and opens it again.
+                self._turning, self._opened = _Turning(), None
+                self._closing.set()
             nursery.cancel_scope.cancel()
+
+    def _note_failure(self, failure: PeersdError, *, was_open: bool) -> None:
+        """The file could not be opened, or not be closed in good order: then the next look into it finds out."""
+        fields = {"group": self.text_id, "reason": failure.message}
+        if was_open:
+            _log.warning("group_not_closed", extra={"fields": fields})
+            return
+        if self.failure is None:
+            _log.log(logging.WARNING if failure.retry else logging.ERROR, "group_not_opened", extra={"fields": fields})
+        self.failure = failure.code
+
+    async def _begin(self, store: StoreHandle) -> Opened:
+        vector = await store.call(store.store.vector)
+        sync = GroupSync(store, vector, self.id[:4].hex(), on_equal=self.copies.note_equal)
+        tell_sessions = store.on_commit
+
+        def committed(commit: Commit, origin: SessionId | None) -> None:
+            tell_sessions(commit, origin)
+            self._publish_due.set()
+            if any(entry.log.kind is Kind.DATA for entry in commit.entries) or not commit.entries:
+                self._host.rows_changed(self)
+
+        store.on_commit = committed
+        store.on_acts = self._acts_changed
+        return Opened(store, sync, vector, digest_of(self.id, vector))
+
+    async def _wait_idle(self, opened: Opened) -> bool:
+        """Waits until nothing has needed the store for a while; False if it is to be closed at once."""
+        self._last_use_s = trio.current_time()
+        while True:
+            keeping = self._host.keeping
+            idle_s = keeping.idle_s if self._host.open_stores() <= keeping.open_max else keeping.crowded_idle_s
+            with trio.move_on_after(min(LOOK_S, idle_s)):
+                await self._close_asked.wait()
+                return False
+            if self._uses or not opened.sync.may_sleep:
+                self._last_use_s = trio.current_time()
+            elif trio.current_time() - self._last_use_s >= idle_s:
+                return True
+
+    async def _save_closed(self, vector: Vector) -> None:
+        """The store was closed in good order: what it holds can be told without it."""
+        self.summary = replace(self.summary, digest=digest_of(self.id, vector))
+        self.is_current = True
+        await self._local(self._host.local.save_summary, self.id, self.summary.encode(), self.path)
+
+    async def _local(self, call: Callable[..., T], *args: object) -> T:
+        return await trio.to_thread.run_sync(call, *args)
+
+    def _is_at_rest(self) -> bool:
+        """Whether the store is closed, and nothing opens or closes it."""
+        return self._opened is None and self._turning is None
+
+    async def digest(self) -> Stated:
+        """What this device holds, as OPEN and ACCEPT state it; a closed store need not be opened for it.
+
+        Raises:
+            PeersdError: the file cannot be opened.
+        """
+        if self._is_at_rest() and self.is_current:
+            return Stated(self.summary.digest, None)
+        async with self.use() as opened:
+            vector = await opened.store.call(opened.store.store.vector)
+        return Stated(digest_of(self.id, vector), vector)
+
+    # --- What changed -----------------------------------------------------------------------------------------------------------
+
+    def _acts_changed(self) -> None:
+        """The group's state may have changed. Whoever is no member any more gets nothing from here on."""
+        assert self._opened is not None
+        before = self.summary
+        self.summary = summarise(self._opened.state, before.digest)
+        self._opened.sync.drop_outsiders(lambda device: device in self.summary.member_devices)
+        self.copies.set_members(self.summary.member_devices)
+        if self.summary != before:
+            self._host.summary_changed(self, before)
+
+    # --- Lanes ------------------------------------------------------------------------------------------------------------------
+
+    async def run_lane(
+        self, device: bytes, channel: Channel, lot: ParkingLot, stated: Stated | None, remote_beacons: bytes
+    ) -> CloseCode:
+        """Runs a channel of this group until it closes; returns the code it closed with on this side's account.
+
+        While both sides hold the same and nothing is said, the store stays closed.
+
+        Args:
+            device: the remote device's id.
+            channel: the accepted channel.
+            lot: shared by the sessions of one link.
+            stated: what both sides stated to hold, if it was the same, else None.
+            remote_beacons: the 8 bytes that the remote side stated over its beacons.
+        """
+        self._lane_numbers += 1
+        lane = self._lanes[self._lane_numbers] = Lane(
+            self._lane_numbers, device, channel, self.copies.receive, self.copies.message_sent
+        )
+        code = CloseCode.NORMAL
+        try:
+            self.copies.lane_opened(lane.number, device, remote_beacons)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lane.run_beacons)
+                code = await self._serve_lane(lane, lot, stated)
+                nursery.cancel_scope.cancel()
+        finally:
+            del self._lanes[lane.number]
+            self.copies.lane_closed(lane.number)
+            self.copies.note_seen(device)
+            channel.close(code)
+        return code
+
+    async def _serve_lane(self, lane: Lane, lot: ParkingLot, stated: Stated | None) -> CloseCode:
+        while True:
+            try:
+                if stated is not None and self._is_at_rest() and stated.digest == self.summary.digest:
+                    await self._sleep(lane)
+                code = await self._run_session(lane, lot, stated)
+            except ChannelClosed:
+                return CloseCode.NORMAL
+            except RemoteProtocolError as error:
+                fields = {"group": self.text_id, "device": lane.device[:4].hex(), "detail": error.detail}
+                _log.warning("session closed for a fault of the remote side", extra={"fields": fields})
+                return error.close_code
+            except PeersdError:
+                return CloseCode.INTERNAL  # this group's file: other groups on the link go on
+            if code is not None:
+                return code
+            while self._turning is not None:
+                await self._turning.done.wait()
+            stated = Stated(self.summary.digest, None)
+
+    async def _run_session(self, lane: Lane, lot: ParkingLot, stated: Stated | None) -> CloseCode | None:
+        """Opens the store and runs a session; None if it was suspended.
+
+        Not part of `_serve_lane`, which would keep the last store in memory while the lane sleeps.
+        """
+        opened = await self.open()
+        equal_at = stated.vector if stated else None
+        if stated is not None and stated.vector is None and stated.digest == opened.first_digest:
+            equal_at = opened.first_vector
+        return await opened.sync.run_session(lane.device, lane, lot, equal_at)
+
+    async def _sleep(self, lane: Lane) -> None:
+        """Returns when the other side has something to say, or the store was opened for another reason.
+
+        Raises:
+            ChannelClosed, RemoteProtocolError: the lane is over.
+        """
+        error: BaseException | None = None
+        opened = self._opened_event  # of now: the store may be opened before `wake` runs for the first time
+        lane.is_dormant = True
+        self.copies.note_equal(lane.device)
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def wake() -> None:
+                    await opened.wait()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(wake)
+                await lane.wait_message()
+                nursery.cancel_scope.cancel()
+        except* (ChannelClosed, RemoteProtocolError) as group:
+            error = _only(group)
+        finally:
+            lane.is_dormant = False
+            self.copies.note_equal(lane.device)
+        if error is not None:
+            raise error
+
+    def _wake_lanes(self) -> None:
+        self._opened_event.set()
+        self._opened_event = trio.Event()
+
+    def lanes(self) -> Mapping[bytes, bool]:
+        """The devices with a channel of this group, and whether each is known to hold exactly what this one holds."""
+        sessions = self._opened.sync.devices() if self._opened else {}
+        found = {}
+        for lane in self._lanes.values():
+            session = sessions.get(lane.device)
+            is_equal = self._opened is not None and session is not None and self._opened.sync.is_equal(session)
+            found[lane.device] = lane.is_dormant or is_equal
+        return found
+
+    # --- What others hold -------------------------------------------------------------------------------------------------------
+
+    async def is_equal_by_beacon(self, device: bytes) -> bool:
+        """Whether a device last said of itself to hold exactly what this device holds."""
+        stated = self.copies.book.digest_of(device)
+        return stated is not None and stated == (await self.digest()).digest
+
+    async def lag(self, device: bytes) -> tuple[int, int]:
+        """How much of what is held here a device is not known to hold: entries, and bytes of their bodies.
+
+        What it said in its session counts, and what it stated in its beacon where it has none.
+        """
+        async with self.use() as opened:
+            durable = opened.sync.durable_vector(device)
+            if device not in opened.sync.devices():
+                beyond = dict(lag(self.copies.book.holdings_of(device), opened.sync.vector()))
+                stated = {log: ((beyond[log] - 1, b""),) if log in beyond else tips for log, tips in opened.sync.vector().items()}
+                durable = {log: max(tips, durable.get(log, ())) for log, tips in stated.items()}
+            return await opened.store.call(opened.store.store.lag, durable)
+
+    def covers(self, opened: Opened, device: bytes, vector: Vector) -> bool:
+        """Whether a device is known to hold durably all that `vector` names."""
+        session = opened.sync.devices().get(device)
+        if session is not None:
+            return opened.sync.covers(session, vector)
+        return not lag(self.copies.book.holdings_of(device), vector)
+
+    # --- Beacons ----------------------------------------------------------------------------------------------------------------
+
+    def beacon_due(self) -> None:
+        """This device's beacon may have something new to say, such as where the device can be reached."""
+        self._publish_due.set()
+        if self._opened is None and self._has_others():
+            self.copies.publish(None)
+
+    def _has_others(self) -> bool:
+        """Whether there is anybody to publish for, and this device is a member's."""
+        members = self.summary.member_devices
+        return self._own_device in members and len(members) > 1
+
+    async def _run_publishing(self, opened: Opened) -> None:
+        """Publishes this device's beacon whenever what it says may have changed."""
+        self._publish_due.set()
+        while True:
+            await self._publish_due.wait()
+            self._publish_due = trio.Event()
+            if self._has_others():
+                self.copies.publish(opened.sync.vector())
+
+    def _post(self, lane: int, message: bytes) -> None:
+        if lane in self._lanes:
+            self._lanes[lane].post(message)
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error in a group, however deep."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,14 +1,13 @@
-"""The node: this device's users and groups, their stores, links and replication, in one nursery (DESIGN 2)."""
+"""The node: this device's users and groups, their links and replication, in one nursery (DESIGN 2)."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import trio
 
@@ -20,20 +19,26 @@ from peersd.node.addresses import Addresses
 from peersd.node.advertise import advertised_urls
 from peersd.node.clock import WATCH_INTERVAL_S, PeerClock, wall_clock_ms
 from peersd.node.device_file import Device, load_device
+from peersd.node.events import Events
+from peersd.node.files import GroupFiles
 from peersd.node.genesis import NewUser, make_group
-from peersd.node.group import Group, open_group
+from peersd.node.group import Group, Keeping
 from peersd.node.links import Links
+from peersd.node.meshing import Meshing, Shared
 from peersd.node.naming import find
 from peersd.node.registry import Registration
 from peersd.node.sharing import Sharing
-from peersd.store.mark import MarkFile, read_machine_id
-from peersd.store.sql_errors import CORRUPT_HINT
-from peersd.store.store import Store, StoreContext, create_store, open_store
-from peersd_protocol import ids
+from peersd.node.summary import Summary
+from peersd.store.local_state import LocalState
+from peersd_protocol import canonical, ids
 from peersd_protocol.acts import NONCE_BYTES, Genesis
+from peersd_protocol.constants import LINKS_MAX, TICKET_ADDRESSES_MAX
 from peersd_protocol.dialing import Patience
 from peersd_protocol.errors import CloseCode
+from peersd_protocol.lanes import Standing
+from peersd_protocol.roles import format_role
 from peersd_protocol.runs import Run
+from peersd_protocol.signing import SigningKey
 
 _log = logging.getLogger("peersd.node")
 
@@ -41,8 +46,11 @@ PERSONAL: Final = "personal"
 ACTIVE: Final = "active"
 """Under this key the personal store keeps the active group, which is this device's own affair."""
 
-USER_PREFIX: Final = "user-"
-GROUP_PREFIX: Final = "group-"
+UNTOLD: Final = "untold"
+"""Under this key it keeps the groups that the user left and that no other member has heard of yet."""
+
+SAVE_INTERVAL_S: Final = 2.0
+"""How long beacons and what was seen of other copies may wait to be written to node.db (guess: both come again)."""
 
 
 @dataclass
@@ -52,20 +60,26 @@ class User:
     Attributes:
         id: the user's id.
         personal: the personal group.
-        group_ids: the groups that the user is in, oldest first, each as it is registered.
+        group_ids: the groups that the user is or was in, oldest first, each as it is registered.
         active: the group that a missing `group` means.
+        untold: groups that the user left and that no other member has heard of yet.
     """
 
     id: bytes
     personal: Group
-    group_ids: dict[bytes, Registration]
-    active: bytes
+    group_ids: dict[bytes, Registration] = field(default_factory=dict)
+    active: bytes = b""
+    untold: set[bytes] = field(default_factory=set)
 
     @property
     def name(self) -> str:
         """What the user is called."""
-        user = self.personal.state.users.get(self.id)
-        return user.name if user else ""
+        member = self.personal.summary.members.get(self.id)
+        return member.name if member else ""
+
+    def note_hidden(self, group: bytes, *, hidden: bool) -> None:
+        """A group is hidden, or shown again."""
+        self.group_ids[group] = replace(self.group_ids[group], hidden=hidden)
 
 
 class Node:
@@ -73,7 +87,7 @@ class Node:
 
     Args:
         data_dir: the data folder, locked by the caller.
-        advertise: addresses to put into tickets instead of the machine's own.
+        advertise: addresses to put into tickets and beacons instead of the machine's own.
         patience: the waits between dials.
     """
 
@@ -84,36 +98,50 @@ class Node:
         self.entropy: Callable[[int], bytes] = secrets.token_bytes
         self.device: Device | None = None
         self.users: dict[bytes, User] = {}
-        self.groups: dict[bytes, Group] = {}
-        self.failed: dict[bytes, str] = {}
+        self.files = GroupFiles(self)
+        self.local = LocalState(data_dir / "node.db")
+        self.events = Events(self.wall_ms)
         self.links: Links | None = None
         self.sharings: dict[LinkHandle, Sharing] = {}
-        self.addresses = Addresses(data_dir)
+        self.addresses = Addresses(self.local)
         self.joining: dict[bytes, trio.Lock] = {}
+        self.listen_urls: tuple[str, ...] = ()
+        self.is_stopping = False
+        self.keeping = Keeping()
         self._advertise = tuple(advertise)
         self._patience = patience
-        self.listen_urls: tuple[str, ...] = ()
         self._nursery: trio.Nursery | None = None
-        self._stops: dict[bytes, tuple[trio.CancelScope, trio.Event]] = {}
+        self._mesh: Meshing | None = None
+        self._limits: tuple[int, frozenset[bytes]] = LINKS_MAX, frozenset()
+        self._stated_addresses: tuple[str, ...] = ()
 
     # --- Life -------------------------------------------------------------------------------------------------------------------
 
     async def start(self, nursery: trio.Nursery, listen: Sequence[str]) -> None:
-        """Opens everything that there is.
+        """Finds out what there is, and begins to listen and to link.
 
         Raises:
             PeersdError: `unreachable` if it cannot listen, `store_corrupt` if the device's key cannot be used.
         """
         self._nursery = nursery
         self.device = load_device(self.data_dir)
-        if self.device is None and any(self.data_dir.glob(f"{USER_PREFIX}*.db")):
+        if self.device is None and self.files.user_paths():
             raise PeersdError("store_corrupt", "device.key is missing.", hint="Restore it from a backup of the data folder.")
         if self.device is not None:
-            for path in sorted(self.data_dir.glob(f"{USER_PREFIX}*.db")):
+            for path in self.files.user_paths():
                 await self._open_user(path)
         self.listen_urls = await nursery.start(self._listen, listen)
+        nursery.start_soon(self._run_saving)
         if self.users:
             await self._start_links()
+
+    async def stop(self) -> None:
+        """Closes the stores in good order, so that the next start finds them unchanged."""
+        self.is_stopping = True
+        async with trio.open_nursery() as nursery:
+            for group in self.groups.values():
+                nursery.start_soon(group.close)
+        await self._save()
 
     async def _listen(
         self, urls: Sequence[str], task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED
@@ -128,11 +156,66 @@ class Node:
             await self.links.serve_socket(opening)
 
     async def _start_links(self) -> None:
-        assert self.device is not None and self._nursery is not None
-        self.links = Links(self.device.keys, self._serve_link, self._links_changed, self.entropy, self._patience)
-        await self._nursery.start(self.links.run)
-        self._nursery.start_soon(self._watch_clocks)
-        self._want_links()
+        assert self.device is not None
+        nursery = self.nursery()
+        self.links = Links(
+            self.device.keys,
+            self._serve_link,
+            self._wake_mesh,
+            self.entropy,
+            self._patience,
+            on_link=self._note_link,
+            on_alarm=self._note_alarm,
+            addresses=self._look_for_addresses,
+        )
+        self._mesh = Meshing(self.own_device(), self.links, self._shared, self.addresses.of, self.addresses.was_reached)
+        self.links.set_limits(*self._limits)
+        await nursery.start(self.links.run)
+        nursery.start_soon(self._mesh.run)
+        nursery.start_soon(self._watch_clocks)
+
+    def _look_for_addresses(self) -> tuple[str, ...]:
+        """This device's addresses now; where they have changed, its beacons are to say so."""
+        found = tuple(self.advertised())
+        if found != self._stated_addresses:
+            self._stated_addresses = found
+            for group in self.groups.values():
+                group.beacon_due()
+        return found
+
+    def set_links(self, links_max: int | None, deny: Sequence[bytes]) -> None:
+        """Sets how many links there are at most, None for as many as usual, and which devices get none; holds at once."""
+        self._limits = links_max or LINKS_MAX, frozenset(deny)
+        if self.links is not None:
+            self.links.set_limits(*self._limits)
+
+    def _shared(self) -> Shared:
+        """What this device shares with others: the groups that one of its users is in, or has to tell of a leave."""
+        users = frozenset(self.users)
+        groups: dict[bytes, Mapping[bytes, Collection[bytes]]] = {}
+        for group in self.groups.values():
+            # Who has to tell of a leave needs a link like a member until then.
+            leaving = {user: (self.own_device(),) for user, one in self.users.items() if group.id in one.untold}
+            if leaving or any(map(group.summary.role_of, users)):
+                groups[group.id] = {**group.summary.devices_by_user, **leaving}
+        return Shared(users, groups)
+
+    def _wake_mesh(self) -> None:
+        if self._mesh is not None:
+            self._mesh.wake()
+
+    def _note_link(self, handle: LinkHandle, is_up: bool) -> None:
+        device = handle.remote_device
+        self.events.publish(
+            "link_up" if is_up else "link_down",
+            device_id=ids.format_id(ids.DEVICE, device),
+            device_name=self.device_name(device),
+        )
+
+    def _note_alarm(self, name: str, device: bytes) -> None:
+        self.events.publish(
+            "alarm", alarm=name, device_id=ids.format_id(ids.DEVICE, device), device_name=self.device_name(device)
+        )
 
     async def _watch_clocks(self) -> None:
         while True:
@@ -140,39 +223,51 @@ class Node:
             self.clock.note_peers(handle.clock_offset_ms for handle in handles if handle.clock_offset_ms is not None)
             await trio.sleep(WATCH_INTERVAL_S)
 
+    async def _run_saving(self) -> None:
+        while True:
+            await trio.sleep(SAVE_INTERVAL_S)
+            await self._save()
+
+    async def _save(self) -> None:
+        """Writes to node.db what groups have learned of other copies."""
+        for group in list(self.groups.values()):
+            await group.copies.save()
+
+    # --- Users and groups -------------------------------------------------------------------------------------------------------
+
     async def _open_user(self, path: Path) -> None:
-        """Opens a user's personal group and the groups of its registry. A group that cannot be opened stops no other."""
-        try:
-            user = ids.parse_id(ids.USER, f"{ids.USER}-{path.stem.removeprefix(USER_PREFIX)}")
-        except ValueError:
-            _log.warning("file_ignored", extra={"fields": {"file": path.name}})
+        """Takes up a user's personal group and the groups of its registry."""
+        user = self.files.user_of(path)
+        if user is None:
             return
-        personal = await self._open_group(path, partial(open_store, path, self._context(), self._mark(path)))
-        if not personal.state.members:
+        personal = await self.files.find_personal(path)
+        if personal.summary.members_count:
+            await self._add_user(user, personal)
+        else:
             # `init` was cut off before the user existed; it has told nobody of it and can be run again.
-            await self.discard_group(personal)
-            return
-        await self._add_user(user, personal)
+            await self.files.delete(personal)
 
     async def _add_user(self, user: bytes, personal: Group) -> None:
-        if not registry.is_created(personal.state.schema):
-            await registry.create_registry(personal.store, user)
-        active = await personal.store.call(personal.store.store.load_local, ACTIVE)
-        added = self.users[user] = User(user, personal, {}, active if isinstance(active, bytes) else personal.id)
-        for text, registration in (await registry.registered(personal.store)).items():
-            group = ids.parse_id(ids.GROUP, text)
-            added.group_ids[group] = registration
-            if group in self.groups:
-                continue
-            path = self.group_path(text)
-            try:
-                await self._open_group(path, partial(open_store, path, self._context(), self._mark(path)))
-            except PeersdError as error:
-                _log.error("group_not_opened", extra={"fields": {"group": text, "reason": error.message}})
-                self.failed[group] = "corrupt"
+        async with personal.use() as opened:
+            if not registry.is_created(opened.state.schema):
+                await registry.create_registry(opened.store, user)
+            active = await opened.store.call(opened.store.store.load_local, ACTIVE)
+            untold = await opened.store.call(opened.store.store.load_local, UNTOLD)
+            registered = await registry.registered(opened.store)
+        left = cast("list[bytes]", canonical.decode(untold, bytes_max=len(untold))) if isinstance(untold, bytes) else []
+        added = User(user, personal, {}, active if isinstance(active, bytes) else personal.id, set(left))
+        kept = await trio.to_thread.run_sync(self.local.load_summaries, self.files.group_path)
+        for text, registration in registered.items():
+            group_id = ids.parse_id(ids.GROUP, text)
+            added.group_ids[group_id] = registration
+            if group_id not in self.groups:
+                await self.files.find_group(group_id, registration, kept.get(group_id))
+        self.users[user] = added
+        for group_id in added.group_ids:
+            await self.note_registration(added, self.groups[group_id])
 
     async def add_new_user(self, new: NewUser, epoch: bytes) -> Group:
-        """Makes and opens the personal group of a user who has just come to be, and begins to link.
+        """Makes the personal group of a user who has just come to be, and begins to link.
 
         Args:
             new: the user's genesis.
@@ -181,63 +276,115 @@ class Node:
         assert self.device is not None
         genesis = Genesis(new.name, self.entropy(NONCE_BYTES), personal=True)
         run = make_group(self.device, new.user, (new.user,), genesis, epoch=epoch, wall_ms=self.wall_ms())
-        text = ids.format_id(ids.USER, new.user)
-        path = self.data_dir / f"{USER_PREFIX}{text.removeprefix(ids.USER + '-')}.db"
-        opener = partial(create_store, path, self._context(), self._mark(path), run.last.hash, [new.run, run], epoch)
-        personal = await self._open_group(path, opener)
+        personal = await self.files.make(self.files.user_path(new.user), run.last.hash, [new.run, run], epoch)
         await self._add_user(new.user, personal)
         if self.links is None:
             await self._start_links()
         return personal
 
-    async def _open_group(self, path: Path, open_: Callable[[], Store]) -> Group:
-        assert self._nursery is not None
-        group: Group = await self._nursery.start(self._run_group, path, open_)
-        return group
+    async def discard_group(self, group: Group) -> None:
+        """Closes a group for good and deletes its file: one that was not joined after all, or that is forgotten."""
+        await self.files.delete(group)
+        self._wake_sharings()
 
-    async def _run_group(
-        self, path: Path, open_: Callable[[], Store], task_status: trio.TaskStatus[Group] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        scope, closed = trio.CancelScope(), trio.Event()
-        group_id: bytes | None = None
-        try:
-            with scope:
-                async with open_group(open_, path, self._groups_changed) as group:
-                    group_id = group.id
-                    self.groups[group_id] = group
-                    self._stops[group_id] = scope, closed
-                    task_status.started(group)
-                    self._groups_changed()
-                    await trio.sleep_forever()
-        finally:
-            if group_id is not None:
-                self.groups.pop(group_id, None)
-                self._stops.pop(group_id, None)
-            closed.set()
+    @property
+    def groups(self) -> dict[bytes, Group]:
+        """All groups that have a file here, by id."""
+        return self.files.groups
 
-    async def close_group(self, group_id: bytes) -> None:
-        """Ends a group's sessions and closes its store."""
-        if group_id in self._stops:
-            scope, closed = self._stops[group_id]
-            scope.cancel()
-            await closed.wait()
-            self._groups_changed()
+    # --- What groups tell and ask (see group.Host) ------------------------------------------------------------------------------
 
-    def _context(self) -> StoreContext:
+    def own_addresses(self) -> tuple[str, ...]:
+        """What beacons state."""
+        return tuple(self.advertised()[:TICKET_ADDRESSES_MAX])
+
+    def signing_key(self) -> SigningKey:
+        """This device's key."""
         assert self.device is not None
-        return StoreContext(self.device.keys.signing, self.clock.now_ms, self.entropy, read_machine_id())
+        return self.device.keys.signing
 
-    def _mark(self, path: Path) -> MarkFile:
-        return MarkFile(self.data_dir / "marks" / f"{path.stem}.mark")
+    def own_device(self) -> bytes:
+        """This device's id."""
+        assert self.device is not None
+        return self.device.keys.device
 
-    def group_path(self, group: str) -> Path:
-        """The file of a group, by its id as text."""
-        return self.data_dir / f"{GROUP_PREFIX}{group.removeprefix(ids.GROUP + '-')}.db"
+    def nursery(self) -> trio.Nursery:
+        """Where open stores run."""
+        assert self._nursery is not None
+        return self._nursery
+
+    def open_stores(self) -> int:
+        """How many stores are open."""
+        return sum(1 for group in self.groups.values() if group.opened is not None)
+
+    def summary_changed(self, group: Group, before: Summary) -> None:
+        """Members, names or roles of a group have changed."""
+        self._wake_sharings()
+        self._wake_mesh()
+        for user in self.users.values():
+            if group.id in user.group_ids:
+                self._nursery_start(self.note_registration, user, group)
+        for member in before.members.keys() | group.summary.members.keys():
+            old, new = before.members.get(member), group.summary.members.get(member)
+            if new is not None and (old is None or (old.role, old.ended, old.name) != (new.role, new.ended, new.name)):
+                self.events.publish(
+                    "member_changed",
+                    group_id=group.text_id,
+                    user_id=ids.format_id(ids.USER, member),
+                    name=new.name,
+                    role=format_role(new.role),
+                )
+
+    def rows_changed(self, group: Group) -> None:
+        """Entries with rows were committed."""
+        self.events.publish("rows_changed", merge_key=group.id, group_id=group.text_id)
+
+    def addresses_learned(self, device: bytes, urls: Sequence[str]) -> None:
+        """A beacon stated where a device can be reached."""
+        self.addresses.learned(device, urls)
+        self._wake_mesh()
+
+    def _nursery_start(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Starts something that a failing file may keep from happening; it is tried again at the next change."""
+
+        async def attempt() -> None:
+            try:
+                await task(*args)
+            except PeersdError as error:
+                _log.error("not_noted", extra={"fields": {"code": error.code, "reason": error.message}})
+
+        if not self.is_stopping:
+            self.nursery().start_soon(attempt)
+
+    async def note_registration(self, user: User, group: Group) -> None:
+        """Brings the registry in line with what the group's acts say of its name and of the user's membership."""
+        registration = user.group_ids.get(group.id)
+        if registration is None:
+            return
+        async with user.personal.use() as opened:
+            if group.name and registration.name != group.name:
+                registration = user.group_ids[group.id] = replace(registration, name=group.name)
+                await registry.rename(opened.store, user.id, group.text_id, group.name)
+            is_member = bool(group.summary.role_of(user.id))
+            if not is_member and user.id in group.summary.members and registration.left_at_ms is None:
+                registration = user.group_ids[group.id] = replace(registration, left_at_ms=self.wall_ms())
+                await registry.note_left(opened.store, user.id, group.text_id, self.wall_ms())
+                member = group.summary.members.get(user.id)
+                reason = member.ended if member else None
+                self.events.publish("group_left", group_id=group.text_id, name=group.name, reason=reason)
+                if user.active == group.id:
+                    await self.activate(user, self.fallback(user))
+
+    def fallback(self, user: User) -> bytes:
+        """What a missing `group` means when the active one is gone: the oldest that the user is in."""
+        left = [other for other, entry in user.group_ids.items() if entry.left_at_ms is None]
+        return left[0] if left else user.personal.id
 
     # --- Links ------------------------------------------------------------------------------------------------------------------
 
     async def _serve_link(self, handle: LinkHandle) -> None:
-        sharing = self.sharings[handle] = Sharing(handle, self.groups, lambda: list(self.users), self.wall_ms)
+        sharing = self.sharings[handle] = Sharing(handle, self)
+        handle.serving.set()
         if handle.direction == "out":
             self.addresses.answered(handle.remote_device, handle.url)
         try:
@@ -245,24 +392,58 @@ class Node:
         finally:
             del self.sharings[handle]
 
-    def _links_changed(self) -> None:
-        for group in self.groups.values():
-            group.note_views()
+    def standing(self, group: Group, device: bytes) -> Standing:
+        """What a remote device is in a group, as seen from here."""
+        summary = group.summary
+        is_members = device in summary.member_devices
+        if any(summary.role_of(user) for user in self.users):
+            return Standing.MEMBER if is_members else Standing.FORMER if device in summary.former_devices else Standing.NONE
+        if is_members and any(group.id in user.untold for user in self.users.values()):
+            return Standing.LEAVING
+        return Standing.NONE
 
-    def _groups_changed(self) -> None:
+    def standings(self, device: bytes) -> dict[bytes, Standing]:
+        """What a remote device is in each group."""
+        return {group_id: self.standing(group, device) for group_id, group in self.groups.items()}
+
+    def note_not_member(self, group: Group, device: bytes) -> None:
+        """A remote device closed a channel because this one is no member's: it has heard of a leave."""
+        if self.standing(group, device) is Standing.LEAVING:
+            for user in self.users.values():
+                user.untold.discard(group.id)
+                self._nursery_start(self.save_untold, user)
+            self._wake_sharings()
+
+    async def save_untold(self, user: User) -> None:
+        """Keeps the groups that were left and where nobody has heard of it."""
+        async with user.personal.use() as opened:
+            packed = canonical.encode(sorted(user.untold))
+            await opened.store.call(opened.store.store.save_local, UNTOLD, packed)
+
+    def _wake_sharings(self) -> None:
         for sharing in self.sharings.values():
             sharing.wake()
-        self._want_links()
 
-    def _want_links(self) -> None:
-        """Every device of a member whose address is known is dialled; those of the user's own first."""
-        if self.links is None:
-            return
-        devices = {device for group in self.groups.values() for device in group.state.member_devices}
-        for device in sorted(devices):
-            urls = self.addresses.of(device)
-            if urls:
-                self.links.want_device(device, urls)
+    # --- Devices ----------------------------------------------------------------------------------------------------------------
+
+    def known_devices(self) -> set[bytes]:
+        """The devices of all members of all groups, this one included."""
+        return {device for group in self.groups.values() for device in group.summary.member_devices}
+
+    def device_name(self, device: bytes) -> str:
+        """What a device is called; empty for one that no group knows."""
+        return next((name for group in self.groups.values() if (name := group.summary.device_name(device))), "")
+
+    def last_seen_ms(self, device: bytes) -> int | None:
+        """When a device was last linked, milliseconds since 1970."""
+        if device == self.own_device() or (self.links is not None and self.links.to_device(device) is not None):
+            return self.wall_ms()
+        seen = [group.copies.views[device].last_seen_ms for group in self.groups.values() if device in group.copies.views]
+        return max((at for at in seen if at is not None), default=None)
+
+    def by_last_seen(self, group: Group) -> list[bytes]:
+        """The members' devices of a group, the one that was linked last first."""
+        return sorted(group.summary.member_devices, key=lambda device: self.last_seen_ms(device) or 0, reverse=True)
 
     def links_or_fail(self) -> Links:
         """The links; there are some as soon as there is a user."""
@@ -271,18 +452,15 @@ class Node:
         return self.links
 
     async def sharing_of(self, handle: LinkHandle) -> Sharing:
-        """What is shared over a link that is up; waits for the moment until its task has begun."""
-        while handle not in self.sharings:
-            if handle.is_down:
-                raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
-            await trio.sleep(0.001)
-        return self.sharings[handle]
+        """What is shared over a link; waits for the moment until its task has begun.
 
-    async def discard_group(self, group: Group) -> None:
-        """Closes a group that was not joined after all, and deletes its file."""
-        await self.close_group(group.id)
-        for suffix in ("", "-wal", "-shm"):
-            await trio.Path(f"{group.path}{suffix}").unlink(missing_ok=True)
+        Raises:
+            ChannelIsClosed: the link is down.
+        """
+        await handle.serving.wait()
+        if handle not in self.sharings:
+            raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
+        return self.sharings[handle]
 
     def advertised(self) -> list[str]:
         """The addresses that others may reach this device at."""
@@ -307,42 +485,36 @@ class Node:
         """The group meant; None is the active one.
 
         Raises:
-            PeersdError: `group_not_found`, `name_ambiguous`, `store_corrupt`.
+            PeersdError: `group_not_found`, `name_ambiguous`.
         """
         if text == PERSONAL:
             return user.personal
         if text is None:
             return self.groups.get(user.active, user.personal)
-        known = [
-            (ids.format_id(ids.GROUP, group), self.name_of(user, group), group) for group in (user.personal.id, *user.group_ids)
-        ]
-        found = find(text, known, code="group_not_found", what="group")
-        if found not in self.groups:
-            raise PeersdError("store_corrupt", "The group's file cannot be opened.", hint=CORRUPT_HINT)
-        return self.groups[found]
+        known = [(self.groups[group].text_id, self.name_of(user, group), group) for group in (user.personal.id, *user.group_ids)]
+        return self.groups[find(text, known, code="group_not_found", what="group")]
 
     def name_of(self, user: User, group: bytes) -> str:
         """A group's name; of one that cannot be opened, the name that it was registered with."""
-        return self.groups[group].state.name if group in self.groups else user.group_ids[group].name
+        return self.groups[group].name or user.group_ids[group].name
 
     async def add_group(self, user: User, group: Group) -> None:
         """Enters a group that was made or joined into the registry; the first one becomes the active one."""
-        await registry.register(user.personal.store, user.id, group.text_id, group.state.name, self.wall_ms())
-        is_first = not user.group_ids
-        user.group_ids[group.id] = Registration(group.state.name)
-        if is_first:
+        is_first = all(registration.left_at_ms is not None for registration in user.group_ids.values())
+        async with user.personal.use() as opened:
+            await registry.register(opened.store, user.id, group.text_id, group.name, self.wall_ms())
+        user.group_ids[group.id] = Registration(group.name)
+        if is_first and user.active == user.personal.id:
             await self.activate(user, group.id)
+        self.events.publish("group_joined", group_id=group.text_id, name=group.name)
 
     async def activate(self, user: User, group_id: bytes) -> None:
         """Makes a group the one that a missing `group` means."""
-        await user.personal.store.call(user.personal.store.store.save_local, ACTIVE, group_id)
+        async with user.personal.use() as opened:
+            await opened.store.call(opened.store.store.save_local, ACTIVE, group_id)
         user.active = group_id
 
     async def identity_runs(self, user: User) -> list[Run]:
         """The user's identity log, to be carried into a group."""
-        return await user.personal.store.call(user.personal.store.store.identity_runs, user.id)
-
-    async def make_group_store(self, group_id: bytes, runs: Sequence[Run], epoch: bytes | None) -> Group:
-        """Makes a group's file and opens it."""
-        path = self.group_path(ids.format_id(ids.GROUP, group_id))
-        return await self._open_group(path, partial(create_store, path, self._context(), self._mark(path), group_id, runs, epoch))
+        async with user.personal.use() as opened:
+            return await opened.store.call(opened.store.store.identity_runs, user.id)

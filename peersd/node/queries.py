@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peersd.errors import PeersdError
-from peersd.node.group import Group
+from peersd.node.group import Opened
 from peersd.store.batch import Request, Success
 from peersd.store.client_sql import Statement
 from peersd.store.ddl import create_table_sql, default_sql
@@ -20,13 +20,13 @@ from peersd_protocol.entries import Kind
 from peersd_protocol.schema import Schema
 
 
-async def query(group: Group, sql: str, params: Params, limit: int, timeout_s: float) -> Mapping[str, Any]:
+async def query(group: Opened, sql: str, params: Params, limit: int, timeout_s: float) -> Mapping[str, Any]:
     """sql.query."""
     answer = await group.store.query(sql, params, limit, timeout_s)
     return {"columns": answer.columns, "rows": answer.rows, "truncated": answer.truncated}
 
 
-async def execute(user: bytes, group: Group, sql: str, params: Params, timeout_s: float) -> Mapping[str, Any]:
+async def execute(user: bytes, group: Opened, sql: str, params: Params, timeout_s: float) -> Mapping[str, Any]:
     """sql.execute: one write, or one schema statement.
 
     Tried as a write first, since that is what it is nearly always: the sandbox tells the other kind apart before anything runs.
@@ -47,7 +47,7 @@ async def execute(user: bytes, group: Group, sql: str, params: Params, timeout_s
     return answer
 
 
-async def _change_schema(user: bytes, group: Group, sql: str) -> Mapping[str, Any]:
+async def _change_schema(user: bytes, group: Opened, sql: str) -> Mapping[str, Any]:
     ops = await group.store.call(group.store.store.plan_schema, user, sql)
     last_entry = None
     if ops:
@@ -63,7 +63,7 @@ async def _change_schema(user: bytes, group: Group, sql: str) -> Mapping[str, An
 
 
 async def transaction(
-    user: bytes, group: Group, statements: Sequence[tuple[str, Sequence[Params]]], timeout_s: float
+    user: bytes, group: Opened, statements: Sequence[tuple[str, Sequence[Params]]], timeout_s: float
 ) -> Mapping[str, Any]:
     """sql.transaction: all or nothing, one entry."""
     listed = [
@@ -94,7 +94,7 @@ def schema(evaluated: Schema) -> Mapping[str, Any]:
                 "name": column.name,
                 "type": column.type,
                 "key": table.key.index(position) + 1 if position in table.key else 0,
-                "default": default_sql(column.default) or None,
+                "default": default_sql(column.default).removeprefix(" DEFAULT ") or None,
                 "not_null": column.not_null or position in table.key,
             }
             for position, column in enumerate(table.columns)

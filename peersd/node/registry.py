@@ -37,22 +37,53 @@ async def create_registry(personal: StoreHandle, user: bytes) -> None:
 
 
 async def register(personal: StoreHandle, user: bytes, group_id: str, name: str, joined_at_ms: int) -> None:
-    """Enters a group that was made or joined, or enters it again."""
+    """Enters a group that was made or joined, or enters it again, which shows it if it was hidden."""
     sql = f"""INSERT INTO {TABLE} (group_id, name, joined_at_ms) VALUES (?, ?, ?)
-        ON CONFLICT DO UPDATE SET name = excluded.name, joined_at_ms = excluded.joined_at_ms, left_at_ms = NULL"""
+        ON CONFLICT DO UPDATE SET name = excluded.name, joined_at_ms = excluded.joined_at_ms, hidden = 0, left_at_ms = NULL"""
     await personal.write_own(user, [(sql, (group_id, name, joined_at_ms))])
+
+
+async def rename(personal: StoreHandle, user: bytes, group_id: str, name: str) -> None:
+    """Notes what a group is called now."""
+    await personal.write_own(user, [(f"UPDATE {TABLE} SET name = ? WHERE group_id = ?", (name, group_id))])
+
+
+async def hide(personal: StoreHandle, user: bytes, group_id: str, *, hidden: bool) -> None:
+    """Hides a group from lists, or shows it again."""
+    await personal.write_own(user, [(f"UPDATE {TABLE} SET hidden = ? WHERE group_id = ?", (int(hidden), group_id))])
+
+
+async def note_left(personal: StoreHandle, user: bytes, group_id: str, left_at_ms: int) -> None:
+    """Notes that the user is no member any more; the row stays."""
+    sql = f"UPDATE {TABLE} SET left_at_ms = ? WHERE group_id = ? AND left_at_ms IS NULL"
+    await personal.write_own(user, [(sql, (left_at_ms, group_id))])
+
+
+async def forget(personal: StoreHandle, user: bytes, group_id: str) -> None:
+    """Takes a group out of the registry."""
+    await personal.write_own(user, [(f"DELETE FROM {TABLE} WHERE group_id = ?", (group_id,))])
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What the registry says of a group: its name when it was entered, and whether it is hidden."""
+    """What the registry says of a group.
+
+    Attributes:
+        name: what it was called when the row was written last.
+        hidden: whether it is left out of lists.
+        left_at_ms: when the user ceased to be a member, milliseconds since 1970, or None.
+    """
 
     name: str
     hidden: bool = False
+    left_at_ms: int | None = None
 
 
 async def registered(personal: StoreHandle) -> dict[str, Registration]:
-    """The groups that the user is in, by their ids as text; oldest first."""
-    sql = f"SELECT group_id, name, hidden FROM {TABLE} WHERE left_at_ms IS NULL ORDER BY joined_at_ms, group_id"
+    """The groups that the user is or was in, by their ids as text; oldest first."""
+    sql = f"SELECT group_id, name, hidden, left_at_ms FROM {TABLE} ORDER BY joined_at_ms, group_id"
     answer = await personal.query(sql, None, rows_max=100_000, timeout_s=30.0)
-    return {str(group_id): Registration(str(name), bool(hidden)) for group_id, name, hidden in answer.rows}
+    return {
+        str(group_id): Registration(str(name), bool(hidden), left_at_ms if isinstance(left_at_ms, int) else None)
+        for group_id, name, hidden, left_at_ms in answer.rows
+    }

@@ -1,23 +1,39 @@
-"""What two linked devices share: which channels to open, whose opens to accept, and the sessions on them (DESIGN 5, 9, 10)."""
+"""What two linked devices share: performs what the machine of the lanes decides, on channels and groups (DESIGN 5, 9, 10)."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from peersd.errors import PeersdError
 from peersd.net.channels import Channel, ChannelIsClosed, IncomingOpen, LinkHandle, OpenRefused
 from peersd.node.admission import Refusal, admit
-from peersd.node.group import Group
+from peersd.node.group import Group, Stated
 from peersd.sync.group_sync import ChannelClosed
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.lanes import (
+    Accept,
+    Admit,
+    Effect,
+    End,
+    Farewell,
+    LaneId,
+    Lanes,
+    LaneState,
+    Open,
+    OpenWithProof,
+    Refuse,
+    SetTimer,
+    WishId,
+)
 from peersd_protocol.replication import ParkingLot
 from peersd_protocol.tokens import (
+    DIGEST_BYTES,
     SIDE_DIALLER,
     SIDE_LISTENER,
     AcceptPayload,
@@ -26,19 +42,15 @@ from peersd_protocol.tokens import (
     decode_open,
     encode_refusal,
     group_token,
-    vector_digest,
 )
-from peersd_protocol.vectors import Vector, encode_vector
+
+if TYPE_CHECKING:
+    from peersd.node.node import Node
 
 _log = logging.getLogger("peersd.node")
 
-LISTENER_WAIT_S: Final = 0.5
-"""How long a listener leaves it to the dialler to open what they share (guess: some round trips)."""
-
-RETRY_S_MIN: Final = 1.0
-RETRY_S_MAX: Final = 60.0
-LIVED_S: Final = 10.0
-"""Waits before a channel that was refused or ended is opened again: doubling, anew after a session that lived (guess)."""
+FAREWELL_TIMEOUT_S: Final = 30.0
+"""How long a former member's device may take to hear why it gets nothing more (guess)."""
 
 
 class SessionChannel:
@@ -66,35 +78,28 @@ class SessionChannel:
         self._channel.close(code)
 
 
-@dataclass
-class _Lane:
-    """A group's place on the link: opening, or open with `scope` running its session.
+class _Wish:
+    """An OPEN of the remote side."""
 
-    Attributes:
-        scope: cancelled to end it.
-        ended: set when it has.
-        was_shared: whether the group was shared with the remote device; while somebody joins it is not yet.
-    """
-
-    scope: trio.CancelScope
-    ended: trio.Event
-    was_shared: bool = False
+    def __init__(self, incoming: IncomingOpen, payload: OpenPayload) -> None:
+        self.incoming = incoming
+        self.payload = payload
 
 
-@dataclass
-class _Patience:
-    """When a group may be opened again."""
+class _Join:
+    """An OPEN with a proof of this side, and what was answered to it."""
 
-    wait_s: float = 0.0
-    not_before: float = -math.inf
-
-
-class _Answer:
-    """What the remote side said to an OPEN with a proof."""
-
-    def __init__(self) -> None:
-        self.given = trio.Event()
+    def __init__(self, payload: OpenPayload, messages: Sequence[bytes]) -> None:
+        self.payload = payload
+        self.messages = messages
+        self.answered = trio.Event()
         self.error: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """The first answer counts."""
+        if not self.answered.is_set():
+            self.error = error
+            self.answered.set()
 
 
 class Sharing:
@@ -102,210 +107,255 @@ class Sharing:
 
     Args:
         handle: the link; it stays.
-        groups: all open groups by id; looked at whenever `wake` is called.
-        own_users: this device's users.
-        wall_ms: the clock that judges the expiry of invites.
+        node: whose groups they are.
     """
 
-    def __init__(
-        self, handle: LinkHandle, groups: Mapping[bytes, Group], own_users: Callable[[], list[bytes]], wall_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, handle: LinkHandle, node: Node) -> None:
         self._handle = handle
-        self._groups = groups
-        self._own_users = own_users
-        self._wall_ms = wall_ms
-        self._own_side, self._remote_side = (
-            (SIDE_DIALLER, SIDE_LISTENER) if handle.direction == "out" else (SIDE_LISTENER, SIDE_DIALLER)
-        )
-        self._lanes: dict[bytes, _Lane] = {}
-        self._patience: dict[bytes, _Patience] = {}
+        self._node = node
+        is_dialler = handle.direction == "out"
+        self._own_side, self._remote_side = (SIDE_DIALLER, SIDE_LISTENER) if is_dialler else (SIDE_LISTENER, SIDE_DIALLER)
+        self._machine = Lanes(is_dialler=is_dialler, now_ms=_now_ms())
         self._lot = ParkingLot()
+        self._scopes: dict[LaneId, trio.CancelScope] = {}
+        self._channels: dict[LaneId, Channel] = {}
+        self._wishes: dict[WishId, _Wish] = {}
+        self._wish_ids = itertools.count(1)
+        self._joins: dict[LaneId, _Join] = {}
+        self._tokens: dict[bytes, bytes] = {}
+        """The groups by the tokens that the remote side opens them with."""
+        self._timer_s = math.inf
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
         """Serves the link until it is down."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._open_shared)
-            async for wish in self._handle.incoming:
-                nursery.start_soon(self._answer, wish)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._state_groups()  # before the first OPEN is looked at: the machine refuses what it was not told of
+                nursery.start_soon(self._watch)
+                async for incoming in self._handle.incoming:
+                    self._request(incoming)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._machine.link_down()
+            for join in self._joins.values():
+                join.fail(ChannelIsClosed(self._handle.down_code or CloseCode.GOING_AWAY))
 
     def wake(self) -> None:
         """Groups or memberships have changed."""
         self._changed.set()
 
-    def channels(self) -> list[bytes]:
-        """The groups that have a lane on this link."""
-        return list(self._lanes)
+    def channels(self) -> dict[bytes, str]:
+        """The groups that have a lane on this link, and what it is doing."""
+        return {group: "open" if self._is_open(group) else "opening" for group in self._machine.groups}
 
-    # --- Opening ----------------------------------------------------------------------------------------------------------------
+    def _is_open(self, group: bytes) -> bool:
+        return self._machine.state_of(group) is LaneState.OPEN
 
-    def _is_shared(self, group: Group) -> bool:
-        """Whether data of the group may flow to the remote device: it is a standing member's, and so is this one."""
-        state = group.state
-        return bool(state.is_member_device(self._handle.remote_device)) and any(state.role_of(user) for user in self._own_users())
-
-    async def _open_shared(self) -> None:
-        if self._handle.direction == "in":
-            await trio.sleep(LISTENER_WAIT_S)
-        assert self._nursery is not None
-        while True:
-            self._changed = trio.Event()
-            now = trio.current_time()
-            next_try = math.inf
-            for group_id, group in list(self._groups.items()):
-                shared = self._is_shared(group)
-                lane = self._lanes.get(group_id)
-                if lane is not None:
-                    lane.was_shared |= shared
-                    if lane.was_shared and not shared:
-                        lane.scope.cancel()
-                if not shared or lane is not None:
-                    continue
-                not_before = self._patience.get(group_id, _Patience()).not_before
-                if not_before <= now:
-                    self._nursery.start_soon(self._open, group)
-                next_try = min(next_try, not_before if not_before > now else math.inf)
-            for group_id, lane in self._lanes.items():
-                if group_id not in self._groups:
-                    lane.scope.cancel()
-            with trio.move_on_at(next_try):
-                await self._changed.wait()
-
-    async def _open(self, group: Group) -> None:
-        if group.id in self._lanes:
-            return
-        lane = self._lanes[group.id] = _Lane(trio.CancelScope(), trio.Event())
-        try:
-            with lane.scope:
-                vector, digest = await self._digest(group)
-                token = group_token(group.id, self._handle.handshake_hash, self._own_side)
-                channel = await self._handle.open(OpenPayload(token, digest).encode())
-                accept = decode_accept(channel.accept_payload)
-                await self._run_session(group, channel, vector if accept.digest == digest else None)
-        except OpenRefused:
-            self._back_off(group.id)
-        except (ChannelIsClosed, PeersdError):
-            self._back_off(group.id)
-        except RemoteProtocolError as error:
-            _log.warning("open_failed", extra={"fields": {"group": group.id[:4].hex(), "detail": error.detail}})
-            self._back_off(group.id)
-        finally:
-            self._end_lane(group.id, lane)
-
-    async def open_with_proof(self, group: Group, payload: OpenPayload, proof_messages: list[bytes]) -> None:
+    async def open_with_proof(self, group: Group, payload: OpenPayload, proof_messages: Sequence[bytes]) -> None:
         """Opens a channel as somebody who holds a ticket; returns when it is accepted, and the session runs on as any other.
 
         Raises:
             OpenRefused, ChannelIsClosed: it did not come to a session.
             RemoteProtocolError: the answer cannot be read.
         """
-        assert self._nursery is not None
-        answer = _Answer()
-        self._nursery.start_soon(self._run_proved, group, payload, proof_messages, answer)
-        await answer.given.wait()
-        if answer.error is not None:
-            raise answer.error
-
-    async def _run_proved(self, group: Group, payload: OpenPayload, proof_messages: list[bytes], answer: _Answer) -> None:
-        lane = self._lanes[group.id] = _Lane(trio.CancelScope(), trio.Event())
+        lane, effects = self._machine.join(group.id, _now_ms())
+        join = self._joins[lane] = _Join(payload, proof_messages)
+        self._perform(effects)
         try:
-            with lane.scope:
-                try:
-                    channel = await self._handle.open(payload.encode(), proof_messages)
-                    decode_accept(channel.accept_payload)
-                except (OpenRefused, ChannelIsClosed, PeersdError, RemoteProtocolError) as error:
-                    answer.error = error
-                    return
-                answer.given.set()
-                await self._run_session(group, channel, None)
+            await join.answered.wait()
         finally:
-            if not answer.given.is_set():
-                answer.error = answer.error or ChannelIsClosed(CloseCode.GOING_AWAY)
-                answer.given.set()
-            self._end_lane(group.id, lane)
+            if not join.answered.is_set():
+                join.fail(ChannelIsClosed(CloseCode.NORMAL))
+                self._give_up(lane)
+        if join.error is not None:
+            raise join.error
 
-    def _end_lane(self, group_id: bytes, lane: _Lane) -> None:
-        if self._lanes.get(group_id) is lane:
-            del self._lanes[group_id]
-        lane.ended.set()
-        self.wake()
+    def _give_up(self, lane: LaneId) -> None:
+        """Ends a lane, or the wait for it."""
+        if lane in self._scopes:
+            self._scopes[lane].cancel()
+        elif self._joins.pop(lane, None) is not None:
+            self._perform(self._machine.ended(lane, None, _now_ms()))
 
-    def _back_off(self, group_id: bytes) -> None:
-        patience = self._patience.setdefault(group_id, _Patience())
-        patience.wait_s = min(RETRY_S_MAX, max(RETRY_S_MIN, patience.wait_s * 2))
-        patience.not_before = trio.current_time() + patience.wait_s
+    # --- What goes into the machine ---------------------------------------------------------------------------------------------
 
-    async def _digest(self, group: Group) -> tuple[Vector, bytes]:
-        vector = await group.store.call(group.store.store.vector)
-        return vector, vector_digest(group.id, encode_vector(vector))
+    async def _watch(self) -> None:
+        """Tells the machine of memberships and of time."""
+        while True:
+            self._changed = trio.Event()
+            self._state_groups()
+            with trio.move_on_at(self._timer_s):
+                await self._changed.wait()
+            if trio.current_time() >= self._timer_s:
+                self._timer_s = math.inf
+                self._perform(self._machine.timer_expired(_now_ms()))
 
-    async def _run_session(self, group: Group, channel: Channel, equal_at: Vector | None) -> None:
-        began = trio.current_time()
+    def _state_groups(self) -> None:
+        self._perform(self._machine.set_groups(self._node.standings(self._handle.remote_device), _now_ms()))
+
+    def _request(self, incoming: IncomingOpen) -> None:
         try:
-            code = await group.sync.run_session(self._handle.remote_device, SessionChannel(channel), self._lot, equal_at)
-        finally:
-            channel.close()
-            group.view(self._handle.remote_device).last_seen_ms = self._wall_ms()
-        if code is CloseCode.NORMAL and trio.current_time() - began >= LIVED_S:
-            self._patience.pop(group.id, None)
-        else:
-            self._back_off(group.id)
-
-    # --- Answering --------------------------------------------------------------------------------------------------------------
-
-    async def _answer(self, wish: IncomingOpen) -> None:
-        """Accepts or refuses an OPEN. Whatever is not an answer to a member is the one constant REFUSE."""
-        try:
-            payload = decode_open(wish.payload)
+            payload = decode_open(incoming.payload)
         except RemoteProtocolError:
-            wish.refuse()
+            incoming.refuse()
             return
+        wish = next(self._wish_ids)
+        self._wishes[wish] = _Wish(incoming, payload)
         group = self._group_of(payload.token)
-        if group is None:
-            wish.refuse()
-            return
+        self._perform(self._machine.requested(wish, group, _now_ms(), proof=payload.proof is not None))
+
+    def _group_of(self, token: bytes) -> bytes | None:
+        for id_ in self._node.groups.keys() - self._tokens.values():
+            self._tokens[group_token(id_, self._handle.handshake_hash, self._remote_side)] = id_
+        group = self._tokens.get(token)
+        return group if group in self._node.groups else None
+
+    # --- Effects ----------------------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Open(lane, group):
+                    self._begin(lane, group, self._open, lane, group)
+                case OpenWithProof(lane, group):
+                    self._begin(lane, group, self._open_proved, lane, group)
+                case Accept(lane, wish, group):
+                    self._begin(lane, group, self._accept, lane, wish, group)
+                case Farewell(lane, wish, group):
+                    self._begin(lane, group, self._say_farewell, lane, wish, group)
+                case Admit(wish, group):
+                    assert self._nursery is not None
+                    self._nursery.start_soon(self._admit, wish, group)
+                case Refuse(wish, reason):
+                    refused = self._wishes.pop(wish)
+                    if not refused.incoming.is_answered:
+                        refused.incoming.refuse(encode_refusal(reason))
+                case End(lane, close_code):
+                    if lane in self._channels:
+                        self._channels[lane].close(close_code)
+                    if lane in self._joins:
+                        self._joins[lane].fail(ChannelIsClosed(close_code))
+                    self._give_up(lane)
+                case SetTimer(at_ms):
+                    self._timer_s = at_ms / 1000
+                    self._changed.set()
+
+    def _begin(self, lane: LaneId, group: bytes, serve: Callable[..., Awaitable[None]], *args: object) -> None:
+        assert self._nursery is not None
+        self._scopes[lane] = trio.CancelScope()
+        self._nursery.start_soon(self._run_lane, lane, group, serve, args)
+
+    async def _run_lane(
+        self, lane: LaneId, group_id: bytes, serve: Callable[..., Awaitable[None]], args: Sequence[object]
+    ) -> None:
+        """Runs one lane to its end, however that comes, and tells the machine of it."""
         try:
-            if payload.proof is not None:
-                await admit(group, payload.proof, wish, self._handle, self._own_users(), self._wall_ms())
-            elif not self._is_shared(group):
-                raise Refusal(None)
-            lane = await self._take_lane(group.id)
-        except Refusal as refusal:
-            wish.refuse(encode_refusal(refusal.reason))
-            return
-        except ChannelIsClosed:
-            return
-        try:
-            with lane.scope:
-                vector, digest = await self._digest(group)
-                channel = wish.accept(AcceptPayload(digest).encode())
-                await self._run_session(group, channel, vector if digest == payload.digest else None)
-        except ChannelIsClosed:
-            pass
-        except PeersdError:  # this group's file: other groups on the link go on
-            self._back_off(group.id)
+            with self._scopes[lane]:
+                await serve(*args)
+        except (OpenRefused, ChannelIsClosed, PeersdError) as error:
+            self._fail_join(lane, error)
+        except RemoteProtocolError as error:
+            _log.warning("open_failed", extra={"fields": {"group": group_id[:4].hex(), "detail": error.detail}})
+            self._fail_join(lane, error)
         finally:
-            if not wish.is_answered:
-                wish.refuse()
-            self._end_lane(group.id, lane)
+            self._fail_join(lane, ChannelIsClosed(CloseCode.GOING_AWAY))
+            self._joins.pop(lane, None)
+            del self._scopes[lane]
+            channel = self._channels.pop(lane, None)
+            code = channel.closed if channel else None
+            group = self._node.groups.get(group_id)
+            if group is not None and code is CloseCode.NOT_MEMBER:
+                self._node.note_not_member(group, self._handle.remote_device)
+            self._perform(self._machine.ended(lane, code, _now_ms()))
 
-    def _group_of(self, token: bytes) -> Group | None:
-        for group_id, group in self._groups.items():
-            if group_token(group_id, self._handle.handshake_hash, self._remote_side) == token:
-                return group
-        return None
+    def _fail_join(self, lane: LaneId, error: Exception) -> None:
+        if lane in self._joins:
+            self._joins[lane].fail(error)
 
-    async def _take_lane(self, group_id: bytes) -> _Lane:
-        """A group has one lane on a link: where both sides open at once, the dialler's OPEN counts."""
-        old = self._lanes.get(group_id)
-        while old is not None:  # several OPENs may have waited for one lane to end
-            if self._handle.direction == "out":
-                raise Refusal(None)
-            old.scope.cancel()
-            await old.ended.wait()
-            old = self._lanes.get(group_id)
-        lane = self._lanes[group_id] = _Lane(trio.CancelScope(), trio.Event())
-        return lane
+    # --- Lanes ------------------------------------------------------------------------------------------------------------------
+
+    async def _open(self, lane: LaneId, group_id: bytes) -> None:
+        group = self._node.groups.get(group_id)
+        if group is None:
+            return
+        stated = await group.digest()
+        token = group_token(group_id, self._handle.handshake_hash, self._own_side)
+        channel = await self._handle.open(OpenPayload(token, stated.digest, group.copies.book.summary()).encode())
+        self._channels[lane] = channel
+        accept = decode_accept(channel.accept_payload)
+        self._perform(self._machine.accepted(lane, _now_ms()))
+        await self._serve(group, channel, accept.digest == stated.digest, stated, accept.beacons)
+
+    async def _open_proved(self, lane: LaneId, group_id: bytes) -> None:
+        join, group = self._joins[lane], self._node.groups.get(group_id)
+        if group is None:
+            return
+        channel = await self._handle.open(join.payload.encode(), join.messages)
+        self._channels[lane] = channel
+        accept = decode_accept(channel.accept_payload)
+        self._perform(self._machine.accepted(lane, _now_ms()))
+        join.answered.set()
+        await group.run_lane(self._handle.remote_device, SessionChannel(channel), self._lot, None, accept.beacons)
+
+    async def _accept(self, lane: LaneId, wish_id: WishId, group_id: bytes) -> None:
+        wish, group = self._wishes.pop(wish_id), self._node.groups.get(group_id)
+        try:
+            if group is None:
+                return
+            stated = await group.digest()
+            channel = wish.incoming.accept(AcceptPayload(stated.digest, group.copies.book.summary()).encode())
+            self._channels[lane] = channel
+            await self._serve(group, channel, wish.payload.digest == stated.digest, stated, wish.payload.beacons)
+        finally:
+            if not wish.incoming.is_answered:
+                wish.incoming.refuse()
+
+    async def _serve(self, group: Group, channel: Channel, is_equal: bool, stated: Stated, remote_beacons: bytes) -> None:
+        equal = stated if is_equal else None
+        await group.run_lane(self._handle.remote_device, SessionChannel(channel), self._lot, equal, remote_beacons)
+
+    async def _say_farewell(self, lane: LaneId, wish_id: WishId, group_id: bytes) -> None:
+        """Sends a device that is no member's any more the acts that say so, and nothing else."""
+        wish, group = self._wishes.pop(wish_id), self._node.groups.get(group_id)
+        try:
+            if group is None:
+                return
+            device = self._handle.remote_device
+            async with group.use() as opened:
+                messages = await opened.store.call(opened.store.store.farewell, device)
+            channel = self._channels[lane] = wish.incoming.accept(AcceptPayload(bytes(DIGEST_BYTES)).encode())
+            with trio.move_on_after(FAREWELL_TIMEOUT_S):
+                for message in messages:
+                    await channel.send(message, bulk=True)
+                await channel.flush()
+            channel.close(CloseCode.NOT_MEMBER)
+        finally:
+            if not wish.incoming.is_answered:
+                wish.incoming.refuse()
+
+    async def _admit(self, wish_id: WishId, group_id: bytes) -> None:
+        """Looks at a proof. Whatever is not an answer to who holds a ticket is the one constant REFUSE."""
+        wish, group = self._wishes[wish_id], self._node.groups.get(group_id)
+        assert wish.payload.proof is not None
+        reason: str | None = None
+        is_admitted = False
+        try:
+            if group is not None:
+                await admit(group, wish.payload.proof, wish.incoming, self._handle, list(self._node.users), self._node.wall_ms())
+                is_admitted = True
+        except Refusal as refusal:
+            reason = refusal.reason
+        except (ChannelIsClosed, PeersdError):
+            pass
+        if is_admitted:
+            self._state_groups()
+            self._perform(self._machine.admitted(wish_id, _now_ms()))
+        else:
+            self._perform(self._machine.not_admitted(wish_id, reason, _now_ms()))
+
+
+def _now_ms() -> int:
+    return int(trio.current_time() * 1000)

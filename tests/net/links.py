@@ -39,7 +39,13 @@ class Ends:
 
 
 async def echo_all(handle: LinkHandle) -> None:
-    """Accepts every channel and sends back what comes, each in a task of its own."""
+    """Takes the link; accepts every channel and sends back what comes, each in a task of its own."""
+    handle.release()
+    await echo_channels(handle)
+
+
+async def echo_channels(handle: LinkHandle) -> None:
+    """The same on a link that was taken."""
 
     async def echo(channel_opening: IncomingOpen) -> None:
         channel = channel_opening.accept(b"welcome " + channel_opening.payload)
@@ -49,7 +55,6 @@ async def echo_all(handle: LinkHandle) -> None:
         except ChannelIsClosed:
             channel.close()
 
-    handle.release()
     async with trio.open_nursery() as nursery:
         async for opening in handle.incoming:
             nursery.start_soon(echo, opening)

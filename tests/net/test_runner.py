@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
+from contextlib import suppress
 from typing import Literal
 
 import pytest
@@ -8,7 +10,7 @@ import trio
 import trio.testing
 
 from peersd.errors import PeersdError
-from peersd.net.channels import LinkHandle
+from peersd.net.channels import ChannelIsClosed, LinkHandle
 from peersd.net.runner import run_link
 from peersd.net.transport import open_websocket
 from peersd.testing.transports import MemoryTransport, memory_transports, open_memory
@@ -170,3 +172,52 @@ async def test_a_dialler_that_closes_before_release_never_has_a_link_over_there(
         down = await run_link(open_memory(first), new_link(Role.DIALLER), duplicate, direction="out")
     assert down.code is CloseCode.REPLACED
     assert downs[0].detail == "the transport ended: closed"
+
+
+class LateTransport(MemoryTransport):
+    """An end whose messages all come at once, when they are let through, with no turn for another task in between."""
+
+    def __init__(self, sender: trio.MemorySendChannel[bytes], receiver: trio.MemoryReceiveChannel[bytes]) -> None:
+        super().__init__(sender, receiver, "memory:late")
+        self.come = trio.Event()
+        self.come.set()
+        self._waiting: deque[bytes] = deque()
+
+    async def receive(self) -> bytes:
+        if not self._waiting:
+            self._waiting.append(await super().receive())
+            await self.come.wait()
+            with suppress(trio.WouldBlock):
+                while True:
+                    self._waiting.append(self._receiver.receive_nowait())
+        return self._waiting.popleft()
+
+
+async def test_what_is_said_on_a_channel_arrives_though_its_end_comes_in_the_same_breath_as_its_beginning() -> None:
+    link = MemoryLink()
+    to_late, late_receive = trio.open_memory_channel[bytes](1000)
+    late_send, from_late = trio.open_memory_channel[bytes](1000)
+    late = LateTransport(late_send, late_receive)
+    link.transports = (late, MemoryTransport(to_late, from_late, "memory:1"))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await link.start(nursery)
+
+            async def say_and_close() -> None:
+                wish = await anext(aiter(link.handles["in"].incoming))
+                late.come = trio.Event()
+                channel = wish.accept(b"welcome")
+                await channel.send(b"farewell")
+                await channel.flush()
+                channel.close(CloseCode.NOT_MEMBER)
+                await trio.testing.wait_all_tasks_blocked()
+                late.come.set()
+
+            nursery.start_soon(say_and_close)
+            channel = await link.handles["out"].open(b"")
+            assert (channel.accept_payload, channel.closed) == (b"welcome", CloseCode.NOT_MEMBER)
+            assert await channel.receive() == b"farewell"
+            with pytest.raises(ChannelIsClosed) as caught:
+                await channel.receive()
+            assert caught.value.code is CloseCode.NOT_MEMBER
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,210 @@
+"""What is known of the other devices' copies of a group: what their beacons state, when they were last equal (DESIGN 9)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from peersd.errors import PeersdError
+from peersd.node.summary import digest_of
+from peersd.store.local_state import LocalState
+from peersd_protocol.beacons import Beacon, BeaconBook, Effect, Holding, Keep, Send, compact_holdings
+from peersd_protocol.signing import SigningKey
+from peersd_protocol.vectors import Vector
+
+_log = logging.getLogger("peersd.node")
+
+
+@dataclass
+class DeviceView:
+    """What is known of a device's copy of a group.
+
+    Attributes:
+        last_equal_ms: when it was last known to hold exactly what this device held, milliseconds since 1970.
+        last_seen_ms: when a session with it last ran.
+    """
+
+    last_equal_ms: int | None = None
+    last_seen_ms: int | None = None
+
+
+class CopiesHost(Protocol):
+    """What the copies of a group need of the node."""
+
+    local: LocalState
+
+    def wall_ms(self) -> int:
+        """The wall clock."""
+        ...
+
+    def own_device(self) -> bytes:
+        """This device's id."""
+        ...
+
+    def own_addresses(self) -> tuple[str, ...]:
+        """The addresses that this device's beacons state."""
+        ...
+
+    def signing_key(self) -> SigningKey:
+        """This device's key."""
+        ...
+
+    def nursery(self) -> trio.Nursery:
+        """Where timers run."""
+        ...
+
+    def addresses_learned(self, device: bytes, urls: Sequence[str]) -> None:
+        """A beacon stated where a device can be reached."""
+        ...
+
+
+class Copies:
+    """The other devices' copies of one group; runs the machine of its beacons.
+
+    Args:
+        host: the node.
+        group_id: of the group.
+        members: the live devices of its members.
+        post: called with a lane's number and a message about beacons for it.
+        on_due: called when it is time to publish this device's beacon again, if it has something new to say.
+
+    Attributes:
+        book: the beacons.
+        views: by device id.
+    """
+
+    def __init__(
+        self,
+        host: CopiesHost,
+        group_id: bytes,
+        members: Collection[bytes],
+        post: Callable[[int, bytes], None],
+        on_due: Callable[[], None],
+    ) -> None:
+        self._host = host
+        self._group_id = group_id
+        self._post = post
+        self._on_due = on_due
+        self._timer_ms: int | None = None
+        self._timer_changed = trio.Event()
+        self._is_timing = False
+        self._held: tuple[bytes, Sequence[Holding]] | None = None
+        self.book = BeaconBook(group_id, host.own_device(), host.local.load_beacons(group_id))
+        self.views = {device: DeviceView(*view) for device, view in host.local.load_views(group_id).items()}
+        self._unsaved_beacons: dict[bytes, Beacon] = {}
+        self._unsaved_views: set[bytes] = set()
+        self.set_members(members)
+
+    def view(self, device: bytes) -> DeviceView:
+        """What is known of a device's copy."""
+        return self.views.setdefault(device, DeviceView())
+
+    def note_equal(self, device: bytes) -> None:
+        """A device is known to hold exactly what this one holds."""
+        view = self.view(device)
+        view.last_equal_ms = view.last_seen_ms = self._host.wall_ms()
+        self._unsaved_views.add(device)
+
+    def note_seen(self, device: bytes) -> None:
+        """A session with a device runs, or has just ended."""
+        self.view(device).last_seen_ms = self._host.wall_ms()
+        self._unsaved_views.add(device)
+
+    async def save(self) -> None:
+        """Writes what was learned since the last time to node.db; what cannot be written now waits for the next time."""
+        beacons, self._unsaved_beacons = self._unsaved_beacons, {}
+        seen, self._unsaved_views = self._unsaved_views, set()
+        views = [(device, self.view(device).last_equal_ms, self.view(device).last_seen_ms) for device in seen]
+        try:
+            if beacons:
+                await trio.to_thread.run_sync(self._host.local.save_beacons, self._group_id, list(beacons.values()))
+            if views:
+                await trio.to_thread.run_sync(self._host.local.save_views, self._group_id, views)
+        except PeersdError as error:
+            _log.warning("copies_not_saved", extra={"fields": {"group": self._group_id[:4].hex(), "reason": error.message}})
+            self._unsaved_beacons = {**beacons, **self._unsaved_beacons}
+            self._unsaved_views |= seen
+
+    # --- Beacons ----------------------------------------------------------------------------------------------------------------
+
+    def set_members(self, devices: Collection[bytes]) -> None:
+        """The members' devices are these from now on."""
+        self._perform(self.book.set_members(devices, _now_ms()))
+
+    def lane_opened(self, lane: int, device: bytes, remote_summary: bytes) -> None:
+        """A channel of the group was opened; `remote_summary` are the 8 bytes that its other side stated."""
+        self._perform(self.book.session_opened(lane, device, remote_summary, _now_ms()))
+
+    def lane_closed(self, lane: int) -> None:
+        """A channel of the group is over."""
+        self.book.session_closed(lane)
+
+    def receive(self, lane: int, message: bytes) -> None:
+        """Takes a message about beacons.
+
+        Raises:
+            RemoteProtocolError: the channel is to be closed with its code.
+        """
+        self._perform(self.book.receive(lane, message, _now_ms()))
+
+    def message_sent(self, lane: int) -> None:
+        """A lane has taken what was posted to it."""
+        self._perform(self.book.message_sent(lane, _now_ms()))
+
+    def publish(self, vector: Vector | None) -> None:
+        """Publishes this device's beacon if it has something new to say.
+
+        Args:
+            vector: what is held; None while the store is closed: what was held when it was closed, or what the last beacon says.
+        """
+        last = self.book.latest(self._host.own_device())
+        if vector is not None:
+            self._held = digest_of(self._group_id, vector), compact_holdings(vector)
+        elif self._held is None and last is not None:
+            self._held = last.digest, last.holdings
+        if self._held is None:
+            return
+        host = self._host
+        self._perform(self.book.publish(host.own_addresses(), *self._held, _now_ms(), host.wall_ms(), host.signing_key()))
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._post(effect.session, effect.message)
+            elif isinstance(effect, Keep):
+                self._keep(effect.beacon)
+            else:
+                self._timer_ms = effect.at_ms
+                self._timer_changed.set()
+                if not self._is_timing:
+                    self._is_timing = True
+                    self._host.nursery().start_soon(self._run_timer)
+
+    def _keep(self, beacon: Beacon) -> None:
+        self._unsaved_beacons[beacon.device] = beacon
+        if beacon.device == self._host.own_device():
+            return
+        self._host.addresses_learned(beacon.device, beacon.addresses)
+        if self.book.digest_of(self._host.own_device()) == beacon.digest:
+            self.note_equal(beacon.device)
+
+    async def _run_timer(self) -> None:
+        """Waits while a timer is set."""
+        while self._timer_ms is not None:
+            self._timer_changed = trio.Event()
+            with trio.move_on_at((self._timer_ms + 1) / 1000):  # clocks of whole milliseconds must have reached it, too
+                await self._timer_changed.wait()
+            now_ms = _now_ms()
+            if self._timer_ms <= now_ms:
+                self._timer_ms = None
+                self._perform(self.book.timer_expired(now_ms))
+                self._on_due()
+        self._is_timing = False
+
+
+def _now_ms() -> int:
+    return int(trio.current_time() * 1000)

@@ -1,0 +1,223 @@
+"""Joining a group: a ticket is redeemed at whichever member's device answers (DESIGN 10)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from peersd.errors import PeersdError
+from peersd.net.channels import ChannelIsClosed, LinkHandle, OpenRefused
+from peersd.node.group import Group
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.messages import encode_runs
+from peersd_protocol.roles import format_role
+from peersd_protocol.runs import Run
+from peersd_protocol.tickets import Ticket, make_redemption, parse_ticket
+from peersd_protocol.tokens import SIDE_DIALLER, SIDE_LISTENER, OpenPayload, decode_refusal, group_token
+
+if TYPE_CHECKING:
+    from peersd.node.node import Node, User
+
+_log = logging.getLogger("peersd.node")
+
+ATTEMPT_TIMEOUT_S: Final = 10.0
+"""For one address of a ticket (DESIGN 5: the time a handshake has)."""
+
+STAGGER_S: Final = 1.0
+"""How long an address has before the next is dialled too (RFC 8305 uses 0.25 s for one host's addresses; these are others')."""
+
+_REFUSALS: Final[dict[str, tuple[str, str]]] = {
+    "invite_invalid": ("The ticket is not valid in this group.", "Ask for a new ticket."),
+    "invite_expired": ("The ticket has expired.", "Ask for a new ticket."),
+    "invite_used_up": ("The ticket has been used as often as it may be.", "Ask for a new ticket."),
+    "invite_revoked": ("The ticket was revoked.", "Ask for a new ticket."),
+    "banned": ("You are banned from this group.", "Ask a moderator of the group."),
+    "too_large": ("The user's identity log is too large to be sent.", "Report this."),
+}
+
+
+async def accept(node: Node, user: User, text: str, timeout_s: float) -> Mapping[str, Any]:
+    """invite.accept: tries the ticket's addresses until one lets this user in, and waits until the membership has arrived."""
+    try:
+        ticket = parse_ticket(text)
+    except ValueError as error:
+        raise PeersdError(
+            "invite_invalid", f"{str(error).capitalize()}.", hint="Copy the whole ticket, or ask for a new one."
+        ) from error
+    with trio.move_on_after(timeout_s):
+        # One after the other: two joins of one group at once would make, and perhaps discard, one file.
+        async with node.joining.setdefault(ticket.group_id, trio.Lock()):
+            known = node.groups.get(ticket.group_id)
+            if known is not None and known.summary.role_of(user.id) and await _holds_invite(known, ticket):
+                return _joined(known, user)
+            return await _join(node, user, ticket)
+    raise PeersdError("timeout", "The group did not let this device in in time.", hint="Try again.", retry=True)
+
+
+async def _holds_invite(group: Group, ticket: Ticket) -> bool:
+    """Whether the invite is here, and so all that came before it: else the user may have been removed before, and not know."""
+    async with group.use() as opened:
+        return ticket.invite_hash in opened.state.invites
+
+
+async def _join(node: Node, user: User, ticket: Ticket) -> Mapping[str, Any]:
+    known = node.groups.get(ticket.group_id)
+    group = known or await node.files.make(node.files.group_path(ticket.group_id), ticket.group_id, [], None)
+    joined = False
+    try:
+        await _redeem_somewhere(node, user, ticket, group)
+        registration = user.group_ids.get(group.id)
+        if registration is None or registration.left_at_ms is not None:
+            await node.add_group(user, group)
+        joined = True
+    finally:
+        if known is None and not joined:
+            with trio.CancelScope(shield=True):
+                await node.discard_group(group)
+    return _joined(group, user)
+
+
+async def _redeem_somewhere(node: Node, user: User, ticket: Ticket, group: Group) -> None:
+    """Redeems over one link after the other, until one lets the user in, or says why it never will.
+
+    Raises:
+        PeersdError: why the user is not in.
+    """
+    identity = await node.identity_runs(user)
+    # Whoever is linked may be a member, though the ticket's addresses may not lead there, as behind a firewall.
+    linked = node.links_or_fail().handles()
+    for handle in linked:
+        with suppress(_NotHere):
+            await _redeem(node, user, ticket, group, identity, handle)
+            return
+    outcome: PeersdError | None = None
+    handles_in, handles = trio.open_memory_channel[LinkHandle](len(ticket.addresses))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_dial_all, node, ticket.addresses, handles_in)
+        outcome = await _redeem_at_addresses(node, user, ticket, group, identity, handles)
+        nursery.cancel_scope.cancel()
+    if outcome is not None:
+        raise outcome
+
+
+async def _redeem_at_addresses(
+    node: Node, user: User, ticket: Ticket, group: Group, identity: Sequence[Run], handles: trio.MemoryReceiveChannel[LinkHandle]
+) -> PeersdError | None:
+    failure = PeersdError(
+        "unreachable",
+        "None of the ticket's addresses answered.",
+        hint="Ask whether a member's daemon runs and can be reached.",
+        retry=True,
+    )
+    tried: set[LinkHandle] = set()
+    async for handle in handles:
+        if handle in tried:
+            continue
+        tried.add(handle)
+        try:
+            await _redeem(node, user, ticket, group, identity, handle)
+            return None
+        except _NotHere as error:
+            _log.info("ticket_address_failed", extra={"fields": {"url": handle.url, "reason": str(error)}})
+            if error.was_refused:
+                failure = _invalid()
+        except PeersdError as error:
+            return error
+    return failure
+
+
+def _invalid() -> PeersdError:
+    message, hint = _REFUSALS["invite_invalid"]
+    return PeersdError("invite_invalid", message, hint=hint)
+
+
+class _NotHere(Exception):
+    """This link does not lead to a device that decides about the ticket.
+
+    Attributes:
+        was_refused: whether it answered, without a reason; else the link or the channel ended.
+    """
+
+    def __init__(self, error: Exception, *, was_refused: bool) -> None:
+        super().__init__(str(error))
+        self.was_refused = was_refused
+
+
+async def _dial_all(node: Node, addresses: Sequence[str], handles: trio.MemorySendChannel[LinkHandle]) -> None:
+    """Dials one address after the other; a dead one holds the next up for a moment only."""
+
+    async def dial(address: str, done: trio.Event) -> None:
+        try:
+            handles.send_nowait(await node.links_or_fail().connect(address, None, ATTEMPT_TIMEOUT_S))
+        except PeersdError as error:
+            _log.info("ticket_address_failed", extra={"fields": {"url": address, "reason": error.message}})
+        finally:
+            done.set()
+
+    async with handles, trio.open_nursery() as nursery:
+        for address in addresses:
+            done = trio.Event()
+            nursery.start_soon(dial, address, done)
+            with trio.move_on_after(STAGGER_S):
+                await done.wait()
+
+
+def _reason(refusal: OpenRefused) -> str | None:
+    try:
+        return decode_refusal(refusal.payload)
+    except RemoteProtocolError:
+        return None
+
+
+async def _redeem(node: Node, user: User, ticket: Ticket, group: Group, identity: Sequence[Run], handle: LinkHandle) -> None:
+    """Redeems over one link; returns once the membership has arrived.
+
+    Raises:
+        _NotHere: another link may do.
+        PeersdError: a member's device has refused, and said why.
+    """
+    try:
+        await _redeem_once(node, user, ticket, group, identity, handle)
+    except _NotHere as error:
+        if error.was_refused or handle.is_down:
+            raise
+        # A member was let in again and then told that it had left, which nobody had heard of: that ended the channel.
+        await _redeem_once(node, user, ticket, group, identity, handle)
+
+
+async def _redeem_once(node: Node, user: User, ticket: Ticket, group: Group, identity: Sequence[Run], handle: LinkHandle) -> None:
+    try:
+        sharing = await node.sharing_of(handle)
+        async with group.use() as opened:
+            redemption = make_redemption(
+                ticket,
+                device_key=node.signing_key(),
+                user=user.id,
+                identity_head_hash=identity[-1].last.hash,
+                handshake_hash=handle.handshake_hash,
+            )
+            side = SIDE_DIALLER if handle.direction == "out" else SIDE_LISTENER
+            token = group_token(group.id, handle.handshake_hash, side)
+            payload = OpenPayload(token, (await group.digest()).digest, group.copies.book.summary(), redemption)
+            await sharing.open_with_proof(group, payload, [encode_runs(identity)])
+            while not group.summary.role_of(user.id) or ticket.invite_hash not in opened.state.invites:
+                if handle.is_down or group.id not in sharing.channels():
+                    raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
+                with trio.move_on_after(1.0):
+                    await opened.sync.wait_progress()
+    except OpenRefused as refusal:
+        reason = _reason(refusal)
+        if reason is None:
+            raise _NotHere(refusal, was_refused=True) from refusal
+        message, hint = _REFUSALS[reason]
+        raise PeersdError(reason, message, hint=hint) from refusal
+    except (ChannelIsClosed, RemoteProtocolError) as error:
+        raise _NotHere(error, was_refused=False) from error
+
+
+def _joined(group: Group, user: User) -> Mapping[str, Any]:
+    return {"group_id": group.text_id, "name": group.name, "role": format_role(group.summary.role_of(user.id))}
