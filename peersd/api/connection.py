@@ -24,9 +24,12 @@ from peersd.api.jsonrpc import (
     internal_error,
     line_too_long,
     parse_line,
+    stopping,
 )
 from peersd.api.line_reader import LineReader, LineTooLong
 from peersd.api.outbox import Outbox
+from peersd.api.registry import Caller
+from peersd.api.subscriptions import RequestCaller, Subscriptions
 
 _log = logging.getLogger("peersd.api")
 
@@ -50,7 +53,7 @@ class Dispatcher(Protocol):
         """Whether a call of this method must finish although its client has gone."""
         ...
 
-    async def call(self, method: str, params: list[object] | dict[str, object] | None) -> object:
+    async def call(self, method: str, params: list[object] | dict[str, object] | None, caller: Caller) -> object:
         """The result, or RpcError."""
         ...
 
@@ -76,6 +79,7 @@ class Connection:
         self._stream = stream
         self._dispatcher = dispatcher
         self._outbox = Outbox()
+        self._subscriptions = Subscriptions(self._send_notification)
         self._places = trio.Semaphore(IN_FLIGHT_MAX)
         self._everything = trio.CancelScope()
         self._reading = trio.CancelScope()
@@ -84,7 +88,8 @@ class Connection:
         self._input_ended = trio.Event()
 
     async def run(self) -> None:
-        """Answer requests until the client has sent its last and all are answered, or it vanished, or `abort`.
+        """Answer requests until the client has sent its last, all are answered and no subscription is left, or it vanished, or
+        `abort`.
 
         Requests that change something are finished in each case but the last.
         """
@@ -107,8 +112,9 @@ class Connection:
                 return
 
     def stop_reading(self) -> None:
-        """Begin no further request; what is under way is answered."""
+        """Begin no further request, and end the subscriptions; what is under way is answered."""
         self._reading.cancel()
+        self._subscriptions.end_all()
 
     def interrupt(self) -> None:
         """End what changes nothing (a wait, a long query) with an error answer; what changes something goes on."""
@@ -139,43 +145,50 @@ class Connection:
             except trio.BrokenResourceError:
                 self._everything.cancel()
                 return
-            requests.start_soon(self._answer, parsed)
+            requests.start_soon(self._answer, parsed, requests)
 
-    async def _answer(self, parsed: Request | Invalid | list[Request | Invalid]) -> None:
+    async def _answer(self, parsed: Request | Invalid | list[Request | Invalid], requests: trio.Nursery) -> None:
+        caller = RequestCaller(self._subscriptions)
         try:
             if isinstance(parsed, list):
                 # One after another: who sends a batch expects its CREATE TABLE before its INSERT.
-                answers = [await self._answer_one(one) for one in parsed]
+                answers = [await self._answer_one(one, caller) for one in parsed]
                 answer = encode_batch([one for one in answers if one is not None])
             else:
-                answer = await self._answer_one(parsed)
+                answer = await self._answer_one(parsed, caller)
             if answer is not None:
                 await self._outbox.put(answer + b"\n")
         finally:
+            # Also where the answer was cancelled: then these are too, and close their events.
+            for subscription in caller.opened:
+                requests.start_soon(self._subscriptions.forward, subscription)
             self._places.release()
 
-    async def _answer_one(self, request: Request | Invalid) -> bytes | None:
+    async def _answer_one(self, request: Request | Invalid, caller: RequestCaller) -> bytes | None:
         if isinstance(request, Invalid):
             return encode_error(request.id, request.error)
         answer = None
         with guarded("request", request.method):
             answer = encode_error(request.id, internal_error())
             try:
-                answer = await _encode(request.id, await self._call(request))
+                answer = await _encode(request.id, await self._call(request, caller))
             except RpcError as error:
                 answer = encode_error(request.id, error)
         return None if request.is_notification else answer
 
-    async def _call(self, request: Request) -> object:
+    async def _call(self, request: Request, caller: RequestCaller) -> object:
         changes = self._dispatcher.changes(request.method)
         kept = self._finishing if changes else self._interruptible
         with trio.CancelScope(shield=changes) as scope:
             kept.add(scope)
             try:
-                return await self._dispatcher.call(request.method, request.params)
+                return await self._dispatcher.call(request.method, request.params, caller)
             finally:
                 kept.discard(scope)
         raise stopping()
+
+    async def _send_notification(self, line: bytes) -> None:
+        await self._outbox.put(line + b"\n")
 
     async def _send_answers(self) -> None:
         try:
@@ -215,12 +228,6 @@ def caller_refused() -> RpcError:
     """The answer to another user's process."""
     data: dict[str, object] = {"code": "not_allowed", "hint": f"run as the user with id {os.geteuid()}", "retry": False}
     return RpcError(OUR_ERROR, "this daemon belongs to another user", data)
-
-
-def stopping() -> RpcError:
-    """The answer to a query or wait that the daemon's end interrupts."""
-    data: dict[str, object] = {"code": "busy", "hint": "try again once it runs again", "retry": True}
-    return RpcError(OUR_ERROR, "the daemon is stopping", data)
 
 
 def busy() -> RpcError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias
 
@@ -105,6 +105,12 @@ def line_too_long() -> RpcError:
     )
 
 
+def stopping() -> RpcError:
+    """The answer to what the daemon's end interrupts or no longer admits."""
+    data: dict[str, object] = {"code": "busy", "hint": "try again once it runs again", "retry": True}
+    return RpcError(OUR_ERROR, "the daemon is stopping", data)
+
+
 def parse_line(line: bytes | bytearray) -> Request | Invalid | list[Request | Invalid]:
     """What one line asks for: a request, a batch (a list, never empty), or why it is neither."""
     try:
@@ -166,6 +172,11 @@ def encode_error(request_id: RequestId, error: RpcError) -> bytes:
     """An error answer without its newline."""
     body = {"code": error.number, "message": error.message, "data": error.data}
     return encode_json({"jsonrpc": "2.0", "error": body, "id": request_id})
+
+
+def encode_notification(method: str, params: Mapping[str, object]) -> bytes:
+    """What the daemon says unasked, without its newline."""
+    return encode_json({"jsonrpc": "2.0", "method": method, "params": params})
 
 
 def encode_batch(answers: list[bytes]) -> bytes | None:

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from peersd.api.values import SqlParams
 
 Answer: TypeAlias = Mapping[str, Any]
-"""Keys as API.md names them; leaves are JSON values, or SQL values in rows."""
+"""Keys as the operations page names them; leaves are JSON values, or SQL values in rows."""
+
+
+EVENT_KINDS: Final = ("link_up", "link_down", "group_joined", "group_left", "member_changed", "rows_changed", "alarm")
+
+
+class Events(Protocol):
+    """The node's events from one `events_open` on. Bounded inside the node: who does not receive holds up nothing.
+
+    After an overflow comes `{"kind": "alarm", "at": …, "alarm": "events_lost", "lost": n}` in the place of what was lost,
+    whatever kinds were asked for.
+    """
+
+    async def receive(self) -> Answer:
+        """The next event: `kind`, `at`, and what its kind carries; waits while there is none."""
+        ...
+
+    def close(self) -> None:
+        """No more events are wanted; idempotent."""
+        ...
 
 
 class NodeApi(Protocol):
     """A node as the API sees it. `user` and `group` are as the client gave them; the node resolves them.
+
+    `member` and `device` are ids, unambiguous prefixes or names, which the node resolves too.
 
     Every method raises PeersdError; all but `status` and `init` raise it with `not_initialised` before `init`.
     """
@@ -49,6 +70,24 @@ class NodeApi(Protocol):
         """The group that a missing `group` means."""
         ...
 
+    async def group_update(
+        self, *, user: str | None, group: str | None, name: str | None, description: str | None, avatar: bytes | None
+    ) -> Answer:
+        """Change what is given (never all None; an empty description or avatar removes it); the group as in `group_show`."""
+        ...
+
+    async def group_hide(self, *, user: str | None, group: str, hidden: bool) -> None:
+        """Hide a group from this user's list, or show it again."""
+        ...
+
+    async def group_leave(self, *, user: str | None, group: str | None) -> None:
+        """Leave a group; its file stays, read-only."""
+        ...
+
+    async def group_forget(self, *, user: str | None, group: str) -> None:
+        """Delete the file of a group that was left."""
+        ...
+
     async def invite_create(self, *, user: str | None, group: str | None, role: str, expires_in_s: int, max_uses: int) -> Answer:
         """Make an invite; its id and ticket."""
         ...
@@ -67,6 +106,30 @@ class NodeApi(Protocol):
 
     async def member_list(self, *, user: str | None, group: str | None, include_left: bool) -> Sequence[Answer]:
         """The members of a group and their devices."""
+        ...
+
+    async def member_set_role(self, *, user: str | None, group: str | None, member: str, role: str) -> None:
+        """Give a member a role: one of the names of roles, checked before."""
+        ...
+
+    async def member_remove(self, *, user: str | None, group: str | None, member: str) -> None:
+        """Remove a member from a group."""
+        ...
+
+    async def ban_add(self, *, user: str | None, group: str | None, member: str, reason: str | None) -> None:
+        """Ban a user, member or not."""
+        ...
+
+    async def ban_remove(self, *, user: str | None, group: str | None, member: str) -> None:
+        """Lift a ban."""
+        ...
+
+    async def ban_list(self, *, user: str | None, group: str | None) -> Sequence[Answer]:
+        """The bans of a group."""
+        ...
+
+    async def device_list(self, *, user: str | None) -> Sequence[Answer]:
+        """The devices of the user."""
         ...
 
     async def sql_query(
@@ -97,6 +160,10 @@ class NodeApi(Protocol):
         """Dial an address; the device that answered."""
         ...
 
+    async def link_disconnect(self, *, user: str | None, device: str) -> None:
+        """End the link to a device."""
+        ...
+
     async def sync_status(self, *, user: str | None, group: str | None) -> Sequence[Answer]:
         """How far other devices are, by group; all groups when `group` is None."""
         ...
@@ -105,4 +172,8 @@ class NodeApi(Protocol):
         self, *, user: str | None, group: str | None, devices: list[str] | None, timeout_s: float
     ) -> Answer | None:
         """Return when the devices durably hold all that this one held at the call."""
+        ...
+
+    async def events_open(self, *, kinds: frozenset[str] | None) -> Events:
+        """The node's events from now on, of these kinds (never empty, all known) or of all."""
         ...

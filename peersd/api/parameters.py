@@ -5,17 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from peersd.api.jsonrpc import RpcError, invalid_params
-from peersd.api.values import SqlParams, decode_params
-
-NAME_CHARACTERS_MAX: Final = 128
-"""Names of users, devices and groups (guess: what fits a line of a table)."""
+from peersd.api.values import SqlParams, decode_params, decode_value
+from peersd_protocol.constants import BAN_REASON_BYTES_MAX, DESCRIPTION_BYTES_MAX, TITLE_CHARS_MAX
+from peersd_protocol.names import is_description, is_name, is_reason
 
 TEXT_CHARACTERS_MAX: Final = 4096
-"""Descriptions, ids, URLs (guess)."""
+"""Ids, names that choose something, URLs (guess)."""
 
 TICKET_CHARACTERS_MAX: Final = 16384
 """A ticket names several members' addresses; far below this (guess)."""
@@ -65,25 +64,43 @@ class Parameters:
             raise self._wrong(name, "a text that is not empty")
         return self._bounded(name, value, characters_max)
 
-    def optional_text(self, name: str) -> str | None:
-        """A text, or None when absent or null."""
+    def label(self, name: str, *, characters_max: int = TITLE_CHARS_MAX) -> str:
+        """A name that people will see, in normal form (NFC): what the protocol admits as one, without blanks at its ends."""
+        value = unicodedata.normalize("NFC", self.text(name, characters_max=characters_max))
+        if value != value.strip() or not is_name(value) or len(value) > characters_max:
+            raise self._wrong(
+                name,
+                f"a name of at most {characters_max} characters on one line, without control or direction characters, and "
+                "without blanks at its ends",
+            )
+        return value
+
+    def optional_label(self, name: str, *, characters_max: int = TITLE_CHARS_MAX) -> str | None:
+        """As `label`, or None when absent or null."""
+        return None if self._get(name) is None else self.label(name, characters_max=characters_max)
+
+    def description(self, name: str = "description") -> str | None:
+        """A text of any number of lines that describes something; empty is one, too; None when absent or null."""
+        return self._prose(name, is_description, DESCRIPTION_BYTES_MAX)
+
+    def reason(self, name: str = "reason") -> str | None:
+        """As `description`, and shorter."""
+        return self._prose(name, is_reason, BAN_REASON_BYTES_MAX)
+
+    def blob(self, name: str, bytes_max: int) -> bytes | None:
+        """Bytes, written `{"$blob": "<base64>"}`; None when absent or null."""
         value = self._get(name)
         if value is None:
             return None
-        if not isinstance(value, str):
-            raise self._wrong(name, "a text")
-        return self._bounded(name, value, TEXT_CHARACTERS_MAX)
-
-    def label(self, name: str) -> str:
-        """A name that people will see: one line, no control or formatting characters, no blanks at its ends."""
-        value = self.text(name, characters_max=NAME_CHARACTERS_MAX)
-        if value != value.strip() or any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") for c in value):
-            raise self._wrong(name, "a name on one line, without control characters or blanks at its ends")
-        return value
-
-    def optional_label(self, name: str) -> str | None:
-        """As `label`, or None when absent or null."""
-        return None if self._get(name) is None else self.label(name)
+        try:
+            decoded = decode_value(value)
+        except ValueError as error:
+            raise self._wrong(name, f'{{"$blob": "<base64>"}}: {error}') from None
+        if not isinstance(decoded, bytes):
+            raise self._wrong(name, '{"$blob": "<base64>"}')
+        if len(decoded) > bytes_max:
+            raise self._wrong(name, f"at most {bytes_max} bytes")
+        return decoded
 
     def selector(self, name: str) -> str | None:
         """An id, prefix or name that chooses a group, user or device; None when absent or null."""
@@ -98,28 +115,35 @@ class Parameters:
             raise self._wrong(name, "a list of texts, not empty")
         return [self._bounded(name, item, TEXT_CHARACTERS_MAX) for item in value]
 
-    def choice(self, name: str, choices: Sequence[str], default: str) -> str:
-        """One of a few words."""
-        value = self._get(name)
-        if value is None:
+    def choice(self, name: str, choices: Sequence[str], default: str | None) -> str:
+        """One of a few words; it must be there when there is no default."""
+        value = self._required(name) if default is None else self._get(name)
+        if value is None and default is not None:
             return default
-        if value not in choices:
-            raise self._wrong(name, "one of " + ", ".join(choices))
-        return str(value)
+        return self._one_of(name, value, choices)
 
-    def flag(self, name: str) -> bool:
-        """True or false; false when absent or null."""
+    def choices(self, name: str, choices: Sequence[str]) -> frozenset[str] | None:
+        """Some of a few words, at least one; None when absent or null."""
         value = self._get(name)
         if value is None:
-            return False
+            return None
+        if not isinstance(value, list) or not value:
+            raise self._wrong(name, "a list, not empty, of " + ", ".join(choices))
+        return frozenset(self._one_of(name, item, choices) for item in value)
+
+    def flag(self, name: str, *, default: bool | None = False) -> bool:
+        """True or false; the default when absent or null, and it must be there when there is none."""
+        value = self._required(name) if default is None else self._get(name)
+        if value is None and default is not None:
+            return default
         if not isinstance(value, bool):
             raise self._wrong(name, "true or false")
         return value
 
-    def integer(self, name: str, *, default: int, least: int, most: int) -> int:
-        """A whole number within `least..most`; 5.0 is not one."""
-        value = self._get(name)
-        if value is None:
+    def integer(self, name: str, *, default: int | None, least: int, most: int) -> int:
+        """A whole number within `least..most`, and 5.0 is not one; it must be there when there is no default."""
+        value = self._required(name) if default is None else self._get(name)
+        if value is None and default is not None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self._wrong(name, f"a whole number from {least} to {most}")
@@ -163,6 +187,21 @@ class Parameters:
 
     def _wrong(self, name: str, expected: str) -> RpcError:
         return invalid_params(f"{name} must be {expected}", self._takes, parameter=name)
+
+    def _one_of(self, name: str, value: object, choices: Sequence[str]) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        detail = f"{name} must be one of {', '.join(choices)}"
+        near = suggest(value[:64], choices) if isinstance(value, str) else ""
+        raise invalid_params(detail, near + self._takes, parameter=name)
+
+    def _prose(self, name: str, is_admitted: Callable[[str], bool], bytes_max: int) -> str | None:
+        value = self._get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not is_admitted(value):
+            raise self._wrong(name, f"a text of at most {bytes_max} bytes without control or direction characters")
+        return value
 
     def _bounded(self, name: str, value: str, characters_max: int) -> str:
         if len(value) > characters_max:

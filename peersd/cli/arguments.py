@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
-from peersd.cli import commands
+from peersd.cli import device_commands, group_commands, membership_commands
 from peersd.cli.durations import parse_duration_s
+from peersd.cli.events_command import EVENT_KINDS, events
 from peersd.cli.output import Output
 from peersd.cli.sql_command import sql
 from peersd.client import Peers
 
-Command: TypeAlias = Callable[[Peers, argparse.Namespace], Awaitable[Output]]
+Command: TypeAlias = Callable[[Peers, argparse.Namespace], Awaitable[Output | None]]
 
 EXAMPLES: Final = """\
 examples:
@@ -41,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     top = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_device_commands(top)
     _add_group_commands(top)
+    _add_membership_commands(top)
     _add_invite_commands(top)
     _add_data_commands(top)
     return parser
@@ -82,55 +84,139 @@ def _add_group_flag(parser: argparse.ArgumentParser) -> None:
 
 def _add_device_commands(top: Any) -> None:
     init = _add(
-        top, "init", commands.init, "make this device's user", "peers init --user ada\npeers init --user ada --device laptop"
+        top,
+        "init",
+        device_commands.init,
+        "make this device's user",
+        "peers init --user ada\npeers init --user ada --device laptop",
     )
     init.add_argument("--user", required=True, metavar="NAME", help="your name, as others will see it")
     init.add_argument("--device", metavar="NAME", help="this device's name (the machine's)")
-    _add(top, "status", commands.status, "show the daemon, its device and users", "peers status\npeers status --json")
-    _add(top, "links", commands.links, "list the links to other devices", "peers links")
-    connect = _add(top, "connect", commands.connect, "dial a device's address", "peers connect ws://192.0.2.7:7330")
+    _add(top, "status", device_commands.status, "show the daemon, its device and users", "peers status\npeers status --json")
+    _add(top, "links", device_commands.links, "list the links to other devices", "peers links")
+    connect = _add(top, "connect", device_commands.connect, "dial a device's address", "peers connect ws://192.0.2.7:7330")
     connect.add_argument("url", metavar="URL")
-    _add(top, "stop", commands.stop, "stop the daemon and wait for its end", "peers stop\npeers stop --data ~/second")
+    devices_examples = "peers devices\npeers devices --json"
+    _add(top, "devices", device_commands.devices, "list your devices", devices_examples)
+    disconnect_examples = "peers disconnect phone\npeers disconnect dev-mfrggzdf"
+    disconnect = _add(top, "disconnect", device_commands.disconnect, "end the link to a device", disconnect_examples)
+    disconnect.add_argument("device", metavar="DEVICE", help="an id, a prefix of one, or a name")
+    events_examples = """
+        peers events
+        peers events --kind link_up --kind link_down
+        peers events --kind rows_changed --count 1 --json
+    """
+    happening = _add(top, "events", events, "tell what happens, a line an event, until interrupted", events_examples)
+    happening.add_argument(
+        "--kind",
+        action="append",
+        dest="kinds",
+        metavar="KIND",
+        choices=EVENT_KINDS,
+        help=_one_of(EVENT_KINDS) + "; may be repeated",
+    )
+    happening.add_argument("--count", type=_parse_count, metavar="N", help="end after so many events")
+    _add(top, "stop", device_commands.stop, "stop the daemon and wait for its end", "peers stop\npeers stop --data ~/second")
 
 
 def _add_group_commands(top: Any) -> None:
-    groups = _add(top, "groups", commands.groups, "list your groups", "peers groups\npeers groups --all")
+    groups = _add(top, "groups", group_commands.groups, "list your groups", "peers groups\npeers groups --all")
     groups.add_argument("--all", action="store_true", help="hidden groups and those left, too")
-    family = _add_family(top, "group", "make, show and switch groups")
+    family = _add_family(top, "group", "make, show, change, switch and leave groups")
     create = _add(
-        family, "create", commands.group_create, "make a group", 'peers group create team\npeers group create "Our house"'
+        family, "create", group_commands.group_create, "make a group", 'peers group create team\npeers group create "Our house"'
     )
     create.add_argument("name", metavar="NAME")
     create.add_argument("--description", metavar="TEXT")
-    show = _add(family, "show", commands.group_show, "show a group (the active one)", "peers group show\npeers group show team")
+    show_examples = "peers group show\npeers group show team"
+    _add_chosen_group(_add(family, "show", group_commands.group_show, "show a group (the active one)", show_examples))
+    switch = _add(family, "switch", group_commands.group_switch, "make a group the active one", "peers group switch team")
+    switch.add_argument("group", metavar="GROUP")
+    update_examples = """
+        peers group update team --name "Our house"
+        peers group update --description "Who does what" --avatar house.png
+        peers group update team --description "" --no-avatar
+    """
+    update = _add(family, "update", group_commands.group_update, "change a group's name, description or avatar", update_examples)
+    _add_chosen_group(update)
+    update.add_argument("--name", metavar="NAME")
+    update.add_argument("--description", metavar="TEXT", help="an empty one removes it")
+    avatar = update.add_mutually_exclusive_group()
+    avatar.add_argument("--avatar", metavar="FILE", help="a small picture (- reads standard input)")
+    avatar.add_argument("--no-avatar", action="store_true", help="remove it")
+    hide_examples = "peers group hide team\npeers group hide team --show"
+    hide = _add(family, "hide", group_commands.group_hide, "hide a group from the list, or show it again", hide_examples)
+    hide.add_argument("group", metavar="GROUP")
+    hide.add_argument("--show", action="store_true", help="list it again")
+    leave = _add(family, "leave", group_commands.group_leave, "leave a group (the active one)", "peers group leave team")
+    _add_chosen_group(leave)
+    forget = _add(family, "forget", group_commands.group_forget, "delete the file of a group left", "peers group forget team")
+    forget.add_argument("group", metavar="GROUP")
+    schema = _add(top, "schema", group_commands.schema, "show a group's tables", "peers schema\npeers schema -g team")
+    _add_group_flag(schema)
+
+
+def _add_chosen_group(parser: argparse.ArgumentParser) -> None:
     # Two ways to say the same, as -g works everywhere else; given neither, the active group is meant.
-    show.add_argument("name", metavar="GROUP", nargs="?")
-    show.add_argument("-g", "--group", help=argparse.SUPPRESS)
-    switch = _add(family, "switch", commands.group_switch, "make a group the active one", "peers group switch team")
-    switch.add_argument("group", metavar="NAME")
-    members = _add(
-        top, "members", commands.members, "list a group's members and their devices", "peers members\npeers members -g team"
-    )
+    parser.add_argument("name_or_id", metavar="GROUP", nargs="?", help="an id, a prefix of one, a name, or personal")
+    parser.add_argument("-g", "--group", help=argparse.SUPPRESS)
+
+
+def _add_membership_commands(top: Any) -> None:
+    members_examples = "peers members\npeers members -g team --left"
+    members = _add(top, "members", membership_commands.members, "list a group's members and their devices", members_examples)
     _add_group_flag(members)
     members.add_argument("--left", action="store_true", help="those who left or were removed, too")
+    family = _add_family(top, "member", "change what members may do, and remove them")
+    role_examples = "peers member set-role ben moderator\npeers member set-role usr-mfrggzdf reader -g team"
+    role = _add(family, "set-role", membership_commands.member_set_role, "give a member another role", role_examples)
+    _add_user(role)
+    role.add_argument(
+        "role", metavar="ROLE", choices=membership_commands.ROLE_NAMES, help=_one_of(membership_commands.ROLE_NAMES)
+    )
+    remove_examples = "peers member remove ben\npeers member remove usr-mfrggzdf -g team"
+    _add_user(_add(family, "remove", membership_commands.member_remove, "remove a member", remove_examples))
+    family = _add_family(top, "ban", "ban users from a group, lift and list bans")
+    add_examples = 'peers ban add ben --reason "sends advertisements"\npeers ban add usr-mfrggzdf -g team'
+    add = _add(family, "add", membership_commands.ban_add, "remove a user and let no invite bring them back", add_examples)
+    _add_user(add)
+    add.add_argument("--reason", metavar="TEXT", help="shown to the members")
+    lift = _add(family, "remove", membership_commands.ban_remove, "lift a ban", "peers ban remove usr-mfrggzdf")
+    _add_user(lift)
+    _add_group_flag(_add(family, "list", membership_commands.ban_list, "list a group's bans", "peers ban list -g team"))
+
+
+def _add_user(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("user", metavar="USER", help="an id, a prefix of one, or a name")
+    _add_group_flag(parser)
+
+
+def _one_of(words: Sequence[str]) -> str:
+    return "one of " + ", ".join(words)
 
 
 def _add_invite_commands(top: Any) -> None:
     family = _add_family(top, "invite", "make, list and revoke invites")
     create_examples = "peers invite create\npeers invite create -g team --role reader --expires 12h --uses 5"
-    create = _add(family, "create", commands.invite_create, "make an invite and print its ticket", create_examples)
+    create = _add(family, "create", membership_commands.invite_create, "make an invite and print its ticket", create_examples)
     _add_group_flag(create)
-    create.add_argument("--role", choices=commands.ROLE_NAMES, default="writer", help="what the joiner becomes (writer)")
+    create.add_argument(
+        "--role", choices=membership_commands.ROLE_NAMES, default="writer", help="what the joiner becomes (writer)"
+    )
     create.add_argument("--expires", type=parse_duration_s, default="7d", metavar="DURATION", help="such as 30m, 12h, 7d (7d)")
     create.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join by it (1)")
-    _add_group_flag(_add(family, "list", commands.invite_list, "list a group's invites", "peers invite list -g team"))
+    _add_group_flag(_add(family, "list", membership_commands.invite_list, "list a group's invites", "peers invite list -g team"))
     revoke = _add(
-        family, "revoke", commands.invite_revoke, "make an invite's ticket worthless", "peers invite revoke inv-mfrggzdf"
+        family,
+        "revoke",
+        membership_commands.invite_revoke,
+        "make an invite's ticket worthless",
+        "peers invite revoke inv-mfrggzdf",
     )
     revoke.add_argument("id", metavar="ID")
     _add_group_flag(revoke)
     join_examples = "peers join ticket-mfrggzdf…\npbpaste | peers join -"
-    join = _add(top, "join", commands.join, "join a group by its ticket (- reads standard input)", join_examples)
+    join = _add(top, "join", membership_commands.join, "join a group by its ticket (- reads standard input)", join_examples)
     join.add_argument("ticket", metavar="TICKET")
     _add_timeout(join, "30s")
 
@@ -159,11 +245,17 @@ def _add_data_commands(top: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="rows at most (10000)")
     _add_timeout(parser, "30s")
     sync_examples = "peers sync\npeers sync -g team --wait --timeout 2m"
-    sync = _add(top, "sync", commands.sync, "show how far other devices are, or wait for them", sync_examples)
+    sync = _add(top, "sync", device_commands.sync, "show how far other devices are, or wait for them", sync_examples)
     _add_group_flag(sync)
     sync.add_argument("--wait", action="store_true", help="until they durably hold all that this device holds now")
     sync.add_argument("--device", action="append", dest="devices", metavar="DEVICE", help="wait for this one; may be repeated")
     _add_timeout(sync, "60s")
+
+
+def _parse_count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:18])):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text[:18])
 
 
 def _add_timeout(parser: argparse.ArgumentParser, default: str) -> None:

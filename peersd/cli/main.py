@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 import trio
 
 from peersd.cli.arguments import make_parser
-from peersd.cli.output import Output, UsageError
+from peersd.cli.output import Output, UsageError, write_text
 from peersd.cli.tables import escape
 from peersd.client import NoDaemon, PeersError, open_client
 from peersd.client.values import encode_json
@@ -27,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 (the daemon said no), 2 (usage), 3 (no daemon), 130 (interrupted)."""
     arguments = make_parser().parse_args(argv)
     try:
-        return _print(trio.run(_run, arguments), as_json=arguments.json)
+        _print(trio.run(_run, arguments), as_json=arguments.json)
+        return EXIT_OK
     except UsageError as error:
         print(f"peers: {escape(str(error))}", file=sys.stderr)
         return EXIT_USAGE
@@ -40,24 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-async def _run(arguments: argparse.Namespace) -> Output:
+async def _run(arguments: argparse.Namespace) -> Output | None:
     async with open_client(arguments.socket, data=arguments.data) as peers:
-        output: Output = await arguments.run(peers, arguments)
+        output: Output | None = await arguments.run(peers, arguments)
         return output
 
 
-def _print(output: Output, *, as_json: bool) -> int:
-    text = encode_json(output.answer, ascii_only=True) + "\n" if as_json else output.text
+def _print(output: Output | None, *, as_json: bool) -> None:
+    if output is None:
+        return
     if output.note and not as_json:
         sys.stderr.write(output.note)
-    try:
-        # Bytes, so that neither the locale nor a lone surrogate can fail what the daemon has answered.
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has enough. Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_OK
+    write_text(encode_json(output.answer, ascii_only=True) + "\n" if as_json else output.text)
 
 
 def _print_error(error: PeersError, *, as_json: bool) -> None:

@@ -1,7 +1,9 @@
-"""What a command gives back: the answer for --json, and the words for people."""
+"""What a command gives back: the answer for --json, and the words for people; and how both are written."""
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,3 +25,20 @@ class Output:
     answer: Any
     text: str
     note: str = ""
+
+
+def write_text(text: str) -> bool:
+    """Write to standard output now.
+
+    Returns:
+        Whether anybody still reads there.
+    """
+    try:
+        # Bytes, so that neither the locale nor a lone surrogate can fail what the daemon has answered.
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has enough. Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True

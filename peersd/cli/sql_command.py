@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from peersd.cli.commands import read_input
+from peersd.cli.input import read_input
 from peersd.cli.output import Output, UsageError
 from peersd.cli.sql_text import parse_params, split_statements
 from peersd.cli.tables import escape, format_cell, format_table

@@ -13,12 +13,15 @@ from typing import Any, Final
 _HIDDEN: Final = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 """Unicode categories of characters without a shape of their own."""
 
+_BLANK_LETTERS: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters and marks that show as nothing all the same: a name of them alone would look like none, or like another's."""
+
 
 def escape(text: str) -> str:
     """The text with control and formatting characters as the escapes that Python writes in a string."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escape_character(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
+    return "".join(_escape_character(c) if _is_hidden(c) else c for c in text)
 
 
 def format_cell(value: object) -> str:
@@ -70,6 +73,10 @@ def format_facts(facts: Mapping[str, object]) -> str:
 
 def _dashed(value: object) -> object:
     return "-" if value is None or value == [] or value == "" else value
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in _HIDDEN or character in _BLANK_LETTERS
 
 
 def _escape_character(character: str) -> str:

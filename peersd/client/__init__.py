@@ -6,10 +6,12 @@ async with open_client() as peers:
 """
 
 from peersd.client.errors import NoDaemon, PeersError
+from peersd.client.events import EventStream
 from peersd.client.paths import resolve_data_folder, resolve_socket_path
 from peersd.client.peers import Peers, QueryResult, SqlParams, SqlValue, Statement, open_client
 
 __all__ = [
+    "EventStream",
     "NoDaemon",
     "Peers",
     "PeersError",

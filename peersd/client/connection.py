@@ -13,6 +13,7 @@ from typing import Any, Final
 import trio
 
 from peersd.client.errors import NoDaemon, PeersError
+from peersd.client.events import EventQueue
 from peersd.client.values import decode_json, encode_json
 
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -51,6 +52,7 @@ class Connection:
         self._stream = stream
         self._last_id = 0
         self._waiting: dict[int, _Waiting] = {}
+        self._events: dict[int, EventQueue] = {}
         self._lost: PeersError | None = None
         self._closed = trio.Event()
         # A task of its own sends: a caller that is cancelled while sending would leave half a line behind.
@@ -86,6 +88,19 @@ class Connection:
         if waiting.answer is None:
             raise self._lost or NoDaemon("the connection was closed")
         return _result(waiting.answer)
+
+    def events_of(self, subscription: int) -> EventQueue:
+        """Where the notifications of a subscription are put, those too that came before this call."""
+        queue = self._events.get(subscription)
+        if queue is None:
+            queue = self._events[subscription] = EventQueue()
+            if self._lost is not None:
+                queue.end(self._lost)
+        return queue
+
+    def forget(self, subscription: int) -> None:
+        """The subscription has ended; what was not taken is dropped."""
+        self._events.pop(subscription, None)
 
     async def run(self) -> None:
         """Send and receive until the connection ends; then all who wait get NoDaemon."""
@@ -137,12 +152,17 @@ class Connection:
         elif answer.get("id") is None and "error" in answer:
             # Said about the connection as a whole, before it is closed: busy, or another user's daemon.
             self._lose(_error(answer["error"]))
+        elif answer.get("method") == "event":
+            event = answer["params"]
+            self.events_of(event["subscription"]).put(event)
 
     def _lose(self, reason: PeersError) -> None:
         if self._lost is None:
             self._lost = reason
         for waiting in self._waiting.values():
             waiting.done.set()
+        for queue in self._events.values():
+            queue.end(self._lost)
 
 
 async def connect(path: Path) -> trio.SocketStream:

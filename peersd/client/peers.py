@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -11,6 +11,7 @@ from typing import Any, NotRequired, TypedDict
 import trio
 
 from peersd.client.connection import Connection, connect
+from peersd.client.events import EventStream
 from peersd.client.paths import resolve_socket_path
 from peersd.client.values import SqlParams, SqlValue
 
@@ -119,6 +120,29 @@ class Peers:
         """The group that a missing `group` means."""
         return await self._object("group.active")
 
+    async def update_group(
+        self,
+        group: str | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        avatar: bytes | None = None,
+    ) -> dict[str, Any]:
+        """Change a group's name, description or avatar (admins); empty removes the last two. The group as in `show_group`."""
+        return await self._object("group.update", group=group, name=name, description=description, avatar=avatar)
+
+    async def hide_group(self, group: str, *, hidden: bool = True) -> None:
+        """Hide a group from the list on this user's devices, or show it again; it syncs on."""
+        await self.call("group.hide", group=group, hidden=hidden)
+
+    async def leave_group(self, group: str | None = None) -> None:
+        """Leave a group; its file stays, read-only."""
+        await self.call("group.leave", group=group)
+
+    async def forget_group(self, group: str) -> None:
+        """Delete the file of a group that was left."""
+        await self.call("group.forget", group=group)
+
     async def create_invite(
         self,
         group: str | None = None,
@@ -145,6 +169,30 @@ class Peers:
     async def members(self, group: str | None = None, *, include_left: bool = False) -> list[dict[str, Any]]:
         """member.list."""
         return await self._objects("member.list", group=group, include_left=include_left)
+
+    async def set_role(self, member: str, role: str, group: str | None = None) -> None:
+        """Give a member the role owner, admin, moderator, writer or reader. `member` is an id, a prefix of one, or a name."""
+        await self.call("member.set_role", group=group, user=member, role=role)
+
+    async def remove_member(self, member: str, group: str | None = None) -> None:
+        """Remove a member; what they write afterwards counts nowhere."""
+        await self.call("member.remove", group=group, user=member)
+
+    async def ban(self, member: str, group: str | None = None, *, reason: str | None = None) -> None:
+        """Remove a user, member or not, and let no invite bring them back."""
+        await self.call("ban.add", group=group, user=member, reason=reason)
+
+    async def lift_ban(self, member: str, group: str | None = None) -> None:
+        """ban.remove."""
+        await self.call("ban.remove", group=group, user=member)
+
+    async def bans(self, group: str | None = None) -> list[dict[str, Any]]:
+        """ban.list."""
+        return await self._objects("ban.list", group=group)
+
+    async def devices(self) -> list[dict[str, Any]]:
+        """The devices of this daemon's user."""
+        return await self._objects("device.list")
 
     async def query(
         self,
@@ -185,6 +233,10 @@ class Peers:
         """Dial an address; the id of the device that answered."""
         return str((await self._object("link.connect", url=url, device_id=device_id))["device_id"])
 
+    async def disconnect(self, device: str) -> None:
+        """End the link to a device."""
+        await self.call("link.disconnect", device=device)
+
     async def sync_status(self, group: str | None = None) -> list[dict[str, Any]]:
         """sync.status."""
         return await self._objects("sync.status", group=group)
@@ -194,6 +246,13 @@ class Peers:
     ) -> None:
         """Return once the named (or all linked) devices durably hold all that this one holds now."""
         await self.call("sync.wait", group=group, devices=devices, timeout_s=timeout_s)
+
+    def events(self, kinds: Iterable[str] | None = None) -> EventStream:
+        """What happens on the daemon: `async for event in peers.events(kinds=["rows_changed"])`; all kinds when None.
+
+        Entered by `async with` it subscribes at once and ends with the context, which a loop alone does not (EventStream).
+        """
+        return EventStream(self._connection, None if kinds is None else list(kinds))
 
 
 @asynccontextmanager

@@ -63,6 +63,10 @@ ANSWERS: dict[str, Any] = {
         "created_at": "2026-01-01T00:00:00.000Z",
         "schema_version": 1,
     },
+    "group_update": {**GROUP, "name": "house", "description": "line\nline", "avatar": None},
+    "group_hide": None,
+    "group_leave": None,
+    "group_forget": None,
     "group_switch": GROUP,
     "group_active": GROUP,
     "invite_create": {"invite_id": "inv-aaaa", "ticket": "ticket-aaaa", "expires_at": "2026-01-08T00:00:00.000Z"},
@@ -88,23 +92,118 @@ ANSWERS: dict[str, Any] = {
             "devices": [{"device_id": "dev-aaaa", "name": "laptop", "online": True, "last_seen": None}],
         }
     ],
+    "member_set_role": None,
+    "member_remove": None,
+    "ban_add": None,
+    "ban_remove": None,
+    "ban_list": [
+        {
+            "user_id": "usr-cccc",
+            "name": "mal\u202elory",
+            "reason": "line\n\x1b[31mline",
+            "banned_by": "usr-aaaa",
+            "banned_at": "2026-01-02T00:00:00.000Z",
+        }
+    ],
+    "device_list": [
+        {
+            "device_id": "dev-aaaa",
+            "name": "lap\x07top",
+            "this": True,
+            "online": True,
+            "last_seen": None,
+            "added_at": "2026-01-01T00:00:00.000Z",
+        }
+    ],
+    "link_disconnect": None,
     "sql_execute": {"changes": 1, "columns": [], "rows": [], "last_entry": {"writer": "w", "seq": 1, "hlc": 2**62 + 1}},
     "sql_transaction": {"changes": [1, 2], "last_entry": None},
-    "schema_show": {"schema_version": 1, "tables": []},
+    "schema_show": {
+        "schema_version": 1,
+        "tables": [
+            {
+                "name": "note\u202e",
+                "columns": [
+                    {"name": "id", "type": "TEXT", "key": 1, "default": "uuid7()", "not_null": True},
+                    {"name": "t\x1b", "type": "", "key": 0, "default": None, "not_null": False},
+                ],
+                "indexes": [{"name": "by_t", "columns": [{"name": "t\x1b", "desc": True}]}],
+                "sql": "CREATE TABLE …",
+            }
+        ],
+    },
     "link_list": [],
     "link_connect": {"device_id": "dev-bbbb"},
-    "sync_status": [{"group_id": "grp-aaaa", "devices": []}],
+    "sync_status": [
+        {
+            "group_id": "grp-aaaa",
+            "name": "team\x1b[31m\u202e",
+            "devices": [
+                {
+                    "device_id": "dev-bbbb",
+                    "name": "phone\r",
+                    "online": True,
+                    "equal": True,
+                    "last_equal_at": "2026-01-03T00:00:00.000Z",
+                    "lag_entries": 0,
+                    "lag_bytes": 0,
+                },
+                {
+                    "device_id": "dev-cccc",
+                    "name": "",
+                    "online": False,
+                    "equal": False,
+                    "last_equal_at": None,
+                    "lag_entries": 1,
+                    "lag_bytes": 77,
+                },
+            ],
+        }
+    ],
     "sync_wait": None,
 }
 
 
+class FakeEvents:
+    """Events as a node gives them; `put` makes one happen."""
+
+    def __init__(self, kinds: frozenset[str] | None, happened: list[dict[str, Any]]) -> None:
+        self.kinds = kinds
+        self.taken = 0
+        self.closed = False
+        self._waiting = list(happened)
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def put(self, kind: str, **fields: Any) -> None:
+        self._waiting.append({"kind": kind, "at": "2026-01-01T00:00:00.000Z", **fields})
+        self._changed.unpark_all()
+
+    async def receive(self) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            await self._changed.park()
+        self.taken += 1
+        return self._waiting.pop(0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class FakeNode:
-    """Each method records (name, keyword arguments) in `calls`."""
+    """Each method records (name, keyword arguments) in `calls`; subscriptions to its events begin with `happened`."""
 
     def __init__(self) -> None:
+        self.answers = dict(ANSWERS)
+        self.refusals: dict[str, PeersdError] = {}
+        self.streams: list[FakeEvents] = []
+        self.happened: list[dict[str, Any]] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.gate = trio.Event()
         self.finished: list[str] = []
+        self.links: list[tuple[int | None, tuple[bytes, ...]]] = []
+
+    def set_links(self, links_max: int | None, deny: tuple[bytes, ...]) -> None:
+        self.links.append((links_max, deny))
 
     def __getattr__(self, name: str) -> Any:
         if name not in ANSWERS:
@@ -113,12 +212,20 @@ class FakeNode:
         async def answer(**arguments: Any) -> Any:
             self.calls.append((name, arguments))
             await trio.lowlevel.checkpoint()
-            return ANSWERS[name]
+            if name in self.refusals:
+                raise self.refusals[name]
+            return self.answers[name]
 
         return answer
 
     def cut_off(self) -> None:
         self.finished.append("cut_off")
+
+    async def events_open(self, **arguments: Any) -> FakeEvents:
+        self.calls.append(("events_open", arguments))
+        await trio.lowlevel.checkpoint()
+        self.streams.append(FakeEvents(arguments["kinds"], self.happened))
+        return self.streams[-1]
 
     async def sql_query(self, **arguments: Any) -> Any:
         self.calls.append(("sql_query", arguments))
@@ -194,7 +301,7 @@ class Examples:
     def changes(self, method: str) -> bool:
         return False
 
-    async def call(self, method: str, params: Any) -> object:
+    async def call(self, method: str, params: Any, caller: Any) -> object:
         if method == "subtract":
             return params["minuend"] - params["subtrahend"] if isinstance(params, dict) else params[0] - params[1]
         if method == "sum":
@@ -246,7 +353,15 @@ def raw_connection() -> Callable[[Path], Awaitable[Raw]]:
 @pytest.fixture
 def open_fake_node(fake_node: Any) -> Any:
     @asynccontextmanager
-    async def opened(data_dir: Path, *, listen: tuple[str, ...], advertise: tuple[str, ...]) -> AsyncGenerator[FakeNode]:
+    async def opened(
+        data_dir: Path,
+        *,
+        listen: tuple[str, ...],
+        advertise: tuple[str, ...],
+        links_max: int | None,
+        links_deny: tuple[bytes, ...],
+    ) -> AsyncGenerator[FakeNode]:
+        fake_node.set_links(links_max, links_deny)
         yield fake_node
 
     return opened

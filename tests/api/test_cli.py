@@ -16,10 +16,13 @@ from peersd.cli.durations import parse_duration_s
 from peersd.cli.main import main
 from peersd.cli.sql_text import parse_param, parse_params, split_statements
 from peersd.cli.tables import escape, format_records, format_table
+from peersd.errors import PeersdError
 
 if TYPE_CHECKING:
     from tests.api.conftest import Served
 
+
+HANG_S = 60
 
 PeersRun = Callable[..., Awaitable[tuple[int, str, str]]]
 
@@ -59,6 +62,41 @@ COMMANDS = [
         "invite_create",
         {"group": "team", "role": "reader", "expires_in_s": 43200, "max_uses": 5},
     ),
+    (["groups"], "phone\\r: equal, dev-cccc: 1 entry behind, never seen equal", "sync_status", {"group": None}),
+    (["groups", "--all"], "hidden", "sync_status", {"group": None}),
+    (
+        ["group", "update", "team", "--name", "house", "--description", "a\nb"],
+        "line\\nline",
+        "group_update",
+        {"group": "team", "name": "house", "description": "a\nb", "avatar": None},
+    ),
+    (["group", "update", "--no-avatar"], "house", "group_update", {"group": None, "name": None, "avatar": b""}),
+    (["group", "update", "-g", "team", "--description", ""], "house", "group_update", {"group": "team", "description": ""}),
+    (["group", "hide", "team"], "hidden", "group_hide", {"group": "team", "hidden": True}),
+    (["group", "hide", "team", "--show"], "listed again", "group_hide", {"group": "team", "hidden": False}),
+    (["group", "leave", "team"], "left team", "group_leave", {"group": "team"}),
+    (["group", "leave", "-g", "team"], "left team", "group_leave", {"group": "team"}),
+    (["group", "leave"], "(grp-aaaa)", "group_leave", {"group": "grp-aaaa"}),
+    (["group", "forget", "team"], "forgot team", "group_forget", {"group": "team"}),
+    (["schema"], "schema version 1\n\nnote\\u202e\n  index by_t (t\\x1b desc)\n", "schema_show", {"group": None}),
+    (["schema", "-g", "team"], "uuid7()", "schema_show", {"group": "team"}),
+    (
+        ["member", "set-role", "ben", "moderator", "-g", "team"],
+        "ben is now moderator",
+        "member_set_role",
+        {"group": "team", "member": "ben", "role": "moderator"},
+    ),
+    (["member", "remove", "ben"], "removed ben", "member_remove", {"group": None, "member": "ben"}),
+    (
+        ["ban", "add", "mal", "--reason", "why"],
+        "banned mal",
+        "ban_add",
+        {"group": None, "member": "mal", "reason": "why"},
+    ),
+    (["ban", "remove", "mal", "-g", "team"], "lifted", "ban_remove", {"group": "team", "member": "mal"}),
+    (["ban", "list", "-g", "team"], "mal\\u202elory", "ban_list", {"group": "team"}),
+    (["devices"], "lap\\x07top", "device_list", {}),
+    (["disconnect", "phone"], "disconnected from phone", "link_disconnect", {"device": "phone"}),
     (["invite", "list"], "inv-aaaa", "invite_list", {}),
     (["invite", "revoke", "inv-aaaa", "-g", "team"], "revoked", "invite_revoke", {"invite_id": "inv-aaaa", "group": "team"}),
     (["join", "tick\n et", "--timeout", "5s"], "joined team as writer", "invite_accept", {"ticket": "ticket", "timeout_s": 5.0}),
@@ -66,7 +104,8 @@ COMMANDS = [
     (["members", "-g", "team", "--left"], "left", "member_list", {"group": "team", "include_left": True}),
     (["sql", "SELECT"], "plain", "sql_query", {"sql": "SELECT", "group": None, "timeout_s": 30.0}),
     (["connect", "ws://x"], "connected to dev-bbbb", "link_connect", {"url": "ws://x"}),
-    (["sync"], "no other devices", "sync_status", {"group": None}),
+    (["sync"], "phone\\r   yes", "sync_status", {"group": None}),
+    (["sync", "-g", "team"], "dev-cccc  no      no ", "sync_status", {"group": "team"}),
     (["sync", "--wait", "-g", "team"], "hold everything", "sync_wait", {"group": "team", "timeout_s": 60.0, "devices": None}),
 ]
 
@@ -94,11 +133,108 @@ async def test_each_command_gives_json_and_nothing_else_when_asked_before_or_aft
         json.loads(out)
 
 
-async def test_names_that_could_speak_to_a_terminal_are_escaped_everywhere(peers: PeersRun) -> None:
-    for arguments in (["groups"], ["group", "show"], ["group", "switch", "x"], ["sql", "SELECT"]):
-        _status, out, err = await peers(*arguments)
-        assert not {"\x1b", "\u202e", "\x00"} & set(out + err)
-        assert "\\x1b[" in out
+NASTY = "é\u202e\u2066\x1b[2J\x9b31m\x07\r\n\u2028\u200b\u00ad\ufeff\u3164\x00\U000e0001"
+SHOWN = "é\\u202e\\u2066\\x1b[2J\\x9b31m\\x07\\r\\n\\u2028\\u200b\\xad\\ufeff\\u3164\\x00\\U000e0001"
+
+
+def poisoned(value: Any) -> Any:
+    """The same, with hostile characters at the end of every text."""
+    if isinstance(value, str):
+        return value + NASTY
+    if isinstance(value, dict):
+        return {name: poisoned(inner) for name, inner in value.items()}
+    return [poisoned(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("arguments", [command[0] for command in COMMANDS if command[0] != ["sql", "SELECT"]])
+async def test_whatever_text_the_daemon_answers_each_command_shows_it_escaped_and_on_its_line(
+    peers: PeersRun, served: Served, arguments: list[str]
+) -> None:
+    _status, clean, clean_note = await peers(*arguments)
+    served.node.answers = poisoned(served.node.answers)
+    status, out, err = await peers(*arguments)
+    assert status == 0
+    assert [c for c in (out + err).replace("\n", "") if escape(c) != c] == []
+    assert (out.count("\n"), err.count("\n")) == (clean.count("\n"), clean_note.count("\n"))
+    if out != clean:
+        assert SHOWN in out
+
+
+async def test_errors_of_the_daemon_are_shown_escaped_too(peers: PeersRun, served: Served) -> None:
+    served.node.refusals["group_forget"] = PeersdError("group_not_found" + NASTY, "no group " + NASTY, hint="try " + NASTY)
+    status, out, err = await peers("group", "forget", "x")
+    assert (status, out) == (1, "")
+    assert err == f"peers: no group {SHOWN} (group_not_found{SHOWN})\n  hint: try {SHOWN}\n"
+
+
+async def test_json_is_json_whatever_a_name_holds(peers: PeersRun, served: Served) -> None:
+    served.node.answers = poisoned(served.node.answers)
+    _status, out, _err = await peers("groups", "--json")
+    assert out.isascii()
+    assert json.loads(out)[0]["name"].endswith(NASTY)
+
+
+async def test_a_row_that_could_speak_to_a_terminal_is_escaped(peers: PeersRun) -> None:
+    _status, out, err = await peers("sql", "SELECT")
+    assert not {"\x1b", "\x00"} & set(out + err)
+    assert "\\x1b[" in out
+
+
+async def test_events_are_told_line_by_line_as_words_and_as_json(peers: PeersRun, served: Served) -> None:
+    first = {"kind": "link_up", "at": "2026-01-01T00:00:00.000Z", "device_id": "dev-bbbb", "name": "phone\n\u202e"}
+    served.node.happened = [first, {"kind": "rows_changed", "at": "2026-01-02T00:00:00.000Z", "group_id": "grp-aaaa"}]
+    status, out, err = await peers("events", "--kind", "link_up", "--kind", "rows_changed", "--count", "2")
+    assert status == 0
+    assert out == (
+        "2026-01-01T00:00:00.000Z  link_up  device_id=dev-bbbb  name=phone\\n\\u202e\n"
+        "2026-01-02T00:00:00.000Z  rows_changed  group_id=grp-aaaa\n"
+    )
+    assert err == "waiting for events; interrupt to end\n"
+    assert served.node.streams[-1].kinds == frozenset(("link_up", "rows_changed"))
+    status, out, err = await peers("events", "--json", "--count", "1")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {**first, "subscription": 1}
+    assert served.node.streams[-1].kinds is None
+
+
+async def test_events_end_with_3_when_the_daemon_ends(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    async with trio.open_nursery() as nursery:
+        statuses: list[int] = []
+
+        async def run() -> None:
+            statuses.append(await trio.to_thread.run_sync(main, ["--socket", str(served.path), "events"]))
+
+        nursery.start_soon(run)
+        with trio.fail_after(HANG_S):
+            while not served.node.streams:
+                await trio.sleep(0)
+            assert await served.server.drain(HANG_S)
+    assert statuses == [3]
+    assert "closed the connection" in capsys.readouterr().err
+
+
+async def test_an_avatar_comes_from_a_file_or_standard_input(
+    peers: PeersRun, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\xff")
+    assert (await peers("group", "update", "--avatar", str(tmp_path / "a.png")))[0] == 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\x00")))
+    assert (await peers("group", "update", "--avatar", "-"))[0] == 0
+    assert [given["avatar"] for _name, given in served.node.calls] == [b"\x89PNG\xff", b"\x00"]
+
+
+async def test_one_damaged_group_hides_no_other_in_the_list(peers: PeersRun, served: Served) -> None:
+    served.node.refusals["sync_status"] = PeersdError("store_corrupt", "a file is damaged")
+    status, out, err = await peers("groups")
+    assert (status, err) == (0, "")
+    assert "grp-aaaa" in out
+
+
+async def test_many_devices_of_a_group_are_counted_in_the_list(peers: PeersRun, served: Served) -> None:
+    (status,) = served.node.answers["sync_status"]
+    equal, behind = status["devices"]
+    served.node.answers["sync_status"] = [{**status, "devices": [equal] * 5 + [behind] * 3}]
+    assert "5 of 8 equal" in (await peers("groups"))[1]
 
 
 async def test_a_ticket_goes_alone_to_standard_output(peers: PeersRun) -> None:
@@ -132,6 +268,16 @@ async def test_errors_go_to_standard_error_with_code_and_hint_and_status_1(peers
         ["init"],
         ["invite", "create", "--expires", "soon"],
         ["invite", "create", "--role", "king"],
+        ["member", "set-role", "ben", "king"],
+        ["member", "set-role", "ben"],
+        ["member", "remove"],
+        ["group", "forget"],
+        ["group", "hide"],
+        ["group", "update", "--avatar", "x", "--no-avatar"],
+        ["ban", "add"],
+        ["disconnect"],
+        ["events", "--kind", "nonsense"],
+        ["events", "--count", "0"],
         ["join"],
     ],
 )
@@ -144,6 +290,8 @@ def test_a_command_line_that_cannot_be_parsed_ends_with_2(arguments: list[str], 
 
 async def test_a_command_line_that_cannot_be_meant_ends_with_2(peers: PeersRun, tmp_path: Path) -> None:
     (tmp_path / "bytes.sql").write_bytes(b"\xff")
+    for name, length in (("empty", 0), ("large", 65537), ("huge", 1024 * 1024 + 1)):
+        (tmp_path / f"{name}.png").write_bytes(bytes(length))
     for arguments, said in (
         (["sql"], "give SQL"),
         (["sql", "SELECT", "-f", "x"], "give SQL"),
@@ -155,6 +303,14 @@ async def test_a_command_line_that_cannot_be_meant_ends_with_2(peers: PeersRun, 
         (["sql", "SELECT", "--limit", "0"], "limit must be"),
         (["group", "create", "a\nb"], "name must be"),
         (["invite", "create", "--uses", "0"], "max_uses must be"),
+        (["group", "update"], "at least one of name"),
+        (["group", "update", "a", "-g", "b", "--name", "c"], "give the group once"),
+        (["group", "update", "--name", "a\u202eb"], "name must be"),
+        (["group", "update", "--avatar", str(tmp_path / "absent.png")], "No such file"),
+        (["group", "update", "--avatar", str(tmp_path / "empty.png")], "--no-avatar removes"),
+        (["group", "update", "--avatar", str(tmp_path / "large.png")], "avatar must be at most 65536 bytes"),
+        (["group", "update", "--avatar", str(tmp_path / "huge.png")], "longer than"),
+        (["ban", "add", "ben", "--reason", "x" * 513], "reason must be"),
     ):
         status, out, err = await peers(*arguments)
         assert (status, out) == (2, "")
@@ -335,4 +491,4 @@ def test_every_command_has_help_with_examples() -> None:
             leaves += 1
             assert "examples:\n  " in parser.format_help(), parser.prog
             assert "--json" in parser.format_help()
-    assert leaves == 16
+    assert leaves == 29

@@ -43,17 +43,34 @@ async def test_each_typed_method_calls_its_own(served: Served) -> None:
         assert (await peers.execute("INSERT", [b"x"]))["last_entry"] == {"writer": "w", "seq": 1, "hlc": 2**62 + 1}
         assert (await peers.transaction([{"sql": "A", "params_seq": [[b"x"]]}]))["changes"] == [1, 2]
         assert (await peers.schema())["schema_version"] == 1
+        assert (await peers.update_group("team", name="house", avatar=b"x"))["name"] == "house"
+        await peers.hide_group("team")
+        await peers.leave_group()
+        await peers.forget_group("team")
+        await peers.set_role("ben", "reader", "team")
+        await peers.remove_member("ben")
+        await peers.ban("ben", "team", reason="why")
+        await peers.lift_ban("ben")
+        assert (await peers.bans("team"))[0]["user_id"] == "usr-cccc"
+        assert (await peers.devices())[0]["this"]
+        await peers.disconnect("phone")
         assert await peers.links() == []
         assert await peers.connect("ws://x") == "dev-bbbb"
-        assert (await peers.sync_status("team"))[0]["devices"] == []
+        assert (await peers.sync_status("team"))[0]["devices"][0]["equal"]
         await peers.wait_synced("team", devices=["dev-bbbb"], timeout_s=1)
         await peers.stop()
     assert [name for name, _ in served.node.calls] == [
         "status", "init", "group_create", "group_list", "group_show", "group_switch", "group_active", "invite_create",
         "invite_list", "invite_revoke", "invite_accept", "member_list", "sql_execute", "sql_transaction", "schema_show",
-        "link_list", "link_connect", "sync_status", "sync_wait",
+        "group_update", "group_hide", "group_leave", "group_forget", "member_set_role", "member_remove", "ban_add", "ban_remove",
+        "ban_list", "device_list", "link_disconnect", "link_list", "link_connect", "sync_status", "sync_wait",
     ]  # fmt: skip
-    assert served.node.calls[13][1]["statements"] == [("A", [[b"x"]])]
+    given = dict(served.node.calls)
+    assert given["sql_transaction"]["statements"] == [("A", [[b"x"]])]
+    assert given["group_update"] == {"user": None, "group": "team", "name": "house", "description": None, "avatar": b"x"}
+    assert given["group_hide"] == {"user": None, "group": "team", "hidden": True}
+    assert given["member_set_role"] == {"user": None, "group": "team", "member": "ben", "role": "reader"}
+    assert given["ban_add"] == {"user": None, "group": "team", "member": "ben", "reason": "why"}
 
 
 async def test_calls_run_side_by_side_on_one_connection(served: Served) -> None:

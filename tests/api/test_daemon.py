@@ -16,13 +16,14 @@ import pytest
 import trio
 
 from peersd.client import open_client
-from peersd.daemon.config import LISTEN, Config, ConfigError, load_config
+from peersd.daemon.config import LISTEN, Config, ConfigError, LinksConfig, load_config
 from peersd.daemon.lock import lock_data_folder
 from peersd.daemon.logs import LogfmtFormatter, format_value
 from peersd.daemon.main import main
 from peersd.daemon.process import run_daemon
 from peersd.daemon.readiness import notify
 from peersd.errors import PeersdError
+from peersd_protocol import ids
 
 HANG_S = 60
 
@@ -37,7 +38,7 @@ def test_without_flags_and_file_the_defaults_hold(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", "/h")
     config = load_config()
     assert (str(config.data), str(config.socket)) == ("/h/.local/share/peersd", "/h/.local/share/peersd/peersd.sock")
-    assert (config.listen, config.advertise, config.links_max, config.links_deny) == (LISTEN, (), None, ())
+    assert (config.listen, config.advertise, config.links, config.file) == (LISTEN, (), LinksConfig(), None)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/r")
     assert str(load_config(data="/d").socket) == "/r/peersd/peersd.sock"
 
@@ -46,12 +47,12 @@ def test_the_file_says_and_flags_go_before_it(tmp_path: Path) -> None:
     file = write(
         tmp_path,
         'data = "/f"\nsocket = "/f/s"\nlisten = "ws://[::1]"\nadvertise = ["wss://p.example/x"]\n'
-        '[links]\nmax = 5\ndeny = ["dev-a"]\n',
+        f'[links]\nmax = 5\ndeny = ["{ids.format_id(ids.DEVICE, bytes(32))}"]\n',
     )
     config = load_config(file=file)
     assert (str(config.data), str(config.socket), config.socket_chosen) == ("/f", "/f/s", True)
     assert (config.listen, config.advertise) == (("ws://[::1]:7330",), ("wss://p.example/x",))
-    assert (config.links_max, config.links_deny) == (5, ("dev-a",))
+    assert (config.links, config.file) == (LinksConfig(5, (bytes(32),)), file)
     config = load_config(file=file, data="/d", socket="/d/s", listen=["ws://h:0"], advertise=["ws://a:1"])
     assert (str(config.data), str(config.socket)) == ("/d", "/d/s")
     assert (config.listen, config.advertise) == (("ws://h:0",), ("ws://a:1",))
@@ -66,16 +67,27 @@ def test_the_file_says_and_flags_go_before_it(tmp_path: Path) -> None:
         ("listen = 5", "listen must be a text or a list of texts"),
         ("listen = [5]", "listen must be"),
         ('links = "x"', "must be a table"),
+        ('[links]\ndeny = ["dev-a"]', "is no device's id"),
+        (f'[links]\ndeny = "{ids.format_id(ids.DEVICE, bytes(31))}"', "is no device's id (another length)"),
+        (f'[links]\ndeny = ["{ids.format_id(ids.USER, bytes(32))}"]', "does not begin with dev-"),
         ("[links]\nmax = 0", "whole number from 1"),
         ("[links]\nmax = true", "whole number from 1"),
         ("data = 1", "data must be a text"),
+        ('data = " "', "data must be a text"),
+        ('socket = ""', "socket must be a text"),
+        ('socket = "a\\u0000b"', "socket must be a text"),
         ("data = ", "not TOML"),
         ('listen = "wss://h:1"', "listen on ws://"),
         ('listen = "h:1"', "ws://HOST:PORT"),
         ('listen = "ws://h:99999"', "not a URL"),
         ('listen = "ws://u@h:1"', "ws://HOST:PORT"),
+        ('listen = ["ws://h:7330", "ws://h"]', "ws://h:7330: stands twice in listen"),
         ('advertise = "http://h"', "advertise ws://"),
         ('advertise = "ws://h:0"', "advertise ws://"),
+        (f'advertise = "ws://h/{"x" * 200}"', "at most 200 characters"),
+        ('advertise = "ws://bücher.example"', "in ASCII"),
+        ('advertise = ["ws://h:1", "ws://h:1"]', "stands twice in advertise"),
+        (f"advertise = {[f'ws://h:{port}' for port in range(1, 10)]}", "at most 8 addresses"),
     ],
 )
 def test_each_mistake_in_the_file_is_told_with_its_place_and_ends_with_2(
@@ -91,6 +103,8 @@ def test_each_mistake_in_the_file_is_told_with_its_place_and_ends_with_2(
 def test_a_missing_file_and_a_wrong_flag_end_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--config", str(tmp_path / "absent.toml")]) == 2
     assert main(["run", "--listen", "tcp://h"]) == 2
+    assert main(["run", "--data", ""]) == 2
+    assert main(["run", "--socket", " "]) == 2
     assert "absent.toml: No such file" in capsys.readouterr().err
 
 
@@ -197,6 +211,70 @@ async def test_sigterm_ends_the_daemon_after_what_is_under_way(
     await running(config, open_fake_node, act)
     assert [record.getMessage() for record in caplog.records] == ["ready", "stopping", "stopped"]
     assert not config.socket.exists()
+
+
+async def test_at_sighup_the_file_is_read_again_and_a_broken_one_changes_nothing(
+    tmp_path: Path, open_fake_node: Any, fake_node: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "peersd")
+    file = write(tmp_path, "[links]\nmax = 7\n")
+    config = load_config(file=file, data=str(tmp_path), listen=["ws://127.0.0.1:0"])
+    device = ids.format_id(ids.DEVICE, bytes(32))
+
+    async def act() -> None:
+        async with open_client(data=tmp_path) as peers:
+            for text, said in (
+                (f'[links]\nmax = 3\ndeny = ["{device}"]\n', "configuration_read"),
+                ("[links]\nmax = none\n", "configuration_refused"),
+                ("", "configuration_read"),
+            ):
+                caplog.clear()
+                file.write_text(text)
+                os.kill(os.getpid(), signal.SIGHUP)
+                while said not in caplog.text:
+                    await trio.sleep(0.001)
+            await peers.stop()
+
+    await running(config, open_fake_node, act)
+    assert fake_node.links == [(7, ()), (3, (bytes(32),)), (None, ())]
+
+
+async def test_at_sighup_a_changed_key_that_needs_a_restart_is_named_and_one_that_a_flag_overrides_is_not(
+    tmp_path: Path, open_fake_node: Any, fake_node: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "peersd")
+    file = write(tmp_path, 'advertise = "ws://a:1"\n')
+    config = load_config(file=file, data=str(tmp_path), listen=["ws://127.0.0.1:0"])
+
+    async def act() -> None:
+        async with open_client(data=tmp_path) as peers:
+            file.write_text('data = "/elsewhere"\nlisten = "ws://h:1"\nadvertise = "ws://b:1"\nlinks = { max = 4 }\n')
+            os.kill(os.getpid(), signal.SIGHUP)
+            while "restart_needed" not in caplog.text:
+                await trio.sleep(0.001)
+            await peers.stop()
+
+    await running(config, open_fake_node, act)
+    (record,) = [record for record in caplog.records if record.getMessage() == "restart_needed"]
+    assert record.__dict__["fields"]["changed"] == ("advertise",)
+    assert fake_node.links == [(None, ()), (4, ())]
+
+
+async def test_sighup_without_a_file_is_logged_and_changes_and_stops_nothing(
+    tmp_path: Path, open_fake_node: Any, fake_node: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "peersd")
+
+    async def act() -> None:
+        async with open_client(data=tmp_path) as peers:
+            os.kill(os.getpid(), signal.SIGHUP)
+            while "without --config" not in caplog.text:
+                await trio.sleep(0.001)
+            assert await peers.status()
+            await peers.stop()
+
+    await running(load_config(data=str(tmp_path), listen=["ws://127.0.0.1:0"]), open_fake_node, act)
+    assert fake_node.links == [(None, ())]
 
 
 async def test_daemon_stop_answers_before_the_daemon_ends(

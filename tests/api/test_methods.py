@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from peersd.api.methods import METHODS, RESERVED
+from peersd.api.node_api import EVENT_KINDS
+from peersd.cli.arguments import make_parser
+from peersd.cli.events_command import EVENT_KINDS as CLI_EVENT_KINDS
+from peersd.node.events import KINDS
 
 if TYPE_CHECKING:
     from tests.api.conftest import Served
@@ -17,6 +23,54 @@ CALLS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("group.show", {}, "group_show", {"user": None, "group": None}),
     ("group.switch", {"group": "team"}, "group_switch", {"user": None, "group": "team"}),
     ("group.active", {}, "group_active", {"user": None}),
+    (
+        "group.update",
+        {"group": "team", "name": "house", "description": "a\nb", "avatar": {"$blob": "AP8="}},
+        "group_update",
+        {"user": None, "group": "team", "name": "house", "description": "a\nb", "avatar": b"\x00\xff"},
+    ),
+    (
+        "group.update",
+        {"description": "", "avatar": {"$blob": ""}, "name": None, "user": "ada"},
+        "group_update",
+        {"user": "ada", "group": None, "name": None, "description": "", "avatar": b""},
+    ),
+    ("group.hide", {"group": "team", "hidden": True}, "group_hide", {"user": None, "group": "team", "hidden": True}),
+    ("group.hide", {"group": "team", "hidden": False}, "group_hide", {"user": None, "group": "team", "hidden": False}),
+    ("group.leave", {}, "group_leave", {"user": None, "group": None}),
+    ("group.leave", {"group": "team", "user": "ada"}, "group_leave", {"user": "ada", "group": "team"}),
+    ("group.forget", {"group": "team"}, "group_forget", {"user": None, "group": "team"}),
+    (
+        "member.set_role",
+        {"group": "team", "user": "ben", "role": "moderator"},
+        "member_set_role",
+        {"user": None, "group": "team", "member": "ben", "role": "moderator"},
+    ),
+    (
+        "member.set_role",
+        {"user": "ben", "role": "owner", "as_user": "ada"},
+        "member_set_role",
+        {"user": "ada", "group": None, "member": "ben", "role": "owner"},
+    ),
+    ("member.remove", {"user": "ben"}, "member_remove", {"user": None, "group": None, "member": "ben"}),
+    (
+        "ban.add",
+        {"group": "team", "user": "ben", "as_user": "ada", "reason": "why\nnot"},
+        "ban_add",
+        {"user": "ada", "group": "team", "member": "ben", "reason": "why\nnot"},
+    ),
+    ("ban.add", {"user": "ben"}, "ban_add", {"user": None, "group": None, "member": "ben", "reason": None}),
+    ("ban.remove", {"user": "ben", "group": "team"}, "ban_remove", {"user": None, "group": "team", "member": "ben"}),
+    ("ban.list", {"user": "ada"}, "ban_list", {"user": "ada", "group": None}),
+    ("device.list", {"user": "ada"}, "device_list", {"user": "ada"}),
+    ("link.disconnect", {"device": "phone"}, "link_disconnect", {"user": None, "device": "phone"}),
+    ("events.subscribe", {}, "events_open", {"kinds": None}),
+    (
+        "events.subscribe",
+        {"kinds": ["alarm", "link_up", "alarm"]},
+        "events_open",
+        {"kinds": frozenset(("alarm", "link_up"))},
+    ),
     (
         "invite.create",
         {},
@@ -82,14 +136,124 @@ async def test_each_method_calls_the_node_with_its_parameters_and_defaults(
 
 
 def test_every_method_of_this_version_is_called_above_or_is_the_daemons_own() -> None:
-    assert set(METHODS) == {method for method, *_ in CALLS} | {"daemon.status", "daemon.stop"}
+    assert set(METHODS) == {method for method, *_ in CALLS} | {"daemon.status", "daemon.stop", "events.unsubscribe"}
     assert set(METHODS) & RESERVED == set()
 
 
-async def test_methods_that_answer_nothing_answer_an_empty_object(served: Served) -> None:
+def documented_methods() -> dict[str, tuple[str, str]]:
+    """Method → parameters and command, from the table of the operations page."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")
+    section = page.split("## Methods")[1].split("## Errors")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| (?:`([^|]*)`)? *\| (?:`peers ([^|]*)`)? *\|$", section, re.MULTILINE)
+    return {method: (parameters, command) for method, parameters, command in rows}
+
+
+def test_the_operations_page_lists_every_method_with_its_parameters_in_their_order() -> None:
+    documented = {name: tuple(re.findall(r"\w+", parameters)) for name, (parameters, _command) in documented_methods().items()}
+    assert documented == {name: method.names[:-1] for name, method in METHODS.items()}
+    assert {name for name, method in METHODS.items() if method.names[-1] == "as_user"} == {
+        "member.set_role", "member.remove", "ban.add", "ban.remove",
+    }  # fmt: skip
+
+
+def test_the_commands_on_the_operations_page_exist() -> None:
+    for _parameters, command in documented_methods().values():
+        if command:
+            with pytest.raises(SystemExit) as caught:
+                make_parser().parse_args([*command.split(), "--help"])
+            assert caught.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("sync.wait", {"timeout_s": 1}),
+        ("invite.revoke", {"invite_id": "i"}),
+        ("group.hide", {"group": "g", "hidden": True}),
+        ("group.leave", {}),
+        ("group.forget", {"group": "g"}),
+        ("member.set_role", {"user": "u", "role": "reader"}),
+        ("member.remove", {"user": "u"}),
+        ("ban.add", {"user": "u"}),
+        ("ban.remove", {"user": "u"}),
+        ("link.disconnect", {"device": "d"}),
+    ],
+)
+async def test_methods_that_answer_nothing_answer_an_empty_object(served: Served, method: str, given: Any) -> None:
+    assert (await (await served.connect()).call(method, **given))["result"] == {}
+
+
+def test_the_kinds_of_events_are_the_nodes_and_the_command_line_offers_them_all() -> None:
+    assert set(EVENT_KINDS) == KINDS
+    assert CLI_EVENT_KINDS == EVENT_KINDS
+
+
+def test_what_changes_something_is_finished_although_its_client_has_gone() -> None:
+    assert {name for name, method in METHODS.items() if method.changes} == {
+        "init", "group.create", "group.update", "group.switch", "group.hide", "group.leave", "group.forget", "member.set_role",
+        "member.remove", "ban.add", "ban.remove", "invite.create", "invite.revoke", "invite.accept", "sql.execute",
+        "sql.transaction",
+    }  # fmt: skip
+
+
+NASTY_NAMES = [
+    "null",
+    "undefined",
+    "-1/2",
+    "../../../etc/passwd",
+    "'; DROP TABLE users; --",
+    "<script>alert(1)</script>",
+    "$(touch x) `ls`",
+    "%s%n{0}",
+    "Ω≈ç√∫˜µ≤≥÷",
+    "田中さんにあげて下さい",
+    "הָיְתָהtestالصفحات التّحول",
+    "👩‍👩‍👧 🇺🇸 \u2764\ufe0f",
+    "zero\u200bwidth soft\u00adhyphen",
+    "Z̮̞̠͙͔ͅA̗̻L̖̠̮͔G̗O̗",
+    "\\u202e \\x1b[31m",
+    "personal",
+]
+"""Names that have broken programs before, all of which people may use."""
+
+
+@pytest.mark.parametrize("name", NASTY_NAMES)
+async def test_any_name_that_the_protocol_admits_reaches_the_node_as_it_was(served: Served, name: str) -> None:
     raw = await served.connect()
-    assert (await raw.call("sync.wait", timeout_s=1))["result"] == {}
-    assert (await raw.call("invite.revoke", invite_id="i"))["result"] == {}
+    for method, given in (
+        ("group.create", {"name": name}),
+        ("group.update", {"name": name}),
+        ("member.remove", {"user": name}),
+        ("ban.add", {"user": name, "reason": name}),
+        ("group.forget", {"group": name}),
+        ("link.disconnect", {"device": name}),
+    ):
+        assert "result" in await raw.call(method, **given)
+    values = [value for _method, arguments in served.node.calls for value in arguments.values() if value is not None]
+    assert values == [name] * 7
+
+
+async def test_names_are_brought_into_one_normal_form(served: Served) -> None:
+    await (await served.connect()).call("group.create", name="cafe\u0301")
+    assert served.node.calls[0][1]["name"] == "caf\u00e9"
+
+
+@pytest.mark.parametrize("name", ["\ufeff", "a\u2028b", "a\u2066b", "\x00", "a\x85", "\u3000a", "a\t", "a" * 129, "\ud800"])
+async def test_a_name_that_the_protocol_does_not_admit_never_reaches_the_node(served: Served, name: str) -> None:
+    raw = await served.connect()
+    for method, parameter in (("init", "user_name"), ("group.create", "name"), ("group.update", "name")):
+        error = (await raw.call(method, **{parameter: name}))["error"]
+        assert (error["code"], error["data"]["parameter"]) == (-32602, parameter)
+    assert served.node.calls == []
+
+
+async def test_a_name_that_no_device_may_have_never_reaches_the_node(served: Served) -> None:
+    raw = await served.connect()
+    for name in ("a" * 65, "\ufb2c" * 22, "a\u202eb"):  # the second has 66 characters in its normal form
+        error = (await raw.call("init", user_name="ada", device_name=name))["error"]
+        assert (error["code"], error["data"]["parameter"]) == (-32602, "device_name")
+    assert served.node.calls == []
+    assert "result" in await raw.call("init", user_name="a" * 128, device_name="a" * 64)
 
 
 async def test_status_adds_version_process_and_uptime(served: Served) -> None:
@@ -152,6 +316,49 @@ async def test_positions_count_in_the_listed_order(served: Served) -> None:
         ("group.create", {"name": "a" * 129}, "name", "at most 128"),
         ("group.create", {"name": 5}, "name", "a text"),
         ("group.create", {"name": "a", "description": "x" * 4097}, "description", "at most 4096"),
+        ("group.create", {"name": "a", "description": "a\u202eb"}, "description", "control or direction"),
+        ("group.create", {"name": "a", "description": "\x1b"}, "description", "control or direction"),
+        ("group.create", {"name": "a", "description": "é" * 2049}, "description", "at most 4096 bytes"),
+        ("group.update", {"name": ""}, "name", "not empty"),
+        ("group.update", {"name": "a\nb"}, "name", "one line"),
+        ("group.update", {"descripton": "a"}, "descripton", "unknown parameter"),
+        ("group.update", {"description": 5}, "description", "a text"),
+        ("group.update", {"avatar": "AA=="}, "avatar", "$blob"),
+        ("group.update", {"avatar": {"$blob": "A"}}, "avatar", "base64"),
+        ("group.update", {"avatar": [1]}, "avatar", "$blob"),
+        ("group.update", {"avatar": {"$blob": "AAAA" * 21846}}, "avatar", "at most 65536 bytes"),
+        ("group.hide", {"group": "g"}, "hidden", "missing"),
+        ("group.hide", {"group": "g", "hidden": None}, "hidden", "true or false"),
+        ("group.hide", {"group": "g", "hidden": "yes"}, "hidden", "true or false"),
+        ("group.hide", {"hidden": True}, "group", "missing"),
+        ("group.leave", {"group": 1}, "group", "a text"),
+        ("group.forget", {}, "group", "missing"),
+        ("group.forget", {"group": ""}, "group", "not empty"),
+        ("member.set_role", {"role": "reader"}, "user", "missing"),
+        ("member.set_role", {"user": "u"}, "role", "missing"),
+        ("member.set_role", {"user": "u", "role": None}, "role", "one of owner, admin, moderator, writer, reader"),
+        ("member.set_role", {"user": "u", "role": "king"}, "role", "one of owner, admin, moderator, writer, reader"),
+        ("member.set_role", {"user": "u", "role": "founder"}, "role", "one of owner, admin, moderator, writer, reader"),
+        ("member.set_role", {"user": "u", "role": "none"}, "role", "one of owner, admin, moderator, writer, reader"),
+        ("member.set_role", {"user": "u", "role": ["reader"]}, "role", "one of owner, admin, moderator, writer, reader"),
+        ("member.remove", {}, "user", "missing"),
+        ("member.remove", {"member": "u"}, "member", "unknown parameter"),
+        ("ban.add", {"user": None}, "user", "a text"),
+        ("ban.add", {"user": "u", "reason": "x" * 513}, "reason", "at most 512 bytes"),
+        ("ban.add", {"user": "u", "reason": "\x1b[31m"}, "reason", "control"),
+        ("ban.add", {"user": "u", "reason": 1}, "reason", "a text"),
+        ("ban.remove", {}, "user", "missing"),
+        ("ban.list", {"as_user": "ada"}, "as_user", "unknown parameter"),
+        ("device.list", {"device": "d"}, "device", "unknown parameter"),
+        ("link.disconnect", {}, "device", "missing"),
+        ("link.disconnect", {"device": 5}, "device", "a text"),
+        ("events.subscribe", {"kinds": []}, "kinds", "not empty, of link_up, link_down"),
+        ("events.subscribe", {"kinds": "alarm"}, "kinds", "a list"),
+        ("events.subscribe", {"kinds": ["alarm", "alarms"]}, "kinds", "one of link_up, link_down, group_joined"),
+        ("events.subscribe", {"kinds": [{}]}, "kinds", "one of link_up"),
+        ("events.unsubscribe", {}, "subscription", "missing"),
+        ("events.unsubscribe", {"subscription": 1}, "subscription", "no subscription 1"),
+        ("events.unsubscribe", {"subscription": "1"}, "subscription", "whole number"),
         ("group.switch", {}, "group", "missing"),
         ("group.list", {"include_hidden": 1}, "include_hidden", "true or false"),
         ("invite.create", {"role": "founder"}, "role", "one of owner, admin"),
@@ -183,6 +390,21 @@ async def test_each_wrong_parameter_is_refused_by_name_and_never_reaches_the_nod
     assert error["data"]["parameter"] == parameter
     assert said in error["message"]
     assert served.node.calls == []
+
+
+async def test_an_update_of_nothing_is_refused(served: Served) -> None:
+    error = (await (await served.connect()).call("group.update", group="team", name=None))["error"]
+    assert (error["code"], error["data"]["code"]) == (-32602, "invalid_params")
+    assert "at least one of name, description and avatar" in error["message"]
+    assert served.node.calls == []
+
+
+async def test_a_misspelt_word_of_a_list_gets_the_likely_one_as_a_hint(served: Served) -> None:
+    raw = await served.connect()
+    error = (await raw.call("member.set_role", user="ben", role="moderater"))["error"]
+    assert error["data"]["hint"].startswith('did you mean "moderator"? member.set_role takes group, user, role, as_user')
+    error = (await raw.call("events.subscribe", kinds=["row_changed"]))["error"]
+    assert error["data"]["hint"].startswith('did you mean "rows_changed"? ')
 
 
 async def test_a_misspelt_parameter_or_method_gets_the_likely_one_as_a_hint(served: Served) -> None:
