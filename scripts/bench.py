@@ -26,6 +26,7 @@ import apsw
 
 from scripts import bench_daemons
 from scripts.bench_daemons import BATCH_ROWS, CLIENTS, FULL, QUICK, CatchUp, Sizes
+from scripts.bench_groups import measure_groups
 from scripts.bench_limits import BulkLimit, Spread, make_rows, measure_bulk, measure_commit, measure_round_trip
 from scripts.daemon_process import run_until_interrupted
 
@@ -41,7 +42,7 @@ class Figure:
     Attributes:
         name: its name, the same in every run.
         value: the median of its rounds.
-        unit: rows/s, ms, bytes, bytes/row or MiB.
+        unit: rows/s, ms, bytes, bytes/row, MiB or files.
         limit: what the machine allows, in the same unit; None where there is no such thing.
         share: how much of the limit is reached, 1 being all of it; None without a limit.
     """
@@ -145,12 +146,25 @@ class Run:
         self.add(f"{name}_memory_sender", middle.sender_bytes / MIB, "MiB")
         self.add(f"{name}_memory_receiver", middle.receiver_bytes / MIB, "MiB")
 
+    async def measure_groups(self) -> None:
+        """Many groups in sync."""
+        number = self.sizes.groups
+        rounds = await measure_groups(self.folder / "groups", number, self.sizes.rounds)
+        name = f"groups_{number}"
+        self.add(f"{name}_join", rounds[0].join_ms, "ms")
+        self.add(f"{name}_ready", statistics.median(one.ready_ms for one in rounds), "ms")
+        self.add(f"{name}_in_sync", statistics.median(one.in_sync_ms for one in rounds), "ms")
+        self.add(f"{name}_reconnect_bytes", statistics.median(one.link_bytes for one in rounds), "bytes")
+        self.add(f"{name}_memory", statistics.median(one.memory_bytes for one in rounds) / MIB, "MiB")
+        self.add(f"{name}_handles", statistics.median(one.file_handles for one in rounds), "files")
+
     def scenarios(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What --only chooses from."""
         return {
             "one_change": self.measure_one_change,
             "writes": self.measure_writes,
             "reconnect": self.measure_reconnect,
+            "groups": self.measure_groups,
             "catch_up_1000": lambda: self.measure_catch_up(single=False),
             "catch_up_single": lambda: self.measure_catch_up(single=True),
         }

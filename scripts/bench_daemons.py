@@ -39,10 +39,11 @@ class Sizes:
     single_rows: int
     parallel_rows: int
     batches: int
+    groups: int
 
 
-FULL = Sizes(rounds=5, bulk_rows=100_000, changes=300, single_rows=500, parallel_rows=3_200, batches=20)
-QUICK = Sizes(rounds=1, bulk_rows=5_000, changes=30, single_rows=50, parallel_rows=320, batches=2)
+FULL = Sizes(rounds=5, bulk_rows=100_000, changes=300, single_rows=500, parallel_rows=3_200, batches=20, groups=300)
+QUICK = Sizes(rounds=1, bulk_rows=5_000, changes=30, single_rows=50, parallel_rows=320, batches=2, groups=20)
 BATCH_ROWS = 1_000
 CLIENTS = 32
 

@@ -28,7 +28,7 @@ async def open_daemon(place: Path, name: str) -> AsyncGenerator[DaemonProcess]:
 
 
 def run_until_interrupted(main: Callable[[], Awaitable[None]]) -> bool:
-    """Runs `main` under trio; False if Ctrl-C or SIGTERM ended it, after everything that it opened was closed.
+    """Runs `main` under trio; False if Ctrl-C, SIGTERM or a closed terminal ended it, after everything that it opened was closed.
 
     A signal cancels instead of raising KeyboardInterrupt wherever the program happens to be, so no daemon is left behind.
     """
@@ -36,7 +36,7 @@ def run_until_interrupted(main: Callable[[], Awaitable[None]]) -> bool:
 
     async def cancel_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
         nonlocal interrupted
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             task_status.started()
             async for _ in signals:
                 interrupted = True

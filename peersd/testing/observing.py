@@ -1,9 +1,11 @@
-"""What can be seen of a daemon from outside: its TCP connections in the system's own table, its rows in the file itself."""
+"""What can be seen of a daemon from outside: its connections, memory and handles in the system's tables, its rows in the file."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -38,6 +40,23 @@ def tcp_connections(pid: int) -> list[tuple[int, int]]:
 
 def _port(address: str) -> int:
     return int(address.rpartition(":")[2], 16)
+
+
+def memory_bytes(pid: int) -> int:
+    """Resident memory of a process of this user's."""
+    if sys.platform == "linux":
+        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    return int(shown.stdout) * 1024
+
+
+def file_handles(pid: int) -> int:
+    """How many file handles a process of this user's has open: files, sockets, pipes."""
+    if sys.platform == "linux":
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    command = ["lsof", "-nP", "-a", "-p", str(pid), "-d", "0-999999", "-Ff"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)  # 1 also when all is well
+    return sum(line.startswith("f") for line in listed.stdout.splitlines())
 
 
 def read_file(path: str | os.PathLike[str], sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

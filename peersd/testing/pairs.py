@@ -19,6 +19,9 @@ from peersd.testing.proxies import Proxy, open_proxy
 
 GROUP: Final = "team"
 
+NOWHERE: Final = "ws://127.0.0.1:9"
+"""Where nobody listens (the discard port): what a daemon advertises that others are not to dial, as behind a firewall."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -93,7 +96,7 @@ async def open_pair(base: Path, *schema: str, role: str = "admin") -> AsyncGener
     async with (
         open_proxy(url) as network,
         open_daemon(base, "ada", listen=[url], arguments=["--advertise", network.url]) as ada,
-        open_daemon(base, "ben") as ben,
+        open_daemon(base, "ben", arguments=["--advertise", NOWHERE]) as ben,
     ):
         await ada.call("init", user_name="ada", device_name="ada-laptop")
         await ben.call("init", user_name="ben", device_name="ben-laptop")

@@ -7,6 +7,8 @@
 
 A daemon counts as ready when its API answers; nothing is waited out. When the body fails, the folders and the ends of the
 logs go to standard error. A line of level `error` in a log fails the context.
+
+Each daemon runs with a configuration file of its own, empty at first: `configure` writes it, `reload` has it read again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,11 +28,16 @@ from typing import Any, Final
 import trio
 
 from peersd.client import NoDaemon, Peers, open_client
+from peersd.testing import observing
 
 HANG_S: Final = 120.0
 """A guard against hanging, far above what anything here takes; no measure of speed."""
 
 LOOK_AGAIN_S: Final = 0.01
+
+RELOADED: Final = " configuration_read "
+REFUSED: Final = " configuration_refused "
+"""In the line that the daemon logs once what its file says holds, or when it cannot be meant."""
 
 LOG_LINES_SHOWN: Final = 40
 
@@ -55,7 +62,7 @@ class DaemonProcess:
     """A daemon of its own folder; made by `open_daemon`.
 
     Args:
-        folder: holds `data` and `log`.
+        folder: holds `data`, `log` and `peersd.toml`.
         listen: what it listens on at first; afterwards always what it then got.
         arguments: more flags of `peersd run`.
         environment: more variables.
@@ -67,6 +74,7 @@ class DaemonProcess:
         self.folder = folder
         self.data = folder / "data"
         self.log_path = folder / "log"
+        self.config_path = folder / "peersd.toml"
         self.arguments = list(arguments)
         self._listen = list(listen)
         self._short_folder: tempfile.TemporaryDirectory[str] | None = None
@@ -84,10 +92,36 @@ class DaemonProcess:
         return self.process.pid
 
     async def url(self) -> str:
-        """Where others dial this daemon, which listens from its first user on."""
+        """Where others dial this daemon, which answers them from its first user on."""
         async with self.client() as peers:
             listen: list[str] = (await peers.status())["listen"]
         return listen[0]
+
+    def configure(self, *, links_max: int | None = None, deny: Sequence[str] = ()) -> None:
+        """Write the configuration file, which the daemon reads when it starts and at `reload`.
+
+        Args:
+            links_max: `max` of [links]; None for no limit.
+            deny: `deny` of [links]: ids of the devices that get no link.
+        """
+        lines = ["[links]", *([] if links_max is None else [f"max = {links_max}"]), f"deny = {json.dumps(list(deny))}", ""]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.config_path.write_text("\n".join(lines), "utf-8")
+
+    async def reload(self) -> None:
+        """Let the daemon read its configuration file again, by SIGHUP; return when what it says holds.
+
+        Raises:
+            AssertionError: the daemon refused the file, or ended.
+        """
+        process = self.process
+        assert process is not None, "the daemon is not running"
+        known = len(self.log())
+        process.send_signal(signal.SIGHUP)
+        with trio.fail_after(HANG_S):
+            while RELOADED not in (news := self.log()[known:]):
+                assert process.poll() is None and REFUSED not in news, f"the configuration was not read:\n{news}"
+                await trio.sleep(LOOK_AGAIN_S)
 
     async def start(self) -> None:
         """Start the process and return when its API answers.
@@ -96,23 +130,28 @@ class DaemonProcess:
             AssertionError: it ended instead.
         """
         assert self.process is None, "the daemon runs already"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.config_path.exists():
+            self.configure()
         command = [sys.executable, "-m", "peersd.daemon.main", "run", "--data", str(self.data), "--socket", str(self.socket)]
+        command += ["--config", str(self.config_path)]
         for url in self._listen:
             command += ["--listen", url]
         with self.log_path.open("ab") as log:
+            # A process group of its own: Ctrl-C in a terminal is for the program that drives the daemon, which then ends it
+            # in order; a daemon that the terminal told as well would be told twice, and end by force.
             self.process = await trio.lowlevel.open_process(
-                [*command, *self.arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+                [*command, *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                process_group=0,
             )
         await self._wait_ready()
 
     async def terminate(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit status once the process has ended."""
         assert self.process is not None, "the daemon is not running"
-        with suppress(NoDaemon):
-            async with self.client() as peers:
-                # The port that it was given, to have the same again after a restart: others know it by now.
-                self._listen = (await peers.status())["listen"] or self._listen
         self.process.send_signal(number)
         return await self.wait_ended()
 
@@ -153,6 +192,19 @@ class DaemonProcess:
         assert finished.status == 0, f"peers {' '.join(arguments)}: {finished.err}"
         return finished.json()
 
+    async def links(self) -> list[dict[str, Any]]:
+        """link.list."""
+        async with self.client() as peers:
+            return await peers.links()
+
+    def memory_bytes(self) -> int:
+        """Its resident memory, as the system counts it."""
+        return observing.memory_bytes(self.pid)
+
+    def file_handles(self) -> int:
+        """The file handles that it has open, sockets among them."""
+        return observing.file_handles(self.pid)
+
     def log(self) -> str:
         """All that it has logged, over restarts."""
         return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
@@ -168,12 +220,16 @@ class DaemonProcess:
 
     async def close(self) -> None:
         """End the process if it still runs, by force if need be."""
-        if self.process is not None:
+        process = self.process
+        if process is not None:
             try:
                 await self.terminate()
             finally:
                 if self.process is not None:
-                    self.process.kill()
+                    process.kill()
+                    with trio.CancelScope(shield=True):
+                        await process.wait()
+                    self.process = None
         if self._short_folder is not None:
             self._short_folder.cleanup()
 
@@ -184,7 +240,8 @@ class DaemonProcess:
                 assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.log()[-4000:]}"
                 try:
                     async with self.client() as peers:
-                        await peers.status()
+                        # The port that it was given, to have the same again after a restart: others know it by then.
+                        self._listen = (await peers.status())["listen"] or self._listen
                         return
                 except NoDaemon:
                     await trio.sleep(LOOK_AGAIN_S)

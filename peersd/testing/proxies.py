@@ -31,6 +31,11 @@ class Proxy:
         self._open_again = trio.Event()
         self._connections: set[trio.CancelScope] = set()
 
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        return len(self._connections)
+
     def cut(self) -> None:
         """End all connections and refuse new ones until `mend`."""
         self._is_cut = True

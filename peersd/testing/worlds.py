@@ -21,15 +21,21 @@ from peersd_protocol import canonical, hlc
 from peersd_protocol.acts import (
     AddDevice,
     Admit,
+    Ban,
     Body,
     Cut,
+    Cuts,
+    DropDevice,
     Genesis,
     Invite,
     Leave,
     Profile,
+    Remove,
     RevokeInvite,
     SchemaAct,
+    SetRole,
     Settings,
+    Unban,
     UserGenesis,
     body_value,
     encode_body,
@@ -264,10 +270,16 @@ class Group:
         return act
 
     def settings(
-        self, author: Author, *, name: str | None = None, description: str | None = None, seen: Iterable[Act] | None = None
+        self,
+        author: Author,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        seen: Iterable[Act] | None = None,
+        epoch: int = 0,
     ) -> Act:
         """Changes the group's name or description."""
-        return self.write(author, Settings(name=name, description=description), seen=seen)
+        return self.write(author, Settings(name=name, description=description), seen=seen, epoch=epoch)
 
     def invite(
         self,
@@ -324,13 +336,45 @@ class Group:
         """Invites a user to a role and admits them."""
         return self.admit(author, self.invite(author, role), newcomer)
 
-    def revoke(self, author: Author, invite: Act, *, seen: Iterable[Act] | None = None) -> Act:
+    def revoke(self, author: Author, invite: Act, *, seen: Iterable[Act] | None = None, epoch: int = 0) -> Act:
         """Revokes an invite."""
-        return self.write(author, RevokeInvite(invite.hash), seen=seen if seen is None else (*seen, invite))
+        return self.write(author, RevokeInvite(invite.hash), seen=seen if seen is None else (*seen, invite), epoch=epoch)
 
     def schema(self, author: Author, *ops: SchemaOp, seen: Iterable[Act] | None = None) -> Act:
         """Changes the schema."""
         return self.write(author, SchemaAct(ops), seen=seen)
+
+    # --- Acts that take rights ---
+
+    def cuts(
+        self,
+        user: User,
+        *,
+        seen: Iterable[Act] | None = None,
+        device: Device | None = None,
+        data_tips: Iterable[Cut] = (),
+        without: Collection[Act] = (),
+    ) -> Cuts:
+        """Cuts that leave a user all that is known: the tips of the control logs that were seen, and `data_tips`.
+
+        Args:
+            user: whose logs.
+            seen: what the author has seen.
+            device: the device whose logs alone are named.
+            data_tips: tips of data logs to name.
+            without: acts that the cuts leave out, so that they and what follows them lie beyond.
+        """
+        left_out = {act.hash for act in without}
+        tips: dict[LogKey, Act] = {}
+        for act in self.control if seen is None else seen:
+            if act.header.kind is not Kind.CONTROL or act.header.acting_user != user.id or act.hash in left_out:
+                continue
+            best = tips.get(act.header.log)
+            if (best is None or best.header.seq < act.header.seq) and (device is None or device.id == act.header.device):
+                tips[act.header.log] = act
+        named = [Cut(log.kind, log.device, log.epoch, act.header.seq, act.hash) for log, act in tips.items()]
+        logs = tuple(sorted([*named, *data_tips]))
+        return ((user.id, logs),) if logs else ()
 
     def leave(
         self,
@@ -341,22 +385,77 @@ class Group:
         data_tips: Iterable[Cut] = (),
         without: Collection[Act] = (),
     ) -> Act:
-        """Leaves the group; the cuts name the tips of the user's control logs that were seen, and `data_tips`.
-
-        Args:
-            author: who leaves.
-            seen: what the author has seen.
-            epoch: the log to write into.
-            data_tips: tips of data logs to name.
-            without: acts that the cuts leave out, so that they and what follows them lie beyond.
-        """
+        """Leaves the group; see `cuts`."""
         user = device_of(author).user
-        left_out = {act.hash for act in without}
-        tips: dict[LogKey, Act] = {}
-        for act in self.control if seen is None else seen:
-            if act.header.kind is Kind.CONTROL and act.header.acting_user == user.id and act.hash not in left_out:
-                best = tips.get(act.header.log)
-                if best is None or best.header.seq < act.header.seq:
-                    tips[act.header.log] = act
-        cuts = [Cut(log.kind, log.device, log.epoch, act.header.seq, act.hash) for log, act in tips.items()]
-        return self.write(author, Leave(((user.id, tuple(sorted([*cuts, *data_tips]))),)), seen=seen, epoch=epoch)
+        seen = None if seen is None else tuple(seen)
+        return self.write(author, Leave(self.cuts(user, seen=seen, data_tips=data_tips, without=without)), seen=seen, epoch=epoch)
+
+    def promote(self, author: Author, user: User, role: Role, *, seen: Iterable[Act] | None = None, epoch: int = 0) -> Act:
+        """Grants a member a role."""
+        return self.write(author, SetRole(user.id, role), seen=seen, epoch=epoch)
+
+    def demote(
+        self,
+        author: Author,
+        user: User,
+        role: Role,
+        *,
+        seen: Iterable[Act] | None = None,
+        epoch: int = 0,
+        data_tips: Iterable[Cut] = (),
+        without: Collection[Act] = (),
+    ) -> Act:
+        """Lowers a member, maybe the author, to a role; see `cuts`."""
+        seen = None if seen is None else tuple(seen)
+        cuts = self.cuts(user, seen=seen, data_tips=data_tips, without=without)
+        return self.write(author, SetRole(user.id, role, cuts), seen=seen, epoch=epoch)
+
+    def remove(
+        self,
+        author: Author,
+        user: User,
+        *,
+        seen: Iterable[Act] | None = None,
+        epoch: int = 0,
+        data_tips: Iterable[Cut] = (),
+        without: Collection[Act] = (),
+    ) -> Act:
+        """Removes a member; see `cuts`."""
+        seen = None if seen is None else tuple(seen)
+        cuts = self.cuts(user, seen=seen, data_tips=data_tips, without=without)
+        return self.write(author, Remove(user.id, cuts), seen=seen, epoch=epoch)
+
+    def ban(
+        self,
+        author: Author,
+        user: User,
+        reason: str = "",
+        *,
+        seen: Iterable[Act] | None = None,
+        epoch: int = 0,
+        data_tips: Iterable[Cut] = (),
+        without: Collection[Act] = (),
+    ) -> Act:
+        """Bans a user, member or not; see `cuts`."""
+        seen = None if seen is None else tuple(seen)
+        cuts = self.cuts(user, seen=seen, data_tips=data_tips, without=without)
+        return self.write(author, Ban(user.id, reason, cuts), seen=seen, epoch=epoch)
+
+    def unban(self, author: Author, user: User, *, seen: Iterable[Act] | None = None, epoch: int = 0) -> Act:
+        """Lifts the bans of a user."""
+        return self.write(author, Unban(user.id), seen=seen, epoch=epoch)
+
+    def drop_device(
+        self,
+        author: Author,
+        device: Device,
+        *,
+        seen: Iterable[Act] | None = None,
+        epoch: int = 0,
+        data_tips: Iterable[Cut] = (),
+        without: Collection[Act] = (),
+    ) -> Act:
+        """Drops a device of a member, maybe of the author; see `cuts`."""
+        seen = None if seen is None else tuple(seen)
+        cuts = self.cuts(device.user, seen=seen, device=device, data_tips=data_tips, without=without)
+        return self.write(author, DropDevice(device.user.id, device.id, cuts), seen=seen, epoch=epoch)

@@ -207,7 +207,7 @@ async def test_folders_are_0700_files_0600_and_any_sqlite_reads_the_group_while_
 
 
 async def test_what_this_version_does_not_have_is_said_so(ada: DaemonProcess) -> None:
-    for method in ("ban.list", "device.list", "sql.subscribe", "group.leave"):
+    for method in ("device.revoke", "pair.start", "sql.subscribe", "doctor"):
         error = await refused(ada, method)
         assert (error.code, error.hint) == ("method_not_found", "not in this version")
 

@@ -59,12 +59,26 @@ async def test_a_port_that_is_taken_is_told_and_exits_1(tmp_path: Path) -> None:
         assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_the_daemon_in_order_with_status_0(tmp_path: Path, number: signal.Signals) -> None:
     async with open_daemon(tmp_path, "a") as daemon:
         assert await daemon.terminate(number) == 0
         assert not daemon.socket.exists()
         assert f"stopping reason={number.name}" in daemon.log()
+
+
+async def test_a_sighup_has_the_configuration_read_again_and_a_file_that_cannot_be_meant_changes_nothing(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "a", errors_allowed=True) as daemon:
+        pid = daemon.pid
+        daemon.configure(links_max=7)
+        await daemon.reload()
+        assert " links_max=7 links_deny=0\n" in daemon.log()
+        daemon.configure(deny=["nobody"])
+        with pytest.raises(AssertionError, match="configuration_refused"):
+            await daemon.reload()
+        assert (daemon.pid, (await daemon.peers("status")).status) == (pid, 0)
+        (error,) = daemon.errors()
+        assert "deny" in error
 
 
 async def test_after_peers_stop_returns_the_folder_is_free_again(tmp_path: Path) -> None:

@@ -115,7 +115,9 @@ class Process:
         def go_down(end: LinkEnd) -> None:
             if self.links.get(remote.name) is end:
                 del self.links[remote.name]
-                self._sharings.pop(remote.name, None)
+                sharing = self._sharings.pop(remote.name, None)
+                if sharing is not None:
+                    sharing.link_down()
 
         events = LinkEvents(
             come_up,

@@ -173,7 +173,7 @@ class LinkEnd:
         self.requested.discard(channel)
         session = self.sessions.pop(channel, None)
         if session is not None:
-            session.end()
+            session.end(code)
 
     def _note_up(self, up: Up) -> None:
         self.handshake_hash = up.handshake_hash
@@ -198,7 +198,7 @@ class LinkEnd:
 class ChannelEnd:
     """A channel of a link, for a session."""
 
-    def __init__(self, end: LinkEnd, number: int, on_close: Callable[[], None]) -> None:
+    def __init__(self, end: LinkEnd, number: int, on_close: Callable[[CloseCode], None]) -> None:
         self._end = end
         self._number = number
         self._on_close = on_close
@@ -224,4 +224,4 @@ class ChannelEnd:
         """See SessionChannel."""
         if self._end.sessions.pop(self._number, None) is not None:
             self._end.perform(self._end.machine.close_channel(self._number, code, self._end.now_ms))
-        self._on_close()
+        self._on_close(code)

@@ -17,6 +17,7 @@ from peersd_protocol.replication import (
     Compare,
     Comparison,
     Cursor,
+    Due,
     Effect,
     Ingest,
     Ingested,
@@ -196,6 +197,12 @@ class Replica:
 
             self.call(f"look up for {session.id}", lambda: store.look_up(hashes), looked_up)
 
+    def take_due(self, session: Session) -> list[bytes]:
+        """What a session is to be told and asked now."""
+        messages = self._machine.take_due(session.id)
+        self.messages_sent += len(messages)
+        return messages
+
     def read_for(self, session: Session, done: Callable[[], None]) -> bool:
         """Reads the next part of a session's stream; returns whether there is one."""
         read = self._machine.next_read(session.id)
@@ -220,6 +227,9 @@ class Replica:
             if isinstance(effect, Send):
                 self.messages_sent += 1
                 session.outbox.append((effect.message, effect.bulk))
+                session.send_soon()
+            elif isinstance(effect, Due):
+                session.is_due = True
                 session.send_soon()
             elif isinstance(effect, Readable):
                 session.readable = True

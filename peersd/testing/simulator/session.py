@@ -44,6 +44,7 @@ class Session:
         self.channel = channel
         self.outbox: deque[tuple[bytes, bool]] = deque()
         self.jobs: deque[StoreJob] = deque()
+        self.is_due = False
         self.readable = False
         self.is_over = False
         self._replica = replica
@@ -55,7 +56,7 @@ class Session:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is queued here."""
-        return not (self.jobs or self.outbox or self.readable or self._inbox)
+        return not (self.jobs or self.outbox or self.is_due or self.readable or self._inbox)
 
     # --- Receiving --------------------------------------------------------------------------------------------------------------
 
@@ -116,9 +117,13 @@ class Session:
         self._is_sending = False
         if self.is_over:
             return
-        while self.outbox:
+        while self.outbox or self.is_due:
             if self.channel.is_full():
                 return  # Writable calls again
+            if not self.outbox:
+                self.is_due = False
+                self.outbox.extend((message, False) for message in self._replica.take_due(self))
+                continue
             message, bulk = self.outbox.popleft()
             self.channel.send(message, bulk=bulk)
         if self.readable:
