@@ -55,7 +55,8 @@ def case(
 ) -> dict[str, Any]:
     """A view of ME, and what it decides on it, or whether it lets a device in."""
     everybody = {each for group in groups.values() for devices in group.values() for each in devices} - {ME}
-    view = MeshView({user(0)}, groups, links or {}, **({"reachable": everybody} | known))
+    stated: dict[str, Any] = {"reachable": everybody, **known}
+    view = MeshView({user(0)}, groups, links or {}, **stated)
     made: dict[str, Any] = {
         "name": name,
         "device": ME.hex(),
