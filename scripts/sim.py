@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/sim", description=__doc__)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--seeds", type=parse_seeds, default=parse_seeds("0-19"), help="first and last seed, such as 0-99 (default 0-19)"
+        "--seeds", type=parse_seeds, default=parse_seeds("0-39"), help="first and last seed, such as 0-99 (default 0-39)"
     )
     which.add_argument("--seed", type=parse_seeds, dest="seeds", help="one seed")
     parser.add_argument("--trace", action="store_true", help="print all that happened: virtual ms, device, event")

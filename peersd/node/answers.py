@@ -40,6 +40,7 @@ def device_text(device: bytes) -> str:
 def status(node: Node) -> Mapping[str, Any]:
     """daemon.status, as far as the node knows it."""
     device = node.device if node.users else None
+    received, sent = node.links.bytes_carried() if node.links else (0, 0)
     return {
         "device_id": device_text(device.keys.device) if device else None,
         "device_name": device.name if device else None,
@@ -49,6 +50,8 @@ def status(node: Node) -> Mapping[str, Any]:
         "links": len(node.links.handles()) if node.links else 0,
         "groups": len(node.groups),
         "open_stores": node.open_stores(),
+        "bytes_in": received,
+        "bytes_out": sent,
     }
 
 

@@ -105,6 +105,7 @@ class Links:
         self._pinned: dict[bytes, tuple[str, ...]] = {}
         self._nursery: trio.Nursery | None = None
         self._alarmed: set[bytes] = set()
+        self._bytes_of_ended = 0, 0
 
     # --- Looking ----------------------------------------------------------------------------------------------------------------
 
@@ -112,6 +113,12 @@ class Links:
         """The links that stay. One that is down is none of them, though its task may still be ending."""
         handles = [self._handles[link.link_id] for link in self._table.links]
         return [handle for handle in handles if not handle.is_down]
+
+    def bytes_carried(self) -> tuple[int, int]:
+        """Bytes received and sent on all links since the start, those that are over included; as on the TCP sockets."""
+        received, sent = self._bytes_of_ended
+        handles = self._handles.values()
+        return received + sum(handle.bytes_in for handle in handles), sent + sum(handle.bytes_out for handle in handles)
 
     def to_device(self, device: bytes) -> LinkHandle | None:
         """The link to a device."""

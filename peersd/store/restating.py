@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import apsw
 
@@ -21,6 +22,9 @@ _HELD_HEADS = "SELECT heads FROM _peers_entry WHERE heads IS NOT NULL AND state 
 _HELD_DEPS = "SELECT deps FROM _peers_entry WHERE deps IS NOT NULL AND state > 0"
 _ANY_VOID = "SELECT EXISTS (SELECT 1 FROM _peers_entry WHERE state IN (0, 3, 4) AND state IN (0, 3))"
 _VOID_ACTS = "SELECT id, hash, state FROM _peers_entry WHERE log = ? AND state IN (0, 3, 4) AND state IN (0, 3)"
+
+_LOGS_WITH_ANCESTORS = "SELECT DISTINCT log FROM _peers_entry WHERE state IN (0, 3, 4) AND state = 3"
+_RELEASE = "UPDATE _peers_entry SET state = 0 WHERE log = ? AND state IN (0, 3, 4) AND state = 3"
 
 _HOLD = """UPDATE _peers_entry SET state = 3
     WHERE log = ? AND branch = ? AND state IN (0, 3, 4) AND state = 0 AND seq <= ?"""
@@ -53,6 +57,8 @@ class Restating:
         if not (flipped or authority.may_have_fallen or stale):
             return False
         self._has_flipped_data = self._has_changed_rows = False
+        if authority.may_have_fallen or stale:
+            self._release_ancestors()
         for row in self._log.logs():
             if row.key.kind is Kind.DATA and (authority.may_have_fallen or row.id in stale):
                 self._restate_data(row)
@@ -119,6 +125,16 @@ class Restating:
         if not self._authority.may_write(user, row.key.device, past):
             return None
         return self._authority.limits(user, row.key, self._authority.first_past(row, branch))
+
+    def _release_ancestors(self) -> None:
+        """Holds no data entry for the sake of others any more: what those count for, in whatever log, is to be judged anew."""
+        found = cast("list[tuple[int]]", self._connection.execute(_LOGS_WITH_ANCESTORS).fetchall())
+        for (log,) in found:
+            row = self._log.log_by_id(log)
+            if row.key.kind is Kind.DATA:
+                self._connection.execute(_RELEASE, (row.id,))
+                self._log.refresh_tips(row)
+                self._has_flipped_data = True
 
     # --- What is held for the sake of others ------------------------------------------------------------------------------------
 

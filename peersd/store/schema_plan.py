@@ -375,7 +375,8 @@ def _compare_defaults(scratch: Scratch, copy: Scratch, table: str, info: TableIn
         same = _exact(mine[name]) == _exact(theirs[name])
         if default.kind == DEFAULT_UUID7:
             others = [other for other in info.names if other != name]
-            same = same and scratch.bytecode(insert_sql(table, others)) == copy.bytecode(insert_sql(table, others))
+            insert = insert_sql(table, others)
+            same = same and scratch.bytecode(insert, binds=bool(others)) == copy.bytecode(insert, binds=bool(others))
         if not same:
             raise schema_refused(f"The default of {name} is not a literal.", "A default is a literal or (uuid7()).")
 

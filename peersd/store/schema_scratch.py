@@ -266,9 +266,9 @@ class Scratch:
         finally:
             self._recorded = None
 
-    def bytecode(self, sql: str) -> list[tuple[object, ...]]:
-        """What SQLite compiles a statement to; parameter 1 is bound where the text has one."""
-        rows = self.connection.execute(sql, (None,) if "?1" in sql else (), can_cache=False, explain=1)
+    def bytecode(self, sql: str, *, binds: bool) -> list[tuple[object, ...]]:
+        """What SQLite compiles a statement to; `binds` if it has a parameter 1, as a name may look like one, too."""
+        rows = self.connection.execute(sql, (None,) if binds else (), can_cache=False, explain=1)
         # addr, opcode, p1 to p5. Transaction carries the schema's change counter in p3. Column has in p4 the default of a column
         # that an old row may lack; defaults are compared by themselves.
         masked = {"Transaction": 4, "Column": 5}
@@ -285,12 +285,12 @@ class Scratch:
         """
         assignments = ", ".join(f"{ddl.quote_name(name)} = ?1" for name in columns)
         found = [
-            self.bytecode(insert_sql(table, columns)),
-            self.bytecode(f"UPDATE {ddl.quote_name(table)} SET {assignments}"),
+            self.bytecode(insert_sql(table, columns), binds=True),
+            self.bytecode(f"UPDATE {ddl.quote_name(table)} SET {assignments}", binds=True),
         ]
         self.connection.pragma("foreign_keys", True)
         try:
-            found.append(self.bytecode(f"DROP TABLE {ddl.quote_name(table)}"))
+            found.append(self.bytecode(f"DROP TABLE {ddl.quote_name(table)}", binds=False))
         except apsw.SQLError as error:
             raise schema_refused(
                 f"SQLite cannot resolve the references: {error}.",

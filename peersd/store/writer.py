@@ -125,9 +125,12 @@ class Writer:
         )
         self._close_run_before(header, body)
         entry = Entry(header, body)
+        past = self._authority.past_after(prev, heads) if key.kind is Kind.DATA else NO_PAST
+        # Who may write was asked before. (Only an empty entry may be the first of more than one that names all heads.)
+        assert key.kind is not Kind.DATA or not body.block_hashes or self._authority.counts(header, prev, past)
         id_ = self._log.append(entry, None, State.APPLIED, prev).id
         if key.kind is Kind.DATA:
-            self._authority.remember_past(id_, self._authority.past_after(prev, heads), prev)
+            self._authority.remember_past(id_, past, prev)
         self._open.append((id_, entry))
         self._open_bytes += _run_bytes(header, body)
         requires = tuple((self._log.log_by_id(found.log).key, found.seq) for found in (*dep_rows, *head_rows))

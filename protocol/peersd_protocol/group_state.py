@@ -172,11 +172,15 @@ class GroupState:
     # --- Who was one ---
 
     def former_users(self, device: bytes) -> tuple[bytes, ...]:
-        """The users, by id, who are members no more, or not with this device, and of whom it is or was one."""
+        """The users, by id, who are members no more, or not with this device, and of whom it is or was one.
+
+        Also those whom an admission named that does not stand: on the device that redeemed it, it may do so still.
+        """
+        appointed = self.evaluation.roster.appointments if self.evaluation else {}
         return tuple(
             user
-            for user, member in sorted(self.members.items())
-            if device in self.users[user].devices and not (member.role and device in member.devices)
+            for user in sorted(appointed)
+            if user in self.users and device in self.users[user].devices and user not in self.is_member_device(device)
         )
 
     def farewell(self, device: bytes) -> frozenset[bytes]:
@@ -186,8 +190,8 @@ class GroupState:
             device: any device.
 
         Returns:
-            The hashes of the acts that ended its users' membership, or dropped it, and of all acts before these; empty for a
-            device of members, and for one that never was.
+            The hashes of the acts that ended its users' membership, or dropped it, or by which their admission may have come to
+            stand no more, and of all acts before these; empty for a device of members, and for one that never was.
         """
         evaluation, users = self.evaluation, self.former_users(device)
         if evaluation is None or self.is_member_device(device):
@@ -198,6 +202,8 @@ class GroupState:
                 taken |= evaluation.roster.drops(user, device, evaluation.stands)
             else:
                 taken |= evaluation.roster.endings.get(user, 0) & evaluation.stands
+            for fallen in bits_of(evaluation.roster.grants[user] & ~evaluation.stands):
+                taken |= evaluation.taking & evaluation.stands & ~evaluation.index.past[fallen]
         return evaluation.index.hashes(evaluation.index.closure([evaluation.index.acts[it].hash for it in bits_of(taken)]))
 
     # --- Invites ---

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -89,6 +89,7 @@ class SessionState:
         answers: per log, the greatest sequence that it was ever asked for.
         gaps: per log, what it was not asked for yet.
         parked: what it brought too early.
+        brought_void: per log, the last run's end that it brought and that is not held here.
     """
 
     lot: ParkingLot
@@ -110,6 +111,7 @@ class SessionState:
     answers: dict[LogKey, int] = field(default_factory=dict)
     gaps: dict[LogKey, Gap] = field(default_factory=dict)
     parked: list[Parked] = field(default_factory=list)
+    brought_void: dict[LogKey, Tip] = field(default_factory=dict)
 
     def graft(self) -> None:
         """A WANT came or is sent: the session is part of the tree again."""
@@ -137,6 +139,17 @@ class SessionState:
         if seq > max(known.values(), default=0):
             self.durable[log] = {name: seq} if len(known) <= 1 else {**known, name: seq}
         self.raise_view(log, seq)
+
+    def note_held(self, own: Holdings, restated: Set[LogKey]) -> None:
+        """What this side holds of these logs has changed: what the remote side brought when it was void here may be held now.
+
+        The remote side does not say again that it holds what it sent.
+        """
+        for log in restated & self.brought_void.keys():
+            tip = self.brought_void[log]
+            if tip[1] in own.get(log, {}):
+                self.prove_durable(log, tip)
+                del self.brought_void[log]
 
     def raise_view(self, log: LogKey, seq: int) -> None:
         """The remote side holds the log up to there, or is being sent it."""

@@ -123,6 +123,11 @@ class Standing:
         assert isinstance(body, Invite)
         return body
 
+    @property
+    def taking(self) -> int:
+        """The bit set of the well-made acts that take something: those on users, and revocations."""
+        return self._taking
+
     # --- Deciding ---
 
     def decide(self, fallen: int) -> None:

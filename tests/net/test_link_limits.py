@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from peersd.errors import PeersdError
 from peersd.node.dialer import NETWORK_INTERVAL_S, Dialer

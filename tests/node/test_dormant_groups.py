@@ -53,6 +53,9 @@ def errors(caplog: pytest.LogCaptureFixture) -> Generator[set[str]]:
 
 async def test_a_row_written_while_both_sides_are_dormant_arrives_and_both_fall_asleep_again(tmp_path: Path) -> None:
     async with open_two(tmp_path, "one", "two") as two:
+        await two.rest()
+        channels = two.channels()
+        assert [len(numbers) for numbers in channels] == [2, 2]
         for number, writer in enumerate([two.ada, two.ben, two.ada]):
             await two.rest()
             untouched = [group.summary.digest for group in two.both("two")]
@@ -62,6 +65,7 @@ async def test_a_row_written_while_both_sides_are_dormant_arrives_and_both_fall_
             assert [group.summary.digest for group in two.both("two")] == untouched
         for node in two.nodes:
             assert await texts(node, "one") == ["row 0", "row 1", "row 2"]
+        assert two.channels() == channels  # they stayed open all the while
 
 
 async def test_what_both_sides_write_at_once_out_of_dormancy_crosses(tmp_path: Path) -> None:

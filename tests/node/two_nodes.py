@@ -61,6 +61,10 @@ class Two:
         """A group on both sides."""
         return group_of(self.ada, name), group_of(self.ben, name)
 
+    def channels(self) -> list[set[int]]:
+        """The numbers of the channels on the one link, as either side has them."""
+        return [set(handle.channels) for node in self.nodes for handle in node.sharings]
+
     async def rest(self, *names: str) -> None:
         """Return when both hold the same of these groups, or of all that they share, know it, and have closed the stores."""
         await until(lambda: self.is_at_rest(*names))

@@ -189,6 +189,16 @@ class Network:
             self.refusals += 1
             dialler.perform(dialler.dialing.unlinked(listener.id, self.now_ms, self.random.random(), is_refused=True))
 
+    def link_by_ticket(self, dialler: Device, listener: Device) -> None:
+        """Somebody who shares no group yet comes with a ticket."""
+        assert listener.mesh.admits(listener.view(), dialler.id, self.now_ms)
+        for device, remote in ((dialler, listener), (listener, dialler)):
+            device.perform(device.dialing.linked(remote.id, self.now_ms))
+            device.links[remote.id] = self.now_ms
+            device.reached.add(remote.id)
+            device.wake()
+        self.note_change()
+
     def close(self, device: Device, remote: bytes, code: CloseCode) -> None:
         """One side ends a link."""
         del device.links[remote]

@@ -144,6 +144,7 @@ def clone(original: Replica, folder: Path) -> Replica:
     original.store.close()
     folder.mkdir()
     twin = Replica(folder, original.person, original.context.wall_ms)
+    twin.entropy_used = original.entropy_used + 1000  # what each draws from now on differs
     shutil.copy(original.path, twin.path)
     original.store = open_store(original.path, original.context, original.mark)
     mark = original.mark.load()

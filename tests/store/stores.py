@@ -45,13 +45,13 @@ class Replica:
         self.path = folder / f"{person.name}.db"
         self.mark: MarkKeeper = DiskMark()
         self._wall_ms = wall_ms
-        self._epochs = 0
+        self.entropy_used = 0
         self.context = StoreContext(person.keys.signing, wall_ms, self._entropy, b"machine", lambda: "no-uuid")
         self.store: Store
 
     def _entropy(self, length: int) -> bytes:
-        self._epochs += 1
-        return secret(self.person.name, "entropy", self._epochs)[:length]
+        self.entropy_used += 1
+        return secret(self.person.name, "entropy", self.entropy_used)[:length]
 
     def create(self, group: bytes, *args: object) -> None:
         self.store = create_store(self.path, self.context, self.mark, group, *args)  # type: ignore[arg-type]

@@ -39,6 +39,7 @@ def refused(sql: str, schema: Schema = BASE) -> PeersdError:
     ("sql", "op"),
     [
         ("CREATE TABLE n (id TEXT PRIMARY KEY)", CreateTable("n", (KEY,), (0,))),
+        ('CREATE TABLE "?1" (id TEXT PRIMARY KEY)', CreateTable("?1", (KEY,), (0,))),
         (
             'CREATE TABLE main."N 1" (id TEXT PRIMARY KEY DEFAULT (uuid7()), a INT NOT NULL DEFAULT -5, b) -- a comment',
             CreateTable(

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from peersd.store.log import State
 from peersd.testing.simulator.founding import admit
 from peersd_protocol import canonical
-from peersd_protocol.acts import Cut, Invite, Leave, RevokeInvite, Settings, encode_body
+from peersd_protocol.acts import Cut, Invite, Leave, RevokeInvite, encode_body
 from peersd_protocol.blocks import split_body
-from peersd_protocol.constants import AVATAR_BYTES_MAX
 from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.messages import Runs
 from peersd_protocol.redemption import sign_redemption
 from peersd_protocol.roles import Role
 from peersd_protocol.runs import Body, BodyForm, Entry, Run, run_value
 from peersd_protocol.signing import SigningKey
-from tests.store.stores import FIRST_MS, Meeting, Replica, assert_alike, fetch, meet, missing
+from tests.store.stores import FIRST_MS, Meeting, Replica, assert_alike, fetch, meet
 
 NEVER_MS = FIRST_MS + 10**9
 INVITE_KEY = SigningKey(b"\x09" * 32)
@@ -220,25 +218,6 @@ def test_what_a_member_writes_beyond_its_own_leave_is_void_everywhere(meeting: M
         assert titles(replica) == ["before"]
         assert state_of(replica, late) is State.VOID
     assert_alike(meeting.founder, other)
-
-
-def test_who_left_sends_the_leave_after_all_that_it_wrote_before(meeting: Meeting) -> None:
-    leaver, other = meeting.join("leaver", Role.ADMIN), meeting.join("other")
-    leaver.note("small", "small")
-    leaver.store.act(leaver.user, Kind.CONTROL, encode_body(Settings(avatar=Random(1).randbytes(AVATAR_BYTES_MAX))))
-    leaver.note("large", "large", Random(2).randbytes(600_000))
-    leaver.store.act(leaver.user, Kind.CONTROL, encode_body(Leave(cuts_of(leaver))))
-    messages = missing(other.store, leaver.store)
-    assert len(messages) > 5  # both bodies come in blocks
-    for message in messages[:-1]:
-        other.store.take(message)
-    assert other.store.state.role_of(leaver.user) is Role.ADMIN
-    assert titles(other) == ["large", "small"]
-    assert len(other.store.state.avatar) == AVATAR_BYTES_MAX
-    other.store.take(messages[-1])
-    assert other.store.state.role_of(leaver.user) is Role.NONE
-    fetch(leaver.store, other.store)
-    assert_alike(other, leaver)
 
 
 def test_a_cut_inside_a_run_sends_the_headers_up_to_the_signature(meeting: Meeting) -> None:

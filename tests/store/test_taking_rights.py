@@ -371,13 +371,13 @@ def test_what_another_user_of_the_same_device_writes_after_a_void_entry_counts(m
 
 def replace_user(meeting: Meeting, first: Replica) -> Replica:
     """Another user of the same device, and so of the same store."""
-    from peersd.testing.simulator.founding import Person, _first_entry
+    from peersd.testing.simulator.founding import Person, make_entry
     from peersd_protocol.acts import UserGenesis
     from peersd_protocol.devicekeys import verify_device_cert
 
     keys = first.person.keys
     act = UserGenesis("second", b"2" * 16, verify_device_cert(keys.device_cert("second")))
-    identity = _first_entry(keys, Kind.IDENTITY, b"", b"2" * 16, (), encode_body(act))
+    identity = make_entry(keys, Kind.IDENTITY, b"", b"2" * 16, None, (), act)
     person = Person("second", keys, identity.last.hash, identity)
     second = Replica(first.path.parent, person, first.context.wall_ms)
     second.store = first.store

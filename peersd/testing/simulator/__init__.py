@@ -7,7 +7,8 @@ The driver here performs the machines' effects and makes faults; it decides noth
 same trace, to the byte. A failure raises SimulationFailed, which names the seed and the command that replays it.
 """
 
+from peersd.testing.simulator.plan import Plan
 from peersd.testing.simulator.schedule import SimulationFailed
-from peersd.testing.simulator.simulation import Plan, Simulation, run_seed
+from peersd.testing.simulator.simulation import Simulation, run_seed
 
 __all__ = ["Plan", "Simulation", "SimulationFailed", "run_seed"]

@@ -1,23 +1,28 @@
-"""What must be true of replicas that have met: alike, as their logs and the oracle say, nothing acknowledged lost."""
+"""What must be true of a group's files when all have met: alike, as the rules and the oracle say, nothing acknowledged lost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
 
 import apsw
 
 from peersd.store.database import open_reader
 from peersd.store.log import State
 from peersd.store.merge import exact
-from peersd.store.store import Store, StoreContext
+from peersd.store.store import Store, StoreContext, create_store
 from peersd.testing.oracle import Rank, expect_rows
-from peersd.testing.simulator.disk import DiskFile
+from peersd.testing.simulator.admitted import Admitted
+from peersd.testing.simulator.disk import DiskFile, DiskMark
+from peersd.testing.simulator.entries import Holding, acts_of, feed, is_data, pieces_of, shuffled
+from peersd.testing.simulator.statements import marker_of
 from peersd_protocol import changesets
-from peersd_protocol.blocks import join_blocks
 from peersd_protocol.canonical import Value
 from peersd_protocol.changesets import Changeset
-from peersd_protocol.entries import Kind, LogKey
+from peersd_protocol.entries import LogKey
+from peersd_protocol.membership import evaluate
 from peersd_protocol.replication import Committed
 
 Dump = dict[str, list[tuple[Value, ...]]]
@@ -25,16 +30,22 @@ Dump = dict[str, list[tuple[Value, ...]]]
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """An entry that a client was told of."""
+    """An entry that a client was told of.
 
+    Attributes:
+        device: the name of the device that told it.
+        log, seq, hash: which.
+    """
+
+    device: str
     log: LogKey
     seq: int
     hash: bytes
 
     @classmethod
-    def of(cls, entry: Committed) -> Acknowledged:
+    def of(cls, device: str, entry: Committed) -> Acknowledged:
         """From what a store committed."""
-        return cls(entry.log, entry.seq, entry.hash)
+        return cls(device, entry.log, entry.seq, entry.hash)
 
 
 @dataclass(frozen=True)
@@ -76,23 +87,24 @@ def _short(value: object) -> str:
     return text if len(text) < 600 else f"{text[:600]}…"
 
 
-def entries_of(store: Store) -> list[tuple[Rank, Changeset]]:
-    """The changesets that a store's logs show as applied, each with the rank of its writes."""
+# --- One file -------------------------------------------------------------------------------------------------------------------
+
+
+def entries_of(holdings: Mapping[bytes, Holding]) -> list[tuple[Rank, Changeset]]:
+    """The changesets that a file shows as applied, each with the rank of its writes."""
     found: list[tuple[Rank, Changeset]] = []
-    for _, entry, state, _ in store.log.entries("log IN (SELECT id FROM _peers_log WHERE kind = 3) ORDER BY id"):
-        if state is not State.APPLIED:
+    for hash_, held in holdings.items():
+        if not is_data(held.header) or held.state is not State.APPLIED:
             continue
-        header = entry.header
-        blocks = store.log.blocks(header.hash, entry.body)
-        changeset = changesets.decode(join_blocks(blocks)) if blocks else changesets.EMPTY
+        changeset = changesets.decode(held.body) if held.body else changesets.EMPTY
         assert isinstance(changeset, Changeset)
-        found.append(((header.hlc, header.device, header.hash), changeset))
+        found.append(((held.header.hlc, held.header.device, hash_), changeset))
     return found
 
 
-def check_oracle(store: Store) -> str | None:
+def check_rows(store: Store, holdings: Mapping[bytes, Holding]) -> str | None:
     """Compares the rows with what the entries amount to by the plain reading of DESIGN 7."""
-    expected = expect_rows(entries_of(store), store.state.schema)
+    expected = expect_rows(entries_of(holdings), store.state.schema)
     for name, rows in store.dump().items():
         wanted = {tuple(map(exact, row.values)) for row in expected[name].values() if row.values is not None}
         if set(rows) != wanted or len(rows) != len(wanted):
@@ -101,16 +113,10 @@ def check_oracle(store: Store) -> str | None:
     return None
 
 
-def check_acknowledged(store: Store, acknowledged: Sequence[Acknowledged]) -> str | None:
-    """Looks for every entry that a client was told of; it must count."""
-    for entry in acknowledged:
-        row = store.log.find(entry.hash)
-        if row is None or row.seq != entry.seq or store.log.log_by_id(row.log).key != entry.log:
-            return f"the acknowledged entry {entry.seq} of {entry.log.device[:4].hex()} is gone"
-        wanted = (State.APPLIED, State.ASIDE) if entry.log.kind is Kind.DATA else (State.APPLIED,)
-        if row.state not in wanted:
-            return f"the acknowledged entry {entry.seq} of {entry.log.device[:4].hex()} counts as {row.state.name}"
-    return None
+def check_state(store: Store) -> str | None:
+    """Evaluates the acts in a file anew."""
+    evaluated = evaluate(store.group, acts_of(store))
+    return None if evaluated == store.state else f"state: {_short(store.state)} by the store, {_short(evaluated)} evaluated anew"
 
 
 def check_file(file: DiskFile) -> str | None:
@@ -123,6 +129,16 @@ def check_file(file: DiskFile) -> str | None:
     finally:
         connection.close()
     return None if verdict == "ok" else f"integrity_check: {verdict}"
+
+
+def check_markers(file: DiskFile, holdings: Mapping[bytes, Holding], groups: Iterable[str]) -> str | None:
+    """Looks for what was written in another group, in the file's bytes and in the bodies that are compressed there."""
+    kept = [file.read_bytes(), *(held.body for held in holdings.values() if held.body)]
+    for group in groups:
+        marker = marker_of(group).encode()
+        if group != file.name and any(marker in part for part in kept):
+            return f"holds something of {group}"
+    return None
 
 
 def check_rebuilt(store: Store, file: DiskFile, context: StoreContext) -> tuple[Store, str | None]:
@@ -140,3 +156,79 @@ def check_rebuilt(store: Store, file: DiskFile, context: StoreContext) -> tuple[
     opened = file.open(context)
     difference = before.difference(Replicated.of(opened))
     return opened, None if difference is None else f"after opening it anew, {difference}"
+
+
+def check_from_scratch(store: Store, context: StoreContext, folder: Path, random: Random) -> str | None:
+    """Feeds all that a file holds to an empty store in another order; it must come to the same, void acts included."""
+    path = folder / "from-scratch.db"
+    fed = create_store(path, context, DiskMark(), store.group)
+    try:
+        feed(fed, shuffled(pieces_of(store), random))
+        difference = Replicated.of(store).difference(Replicated.of(fed))
+        if difference is None and fed.state.void != store.state.void:
+            difference = f"void: {_first_difference(store.state.void, fed.state.void)}"
+        return None if difference is None else f"against a store fed in another order, {difference}"
+    finally:
+        fed.close()
+        DiskFile(path, "", store.group).delete()
+
+
+# --- A group's files ------------------------------------------------------------------------------------------------------------
+
+
+def check_counting(holdings: Mapping[bytes, Holding], rules: Admitted, everything: Mapping[bytes, Holding]) -> str | None:
+    """Compares what counts in a member's file with what the rules say of every data entry that any device has.
+
+    What a device wrote that then left, or was dropped, by an act of its own user, may have gone with it: acts travel first, and
+    nobody takes anything from it after that one.
+    """
+    for hash_, held in everything.items():
+        header = held.header
+        if not is_data(header) or not rules.is_known(header):
+            continue
+        here, which = holdings.get(hash_), f"entry {header.seq} of {header.device[:4].hex()}"
+        is_admitted, is_counted = rules.admits(header), here is not None and here.state in (State.APPLIED, State.ASIDE)
+        if is_counted and not is_admitted:
+            return f"{which} counts, which the rules do not admit"
+        if is_admitted and here is None and header.device in rules.state.member_devices:
+            return f"{which} is not here, which the rules admit"
+        if is_admitted and here is not None and not is_counted:
+            if here.state is State.MISSING:
+                continue  # for want of a body: see check_bodies
+            return f"{which} counts as {here.state.name}, which the rules admit"
+    return None
+
+
+def check_bodies(holdings: Mapping[bytes, Holding], of_members: Sequence[Mapping[bytes, Holding]]) -> str | None:
+    """An entry may lack its body only if no member has it."""
+    for hash_, held in holdings.items():
+        if held.state is not State.MISSING or held.body is not None:
+            continue
+        if any(hash_ in other and other[hash_].body is not None for other in of_members):
+            return f"entry {held.header.seq} of {held.header.device[:4].hex()} lacks its body, which another member has"
+    return None
+
+
+def check_acknowledged(acknowledged: Iterable[Acknowledged], holdings: Mapping[bytes, Holding]) -> str | None:
+    """Looks in the file of the device that told a client of entries for each of them. Whether they count, the rules say."""
+    for entry in acknowledged:
+        held = holdings.get(entry.hash)
+        if held is None or held.header.seq != entry.seq or held.header.log != entry.log:
+            return f"the acknowledged entry {entry.seq} of {entry.log.kind.name.lower()} is gone"
+    return None
+
+
+def check_removed(device: bytes, holdings: Mapping[bytes, Holding], rules: Admitted) -> str | None:
+    """What others wrote after they knew that a device is no member's must not be in its file.
+
+    Args:
+        device: its id.
+        holdings: what its file holds.
+        rules: over all that any device has.
+    """
+    endings = rules.endings_of(device)
+    for held in holdings.values():
+        header = held.header
+        if is_data(header) and header.device != device and endings & rules.control_past(header):
+            return f"holds entry {header.seq} of {header.device[:4].hex()}, written by who knew that it is no member's device"
+    return None

@@ -1,107 +1,71 @@
-"""What clients do: random statements over a few tables, some with a blob so large that its entry's body travels apart."""
+"""What clients ask of a device that is none of the memberships' business: writes, tables, the group's name."""
 
 from __future__ import annotations
 
-import math
-from random import Random
 from typing import Final
 
-from peersd.store.batch import Request
-from peersd.store.client_sql import Statement
-from peersd.store.store import Write
-from peersd_protocol.canonical import Value
+from peersd.errors import PeersdError
+from peersd.store.batch import Success
+from peersd.store.store import Commit
+from peersd.testing.simulator.device import Process
+from peersd.testing.simulator.replica import Replica
+from peersd.testing.simulator.schedule import Schedule
+from peersd.testing.simulator.statements import LATER_SCHEMA, make_write, marker_of
+from peersd_protocol.acts import SchemaAct, Settings, encode_body
+from peersd_protocol.entries import Kind
+from peersd_protocol.roles import Deed
+from peersd_protocol.schema_ops import SchemaOp
 
-SCHEMA: Final = (
-    "CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), title TEXT, body TEXT, stars INTEGER NOT NULL DEFAULT 0)",
-    "CREATE TABLE pair (one TEXT, two INTEGER, label TEXT DEFAULT 'none', weight REAL, PRIMARY KEY (one, two)) WITHOUT ROWID",
-    "CREATE TABLE file (name TEXT PRIMARY KEY, content BLOB)",
-)
-
-LATER_SCHEMA: Final = (
-    "ALTER TABLE note ADD COLUMN done INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE note ADD COLUMN done TEXT",
-    "ALTER TABLE pair ADD COLUMN seen TEXT DEFAULT 'no'",
-    "CREATE TABLE tag (name TEXT PRIMARY KEY, colour TEXT)",
-    "CREATE TABLE tag (name TEXT PRIMARY KEY, colour INTEGER NOT NULL DEFAULT 3)",
-    "CREATE INDEX note_title ON note (title)",
-)
-
-_NOTE_KEYS: Final = tuple(f"n{number}" for number in range(8))
-_PAIR_KEYS: Final = tuple((one, two) for one in ("x", "y") for two in (-1, 0, 2**62))
-_FILE_KEYS: Final = ("f0", "f1", "f2")
-_TEXTS: Final = (None, "", "a", "b\0c", "ünïcode", "x" * 300)
-_NUMBERS: Final = (0, 1, -5, 2**63 - 1, -(2**63))
-_REALS: Final = (None, 0.0, 1.5, -2.25, 1e300, 3)
-DETACHED_BYTES: Final = 400_000
-"""A blob of random bytes that is two blocks long, so that its entry's body travels apart."""
+LARGE_AVATAR_BYTES: Final = 60_000
+"""A few of these make a group's acts longer than one message of a stream."""
 
 
-def make_write(random: Random, user: bytes) -> Write:
-    """A client's request of one to three statements."""
-    count = random.choice((1, 1, 2, 3))
-    return Write(user, Request([_statement(random) for _ in range(count)], math.inf))
+class Clients:
+    """The clients of all devices.
 
+    Args:
+        schedule: of the simulation.
+    """
 
-def _statement(random: Random) -> Statement:
-    table = random.random()
-    if table < 0.6:
-        return _note(random)
-    return _pair(random) if table < 0.9 else _file(random)
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
 
+    def act(self, process: Process) -> None:
+        """A client of this device asks for something."""
+        random = self._schedule.random
+        if not process.replicas:
+            return
+        replica = random.choice(list(process.replicas.values()))
+        state, user, kind = replica.state, process.user, random.random()
+        is_bold = random.random() < 0.05
+        if kind < 0.03 and (is_bold or state.may(user, Deed.CHANGE_SCHEMA)):
+            self._change_schema(process, replica, random.choice(LATER_SCHEMA))
+        elif kind < 0.08 and (is_bold or state.may(user, Deed.CHANGE_SETTINGS)):
+            name = f"{marker_of(replica.name)} by {process.name} at {self._schedule.now_ms}"
+            avatar = random.randbytes(LARGE_AVATAR_BYTES) if random.random() < 0.3 else None
+            body = encode_body(Settings(name=name, avatar=avatar))
+            replica.ask("renames", lambda: replica.store.act(user, Kind.CONTROL, body)[1], process.acknowledging(replica))
+        elif (is_bold or state.may(user, Deed.WRITE)) and state.schema.tables:
+            self._write(process, replica)
 
-def _note(random: Random) -> Statement:
-    choose = random.choice
-    key, title, body, stars = choose(_NOTE_KEYS), choose(_TEXTS), choose(_TEXTS), choose(_NUMBERS)
-    kind = random.random()
-    if kind < 0.15:
-        return Statement("INSERT INTO note (title, stars) VALUES (?, ?)", (title, stars))
-    if kind < 0.3:
-        return (
-            Statement("INSERT INTO note VALUES (?, ?, ?, ?)", (key, title, body, stars))
-            if kind < 0.2
-            else Statement("INSERT INTO note (id, title, body, stars) VALUES (?, ?, ?, ?)", (key, title, body, stars))
-        )
-    if kind < 0.4:
-        return Statement("INSERT OR REPLACE INTO note (id, title) VALUES (?, ?)", (key, title))
-    if kind < 0.55:
-        upsert = (
-            "INSERT INTO note (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body, stars = stars + 1"
-        )
-        return Statement(upsert, (key, body))
-    if kind < 0.7:
-        return Statement("UPDATE note SET title = ? WHERE id = ?", (title, key))
-    if kind < 0.75:
-        return Statement("UPDATE note SET stars = ?", (stars,))
-    if kind < 0.8:
-        return Statement("UPDATE OR REPLACE note SET id = ? WHERE id = ?", (choose(_NOTE_KEYS), key))
-    if kind < 0.83:
-        rows: list[tuple[Value, ...]] = [(f"m{random.randrange(200)}", choose(_TEXTS)) for _ in range(60)]
-        return Statement("INSERT OR REPLACE INTO note (id, title) VALUES (?, ?)", params_seq=rows)
-    if kind < 0.85:
-        return Statement("DELETE FROM note WHERE id LIKE 'm%'")
-    return Statement("DELETE FROM note WHERE id = ?", (key,))
+    def _write(self, process: Process, replica: Replica) -> None:
+        random = self._schedule.random
+        writes = [make_write(random, process.user, replica.name) for _ in range(random.choice((1, 1, 1, 2, 6)))]
 
+        def wrote(result: tuple[list[Success | PeersdError], Commit | None]) -> None:
+            outcomes, commit = result
+            codes = [outcome.code if isinstance(outcome, PeersdError) else "done" for outcome in outcomes]
+            self._schedule.note(process.name, f"{replica.name} wrote: {' '.join(codes)}")
+            process.acknowledge(replica, commit)
 
-def _pair(random: Random) -> Statement:
-    choose = random.choice
-    (one, two), label, weight = choose(_PAIR_KEYS), choose(_TEXTS), choose(_REALS)
-    kind = random.random()
-    if kind < 0.4:
-        return Statement("INSERT OR REPLACE INTO pair (one, two, label, weight) VALUES (?, ?, ?, ?)", (one, two, label, weight))
-    if kind < 0.6:
-        return Statement("UPDATE pair SET weight = ? WHERE one = ?", (weight, one))
-    if kind < 0.7:
-        return Statement("UPDATE pair SET label = ? WHERE one = ? AND two = ?", (label, one, two))
-    if kind < 0.8:
-        return Statement("UPDATE OR REPLACE pair SET two = ? WHERE one = ? AND two = ?", (choose(_PAIR_KEYS)[1], one, two))
-    return Statement("DELETE FROM pair WHERE one = ? AND two = ?", (one, two))
+        replica.ask(f"writes {len(writes)}", lambda: replica.store.write(writes), wrote)
 
+    def _change_schema(self, process: Process, replica: Replica, sql: str) -> None:
+        store, user = replica.store, process.user
 
-def _file(random: Random) -> Statement:
-    name = random.choice(_FILE_KEYS)
-    kind = random.random()
-    if kind < 0.2:
-        return Statement("INSERT OR REPLACE INTO file VALUES (?, ?)", (name, random.randbytes(DETACHED_BYTES)))
-    if kind < 0.8:
-        return Statement("INSERT OR REPLACE INTO file VALUES (?, ?)", (name, random.randbytes(random.choice((0, 1, 5_000)))))
-    return Statement("DELETE FROM file WHERE name = ?", (name,))
+        def planned(ops: list[SchemaOp]) -> None:
+            if ops:
+                body = encode_body(SchemaAct(tuple(ops)))
+                replica.ask("defines", lambda: store.act(user, Kind.CONTROL, body)[1], process.acknowledging(replica))
+
+        replica.ask(f"plans {sql}", lambda: store.plan_schema(user, sql), planned)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-from peersd.store.store import StoreContext
+from peersd.store.store import Commit, StoreContext
 from peersd.store.uuid7 import Uuid7
-from peersd.testing.simulator.disk import DiskFile
+from peersd.testing.simulator.disk import DeviceNotes, DiskFile
 from peersd.testing.simulator.founding import Person
-from peersd.testing.simulator.link_end import LinkEnd, LinkEvents
+from peersd.testing.simulator.joining import JOINED, Done, Joining
+from peersd.testing.simulator.links import Links
+from peersd.testing.simulator.network import Network
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import FIRST_WALL_MS, Schedule
-from peersd.testing.simulator.sharing import Sharing
-from peersd.testing.simulator.wire import WireEnd
+from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.entries import EPOCH_BYTES
-from peersd_protocol.handshake import Handshake, Role
+from peersd_protocol.lanes import Standing
+from peersd_protocol.tickets import Ticket
 
 CLOCK_STEP_MS = 250
 """Clocks are coarse and differ by whole steps, so that devices often stamp alike and the tie-break has work."""
 
 CLOCK_SKEW_STEPS_MAX = 8
+
+Told = Callable[["SimulatedDevice", Replica, Commit], None]
+"""Gets what a device's store has committed for somebody who was told so."""
 
 
 class SimulatedDevice:
@@ -29,19 +34,28 @@ class SimulatedDevice:
 
     Args:
         schedule: of the simulation.
+        network: whom it can reach.
         person: whose device it is.
         folder: for its files.
 
     Attributes:
+        files: by group.
+        notes: what it keeps beside them.
         process: what runs, or None between a crash and a restart.
+        told: called with what was acknowledged.
     """
 
-    def __init__(self, schedule: Schedule, person: Person, folder: Path) -> None:
+    def __init__(self, schedule: Schedule, network: Network, person: Person, folder: Path, told: Told) -> None:
         self._schedule = schedule
+        self.network = network
         self.person = person
         self.name = person.name
+        self.device_id = person.keys.device
+        self.url = f"ws://{person.name}.example"
         self.folder = folder
-        self.files: dict[str, DiskFile] = {}
+        self.told = told
+        self.files: dict[bytes, DiskFile] = {}
+        self.notes = DeviceNotes()
         self.process: Process | None = None
         self.skew_ms = CLOCK_STEP_MS * schedule.random.randint(-CLOCK_SKEW_STEPS_MAX, CLOCK_SKEW_STEPS_MAX)
         # Its own source, so that what one device draws does not depend on how often another one does.
@@ -57,7 +71,7 @@ class SimulatedDevice:
 
     def add_file(self, name: str, group: bytes) -> DiskFile:
         """A place for a group's store."""
-        file = self.files[name] = DiskFile(self.folder / f"{self.name}-{name}.db", group)
+        file = self.files[group] = DiskFile(self.folder / f"{self.name}-{name}.db", name, group)
         return file
 
     def start(self) -> Process:
@@ -73,62 +87,181 @@ class SimulatedDevice:
         assert process is not None
         self._schedule.note(self.name, "crashes")
         self.process = None
-        process.is_alive = False
-        for end in list(process.links.values()):
-            end.abandon()
-        for name, file in self.files.items():
-            file.crash(process.replicas[file.group].store, self._schedule.random)
-            assert name == process.replicas[file.group].name
+        process.die()
+        for group, file in list(self.files.items()):
+            file.crash(process.replicas[group].store, self._schedule.random)
+            if not file.is_registered:  # nobody knows of a join that was cut off but who may try again
+                file.delete()
+                del self.files[group]
 
 
 class Process:
-    """A running device: its replicas and links."""
+    """A running device: its replicas and links.
+
+    Attributes:
+        replicas: by group.
+        links: to other devices.
+        is_alive: until it is killed or closed.
+    """
 
     def __init__(self, schedule: Schedule, device: SimulatedDevice) -> None:
         self._schedule = schedule
-        self._device = device
+        self.device = device
+        self.name = device.name
+        self.user = device.person.user
         self.is_alive = True
         self.boot_id = device.entropy(EPOCH_BYTES)
-        self.links: dict[str, LinkEnd] = {}
-        self._sharings: dict[str, Sharing] = {}
-        self.replicas = {
-            file.group: Replica(schedule, device.name, name, file.open(device.context), lambda: self.is_alive, self.wake)
-            for name, file in device.files.items()
-        }
+        self._joins: dict[bytes, Joining] = {}
+        self.replicas: dict[bytes, Replica] = {}
+        self.links = Links(schedule, device.network, self)
+        for file in device.files.values():
+            self.replicas[file.group] = Replica(schedule, self, file, file.open(device.context))
+        self.links.wake()
 
-    def wake(self) -> None:
-        """Memberships may have changed."""
-        for sharing in list(self._sharings.values()):
-            sharing.wake()
+    @property
+    def device_id(self) -> bytes:
+        """The device's id."""
+        return self.device.device_id
 
-    def _later(self, wait_ms: int, event: Callable[[], None]) -> None:
+    @property
+    def keys(self) -> DeviceKeys:
+        """The device's keys."""
+        return self.device.person.keys
+
+    @property
+    def url(self) -> str:
+        """Where it can be reached."""
+        return self.device.url
+
+    @property
+    def notes(self) -> DeviceNotes:
+        """What is kept beside the stores."""
+        return self.device.notes
+
+    def wall_ms(self) -> int:
+        """The wall clock."""
+        return self.device.wall_ms()
+
+    def later(self, wait_ms: int, event: Callable[[], None]) -> None:
+        """Runs an event after some ms, if this process still lives then."""
         self._schedule.at(self._schedule.now_ms + wait_ms, lambda: event() if self.is_alive else None)
 
-    def add_link(self, remote: SimulatedDevice, role: Role, wire: WireEnd) -> None:
-        """Runs one end of a new link."""
-        handshake = Handshake(role, self._device.person.keys, boot_id=self.boot_id, ephemeral_private=self._device.entropy(32))
+    # --- Groups -----------------------------------------------------------------------------------------------------------------
 
-        def come_up(end: LinkEnd) -> None:
-            sharing = Sharing(end, self.replicas, self._device.person.user, remote.person.keys.device, self._later)
-            self._sharings[remote.name] = sharing
+    def make_replica(self, name: str, group: bytes, *, is_registered: bool) -> Replica:
+        """Makes the file of a group that is joined, or that another device of the user has joined."""
+        file = self.device.add_file(name, group)
+        file.is_registered = is_registered
+        self._schedule.note(self.name, f"{name} has a file")
+        replica = self.replicas[group] = Replica(self._schedule, self, file, file.create(self.device.context))
+        self._wake()
+        return replica
 
-        def go_down(end: LinkEnd) -> None:
-            if self.links.get(remote.name) is end:
-                del self.links[remote.name]
-                sharing = self._sharings.pop(remote.name, None)
-                if sharing is not None:
-                    sharing.link_down()
+    def discard(self, group: bytes) -> None:
+        """Deletes the file of a group that was not joined after all."""
+        replica = self.replicas.pop(group)
+        replica.is_discarded = True
+        replica.store.close()
+        self.device.files.pop(group).delete()
+        self.notes.beacons.pop(group, None)
+        self._wake()
 
-        events = LinkEvents(
-            come_up,
-            lambda _, channel, payload: self._sharings[remote.name].requested(channel, payload),
-            lambda _, channel, payload: self._sharings[remote.name].accepted(channel, payload),
-            lambda _, channel: self._sharings[remote.name].refused(channel),
-            go_down,
-        )
-        end = LinkEnd(self._schedule, self._device.name, remote.name, handshake, role, wire, events)
-        self.links[remote.name] = end
-        end.start()
+    def acts_changed(self, replica: Replica) -> None:
+        """A group's state may have changed. Whoever is no member any more gets nothing from here on."""
+        replica.drop_outsiders()
+        replica.copies.set_members()
+        if replica.group in self._joins:
+            self._joins[replica.group].look()
+        self._wake()
+
+    def _wake(self) -> None:
+        for sharing in list(self.links.sharings.values()):
+            sharing.wake()
+        self.links.wake()
+
+    def standing(self, replica: Replica, device: bytes) -> Standing:
+        """What a remote device is in a group, as seen from here."""
+        state = replica.state
+        is_members = bool(state.is_member_device(device))
+        if is_members and replica.is_members:
+            return Standing.MEMBER
+        if is_members:
+            return Standing.LEAVING if replica.group in self.notes.untold else Standing.NONE
+        # Who is no member itself tells others all the same that they are none: it may be the only one they meet.
+        return Standing.FORMER if state.former_users(device) else Standing.NONE
+
+    def asks(self, replica: Replica, device: bytes) -> bool:
+        """Whether to ask back who opens a group in which this device is no member's: it may have heard of an admission.
+
+        Whoever knows the members answers no stranger; who knows nothing yet asks anybody.
+        """
+        return not replica.is_members and (not replica.state.members or bool(replica.state.is_member_device(device)))
+
+    def note_not_member(self, replica: Replica, device: bytes) -> None:
+        """A remote device closed a channel because this one is no member's: it has heard of a leave."""
+        if self.standing(replica, device) is Standing.LEAVING and replica.group in self.notes.untold:
+            self._schedule.note(self.name, f"{replica.name} has told of its leave")
+            self.notes.untold.discard(replica.group)
+            self._wake()
+
+    def members_by_group(self) -> Mapping[bytes, Mapping[bytes, Sequence[bytes]]]:
+        """Per group that this device wants links for, the live devices of each member."""
+        found: dict[bytes, Mapping[bytes, Sequence[bytes]]] = {}
+        for group, replica in self.replicas.items():
+            state = replica.state
+            members = {user: member.devices for user, member in state.members.items() if member.role}
+            if group in self.notes.untold:
+                members[self.user] = (self.device_id,)  # until somebody has heard of the leave
+            if self.user in members:
+                found[group] = members
+        return found
+
+    def addresses_learned(self, device: bytes, urls: Sequence[str]) -> None:
+        """A beacon stated where a device can be reached."""
+        if device != self.device_id and urls and self.notes.addresses.get(device) != urls[0]:
+            self.notes.addresses[device] = urls[0]
+            self.links.wake()
+
+    def acknowledge(self, replica: Replica, commit: Commit | None) -> None:
+        """Tells the links of what was written here, and whoever asked for it that it is durable."""
+        replica.tell(commit)
+        if commit is not None:
+            self.device.told(self.device, replica, commit)
+
+    def acknowledging(self, replica: Replica) -> Callable[[Commit | None], None]:
+        """What follows a call of the store that writes."""
+        return lambda commit: self.acknowledge(replica, commit)
+
+    # --- Joining ----------------------------------------------------------------------------------------------------------------
+
+    def join(self, ticket: Ticket, done: Done) -> bool:
+        """Redeems a ticket; False if another one of the same group is being redeemed here."""
+        if ticket.group_id in self._joins:
+            return False
+
+        def finished(outcome: str | None) -> None:
+            del self._joins[ticket.group_id]
+            if outcome == JOINED:
+                self.device.files[ticket.group_id].is_registered = True
+            done(outcome)
+
+        joining = self._joins[ticket.group_id] = Joining(self._schedule, self, ticket, finished)
+        joining.begin()
+        return True
+
+    def is_joining(self, group: bytes) -> bool:
+        """Whether a ticket of that group is being redeemed here."""
+        return group in self._joins
+
+    # --- The end ----------------------------------------------------------------------------------------------------------------
+
+    def die(self) -> None:
+        """Is killed."""
+        self.is_alive = False
+        for end in list(self.links.ends):
+            end.abandon()
+        for end in self.links.linked():
+            self.device.network.note_link(self.name, end.remote, -1)
 
     def close(self) -> None:
         """Ends the process in good order."""

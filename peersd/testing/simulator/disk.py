@@ -1,13 +1,15 @@
-"""What of a device outlives a crash: its stores' files and their marks."""
+"""What of a device outlives a crash: its stores' files and their marks, and what it has learned of other devices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from peersd.store.mark import Mark
 from peersd.store.store import Store, StoreContext, create_store, open_store
+from peersd_protocol.beacons import Beacon
 from peersd_protocol.runs import Run
 
 
@@ -26,18 +28,41 @@ class DiskMark:
         self._mark = mark
 
 
+@dataclass
+class DeviceNotes:
+    """What a device keeps beside its stores.
+
+    Attributes:
+        addresses: of other devices, where known.
+        reached: devices that were linked.
+        beacons: per group the latest of each device.
+        untold: groups that its user left and that no other member has heard of.
+    """
+
+    addresses: dict[bytes, str] = field(default_factory=dict[bytes, str])
+    reached: set[bytes] = field(default_factory=set[bytes])
+    beacons: dict[bytes, dict[bytes, Beacon]] = field(default_factory=dict[bytes, dict[bytes, Beacon]])
+    untold: set[bytes] = field(default_factory=set[bytes])
+
+
 class DiskFile:
     """The files of one group's store.
 
     Args:
         path: of the database.
+        name: the group's name.
         group: the group's id.
+
+    Attributes:
+        is_registered: whether the user is or was in the group; else its joining is under way.
     """
 
-    def __init__(self, path: Path, group: bytes) -> None:
+    def __init__(self, path: Path, name: str, group: bytes) -> None:
         self.path = path
+        self.name = name
         self.group = group
         self.mark = DiskMark()
+        self.is_registered = True
 
     def create(self, context: StoreContext, runs: Sequence[Run] = (), epoch: bytes | None = None) -> Store:
         """Makes the store."""
@@ -53,7 +78,7 @@ class DiskFile:
         The object still lets go of its connection, which would put the files in order; so they are put back as they were, in
         place, because a store in a new file opens a new epoch. Half a frame at the end of the WAL is a commit that was cut short.
         """
-        wal = self.path.with_name(self.path.name + "-wal")
+        wal = self._wal
         database, log = self.path.read_bytes(), wal.read_bytes() if wal.exists() else b""
         mark = self.mark.load()
         store.close()
@@ -64,3 +89,16 @@ class DiskFile:
             file.truncate()
         torn = random.randbytes(random.randrange(4096)) if log and random.random() < 0.5 else b""
         wal.write_bytes(log + torn)
+
+    def delete(self) -> None:
+        """Removes the files; the store is closed."""
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    def read_bytes(self) -> bytes:
+        """All bytes of the database and its log as they are on disk."""
+        return self.path.read_bytes() + (self._wal.read_bytes() if self._wal.exists() else b"")
+
+    @property
+    def _wal(self) -> Path:
+        return self.path.with_name(self.path.name + "-wal")

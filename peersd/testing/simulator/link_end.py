@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from peersd.testing.simulator.schedule import Schedule
-from peersd.testing.simulator.session import Session
 from peersd.testing.simulator.wire import WireEnd
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.handshake import Handshake, Role
 from peersd_protocol.link import (
+    TIMER_HANDSHAKE,
     Accepted,
     CancelTimer,
     ChannelClosed,
@@ -26,7 +27,27 @@ from peersd_protocol.link import (
     Writable,
 )
 
-_HARMLESS_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.REPLACED)
+_CHANNEL_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.REPLACED, CloseCode.NOT_MEMBER)
+"""What honest devices close channels with."""
+
+_LINK_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.REPLACED, CloseCode.TIMEOUT, CloseCode.REFUSED)
+"""What links of honest devices end with."""
+
+
+class ChannelUser(Protocol):
+    """What runs over an open channel, or looks at the proof before it is one."""
+
+    def push(self, message: bytes) -> None:
+        """A message came."""
+
+    def send_soon(self) -> None:
+        """The channel has room again, or is empty."""
+
+    def note_closed(self, code: CloseCode) -> None:
+        """The remote side closed the channel; what came before can still be taken."""
+
+    def end(self, code: CloseCode) -> None:
+        """Ends at once."""
 
 
 @dataclass
@@ -34,17 +55,19 @@ class LinkEvents:
     """What the layer above is told.
 
     Attributes:
-        on_up: the link carries channels.
+        on_up: the handshake is done: the link is to be released or closed.
         on_open: the remote side asks for a channel, with the payload of its OPEN.
-        on_accepted, on_refused: the answer to this side's OPEN.
-        on_down: the link is over; every session on it has ended.
+        on_accepted, on_refused: the answer to this side's OPEN, with its payload.
+        on_closed: a channel that nothing runs on is gone.
+        on_down: the link is over; all that ran on it has ended.
     """
 
-    on_up: Callable[[LinkEnd], None]
+    on_up: Callable[[LinkEnd, Up], None]
     on_open: Callable[[LinkEnd, int, bytes], None]
     on_accepted: Callable[[LinkEnd, int, bytes], None]
-    on_refused: Callable[[LinkEnd, int], None]
-    on_down: Callable[[LinkEnd], None]
+    on_refused: Callable[[LinkEnd, int, bytes], None]
+    on_closed: Callable[[LinkEnd, int], None]
+    on_down: Callable[[LinkEnd, Down], None]
 
 
 class LinkEnd:
@@ -54,15 +77,17 @@ class LinkEnd:
         schedule: of the simulation.
         device: this device's name.
         remote: the other device's name.
-        link: the machine, not started.
+        handshake: not started.
         role: who dialled.
         wire: this end of the wire.
         events: whom to tell.
 
     Attributes:
-        sessions: those that run over this link, by channel.
+        users: what runs over this link, by channel.
         requested: channels that the remote side asked for and still waits for.
-        is_up: whether it carries channels.
+        is_carrying: whether it carries channels.
+        is_confirmed: whether the other side is known to have the link.
+        is_over: whether it has ended.
     """
 
     def __init__(
@@ -78,9 +103,11 @@ class LinkEnd:
         self._is_writing = False
         self.machine = Link(role, handshake)
         self.handshake_hash = b""
-        self.sessions: dict[int, Session] = {}
+        self.remote_device = b""
+        self.users: dict[int, ChannelUser] = {}
         self.requested: set[int] = set()
-        self.is_up = False
+        self.is_carrying = False
+        self.is_confirmed = False
         self.is_over = False
         wire.on_message = self._receive
         wire.on_end = lambda: self.close(CloseCode.GOING_AWAY)
@@ -94,6 +121,11 @@ class LinkEnd:
         """Begins the handshake."""
         self.perform(self.machine.start(self.now_ms))
 
+    def release(self) -> None:
+        """The link stays, and carries channels from now on."""
+        self.is_carrying = True
+        self.perform(self.machine.release(self.now_ms))
+
     def close(self, code: CloseCode) -> None:
         """Ends the link."""
         if not self.is_over:
@@ -102,6 +134,7 @@ class LinkEnd:
     def abandon(self) -> None:
         """The process is gone: nothing is said, nothing is heard."""
         self.is_over = True
+        self.is_carrying = False
         self._wire.cut()
 
     def lose_wire(self) -> None:
@@ -138,26 +171,27 @@ class LinkEnd:
         for effect in effects:
             match effect:
                 case MessageReceived(channel, message):
-                    if channel in self.sessions:
-                        self.sessions[channel].push(message)
+                    if channel in self.users:
+                        self.users[channel].push(message)
                 case Wake():
                     if not self._is_writing:
                         self._is_writing = True
                         self._schedule.after(0, 1, self._write)
                 case Writable(channel):
-                    if channel in self.sessions:
-                        self.sessions[channel].send_soon()
+                    if channel in self.users:
+                        self.users[channel].send_soon()
                 case SetTimer(name, at_ms):
                     self._set_timer(name, at_ms)
                 case CancelTimer(name):
                     self._timers.pop(name, None)
+                    self.is_confirmed |= name == TIMER_HANDSHAKE
                 case OpenRequested(channel, payload, _):
                     self.requested.add(channel)
                     self._events.on_open(self, channel, payload)
                 case Accepted(channel, payload):
                     self._events.on_accepted(self, channel, payload)
-                case Refused(channel, _):
-                    self._events.on_refused(self, channel)
+                case Refused(channel, payload):
+                    self._events.on_refused(self, channel, payload)
                 case ChannelClosed(channel, code):
                     self._note_closed(channel, code)
                 case Up():
@@ -168,60 +202,81 @@ class LinkEnd:
                     pass
 
     def _note_closed(self, channel: int, code: CloseCode) -> None:
-        if code not in _HARMLESS_CODES:
+        if code not in _CHANNEL_CODES:
             raise self._schedule.fail(f"{self._device}: {self.remote} closed a channel with {code.name}")
         self.requested.discard(channel)
-        session = self.sessions.pop(channel, None)
-        if session is not None:
-            session.end(code)
+        user = self.users.pop(channel, None)
+        if user is not None:
+            user.note_closed(code)
+        else:
+            self._events.on_closed(self, channel)
 
     def _note_up(self, up: Up) -> None:
         self.handshake_hash = up.handshake_hash
-        self.is_up = True
-        self._schedule.note(self._device, f"link to {self.remote} up as {self.role.value}")
-        self._events.on_up(self)
-        self.perform(self.machine.release(self.now_ms))
+        self.remote_device = up.remote_device
+        self._events.on_up(self, up)
 
     def _note_down(self, down: Down) -> None:
-        if down.code not in _HARMLESS_CODES and down.code is not CloseCode.TIMEOUT:
+        if down.code not in _LINK_CODES:
             raise self._schedule.fail(f"{self._device}: the link to {self.remote} is down: {down.code.name}, {down.detail}")
-        self._schedule.note(self._device, f"link to {self.remote} down")
+        self._schedule.note(self._device, f"link to {self.remote} down: {down.code.name}")
         self.is_over = True
-        self.is_up = False
-        for session in list(self.sessions.values()):
-            session.end()
-        self.sessions.clear()
-        self._wire.cut()
-        self._events.on_down(self)
+        self.is_carrying = False
+        farewell = self.machine.pull(self.now_ms)
+        if farewell is not None:
+            self._wire.send(farewell)
+        for user in list(self.users.values()):
+            user.end(CloseCode.NORMAL)
+        self.users.clear()
+        self._wire.end()
+        self._events.on_down(self, down)
 
 
 class ChannelEnd:
-    """A channel of a link, for a session."""
+    """An open channel of a link, for what runs over it.
+
+    Args:
+        end: of the link.
+        number: the channel.
+        on_close: called once, with the code it closed with, whichever side closed.
+    """
 
     def __init__(self, end: LinkEnd, number: int, on_close: Callable[[CloseCode], None]) -> None:
         self._end = end
         self._number = number
         self._on_close = on_close
         self.remote = end.remote
+        self.remote_device = end.remote_device
+        self.closed: CloseCode | None = None
 
     def send(self, message: bytes, *, bulk: bool) -> None:
-        """See SessionChannel."""
+        """Queues a message."""
         self._end.perform(self._end.machine.send(self._number, message, self._end.now_ms, bulk=bulk))
 
     def is_full(self) -> bool:
-        """See SessionChannel."""
+        """Whether `send` has to wait for Writable."""
         return self._end.machine.is_full(self._number)
 
+    def flush(self) -> bool:
+        """Asks for Writable once all queued has left; True if it has."""
+        return self._end.machine.flush(self._number)
+
     def want(self) -> None:
-        """See SessionChannel."""
+        """The session waits for a message."""
         self._end.perform(self._end.machine.want(self._number, self._end.now_ms))
 
     def consumed(self, message: bytes) -> None:
-        """See SessionChannel."""
+        """The session took a message."""
         self._end.perform(self._end.machine.consumed(self._number, len(message), self._end.now_ms))
 
+    def note_closed(self, code: CloseCode) -> None:
+        """The remote side closed it."""
+        self.closed = code
+
     def close(self, code: CloseCode) -> None:
-        """See SessionChannel."""
-        if self._end.sessions.pop(self._number, None) is not None:
+        """Closes the channel, and ends what ran over it."""
+        if self._end.users.pop(self._number, None) is not None:
             self._end.perform(self._end.machine.close_channel(self._number, code, self._end.now_ms))
-        self._on_close(code)
+        if self.closed is None:
+            self.closed = code
+        self._on_close(self.closed)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
+from peersd.errors import PeersdError
 from peersd.store.store import Commit, Store
+from peersd.testing.simulator.copies import Copies
+from peersd.testing.simulator.disk import DiskFile
+from peersd.testing.simulator.link_end import ChannelEnd
 from peersd.testing.simulator.schedule import Schedule
-from peersd.testing.simulator.session import Session, SessionChannel, StoreJob
-from peersd_protocol.errors import RemoteProtocolError
-from peersd_protocol.messages import decode_message
+from peersd.testing.simulator.session import Session, StoreJob
+from peersd_protocol.constants import CREDIT_WINDOW_BYTES_MAX, MESSAGE_BYTES_MAX
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.messages import decode_message, is_beacon_message
 from peersd_protocol.replication import (
     BecameEqual,
     Chunk,
@@ -32,34 +37,39 @@ from peersd_protocol.replication import (
 from peersd_protocol.signing import sha256
 from peersd_protocol.vectors import Vector
 
+if TYPE_CHECKING:
+    from peersd.testing.simulator.device import Process
+
+OUTBOX_MESSAGES_MAX: Final = 64
+"""As in peersd.sync: a session with more is not pushed to."""
+
+OUTBOX_SLACK_MESSAGES: Final = 64
+"""What one effect may add on top: the messages of a commit, or of one read."""
+
 
 class Replica:
     """One group on one running device.
 
     Args:
         schedule: of the simulation.
-        device: the device's name.
-        name: the group's name.
-        store: the group's store.
-        is_alive: whether the device's process still runs.
-        on_acts: called when the group's state may have changed.
+        process: whose replica it is.
+        file: of the group.
+        store: opened from it.
+
+    Attributes:
+        state: the group's acts, evaluated, as the process was told: its store may be ahead by a commit that is about to be told.
     """
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        device: str,
-        name: str,
-        store: Store,
-        is_alive: Callable[[], bool],
-        on_acts: Callable[[], None],
-    ) -> None:
+    def __init__(self, schedule: Schedule, process: Process, file: DiskFile, store: Store) -> None:
         self._schedule = schedule
-        self._device = device
-        self.name = name
+        self._process = process
+        self._device = process.name
+        self.file = file
+        self.name = file.name
+        self.group = file.group
         self.store = store
-        self._is_alive = is_alive
-        self._on_acts = on_acts
+        self.state = store.state
+        self.is_discarded = False
         self._machine = Replication(store.vector())
         self._sessions: dict[SessionId, Session] = {}
         self._session_count = 0
@@ -67,20 +77,26 @@ class Replica:
         self._calls: deque[tuple[str, Callable[[], Any], Callable[[Any], None]]] = deque()
         self._is_busy = False
         self.messages_sent = 0
+        self.copies = Copies(schedule, process, self)
 
     # --- Time -------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process still runs, and the group is still there."""
+        return self._process.is_alive and not self.is_discarded
 
     def soon(self, event: Callable[[], None], slow: float = 0.0) -> None:
         """Runs an event of this process after a moment; with a probability of `slow` after a long one."""
         random = self._schedule.random
         wait_ms = random.randint(20, 400) if random.random() < slow else random.choice((0, 0, 1, 2, 5))
-        self._schedule.at(self._schedule.now_ms + wait_ms, lambda: event() if self._is_alive() else None)
+        self._schedule.at(self._schedule.now_ms + wait_ms, lambda: event() if self.is_alive else None)
 
     def _set_timer(self, timer: str, at_ms: int) -> None:
         self._timers[timer] = at_ms
 
         def expire() -> None:
-            if self._is_alive() and self._timers.get(timer) == at_ms:
+            if self.is_alive and self._timers.get(timer) == at_ms:
                 del self._timers[timer]
                 self._perform(self._machine.timer_expired(timer, self._schedule.now_ms))
 
@@ -94,7 +110,7 @@ class Replica:
         Args:
             label: for the trace.
             call: what to do.
-            then: gets what it returned, or the RemoteProtocolError that it raised.
+            then: gets what it returned.
         """
         self._calls.append((label, call, then))
         if not self._is_busy:
@@ -121,19 +137,39 @@ class Replica:
 
         self.soon(finish, slow=0.02)
 
+    def ask(self, label: str, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Like `call`, for what may be refused; then only the trace is told."""
+
+        def refusable() -> Any:
+            try:
+                return call()
+            except PeersdError as error:
+                return error
+
+        def finish(result: Any) -> None:
+            if isinstance(result, PeersdError):
+                self._schedule.note(self._device, f"{self.name} refuses {label}: {result.code}")
+            else:
+                then(result)
+
+        self.call(label, refusable, finish)
+
     def tell(self, commit: Commit | None, origin: SessionId | None = None) -> None:
         """What a call of the store has committed."""
         if commit is None:
             return
         if commit.entries or commit.vector is not None:
             now_ms = self._schedule.now_ms
-            self._perform(self._machine.committed(commit.entries, now_ms, origin, commit.message, commit.vector))
+            congested = {id_ for id_, session in self._sessions.items() if len(session.outbox) >= OUTBOX_MESSAGES_MAX}
+            self._perform(self._machine.committed(commit.entries, now_ms, origin, commit.message, commit.vector, congested))
+            self.copies.publish_soon()
         if commit.acts_changed:
-            self._on_acts()
+            self.state = self.store.state
+            self._process.acts_changed(self)
 
     # --- Sessions ---------------------------------------------------------------------------------------------------------------
 
-    def open_session(self, channel: SessionChannel, lot: ParkingLot, equal_at: Vector | None) -> Session:
+    def open_session(self, channel: ChannelEnd, lot: ParkingLot, equal_at: Vector | None, remote_beacons: bytes) -> Session:
         """Begins a session over an accepted channel."""
         self._session_count += 1
         session = self._sessions[self._session_count] = Session(self, channel, self._session_count)
@@ -141,21 +177,37 @@ class Replica:
         state = "equal" if equal_at is not None else "different"
         self._schedule.note(self._device, f"{self.name} session {session.id} with {channel.remote}: {state}")
         self._perform(self._machine.session_opened(session.id, lot, equal_at, self._schedule.now_ms))
+        self.copies.session_opened(session, remote_beacons)
         return session
 
     def session_over(self, session: Session) -> None:
         """A session ended."""
         del self._sessions[session.id]
         self.store.is_listening = bool(self._sessions)
-        self._schedule.note(self._device, f"{self.name} session {session.id} over")
+        code = session.channel.closed
+        self._schedule.note(self._device, f"{self.name} session {session.id} over: {code.name if code is not None else ''}")
+        self.copies.session_closed(session)
         self._perform(self._machine.session_closed(session.id, self._schedule.now_ms))
+
+    def find_session(self, number: SessionId) -> Session | None:
+        """A session that runs."""
+        return self._sessions.get(number)
+
+    def drop_outsiders(self) -> None:
+        """Ends the sessions with devices that are no member's: what is queued for them is not sent any more."""
+        for session in list(self._sessions.values()):
+            if not self.state.is_member_device(session.device):
+                session.end(CloseCode.NOT_MEMBER)
 
     def receive(self, session: Session, message: bytes) -> None:
         """A session takes a message."""
-        kind = type(decode_message(message)).__name__
-        digest = sha256(message)[:4].hex()
-        self._schedule.note(self._device, f"{self.name} session {session.id} {kind} {len(message)} bytes {digest}")
         try:
+            if is_beacon_message(message):
+                self.copies.receive(session, message)
+                return
+            kind = type(decode_message(message)).__name__
+            digest = sha256(message)[:4].hex()
+            self._schedule.note(self._device, f"{self.name} session {session.id} {kind} {len(message)} bytes {digest}")
             self._perform(self._machine.receive(session.id, message, self._schedule.now_ms))
         except RemoteProtocolError as error:
             raise self._schedule.fail(f"{self._device}: an honest device broke a rule in {self.name}", error) from error
@@ -241,10 +293,36 @@ class Replica:
 
     # --- For the checks ---------------------------------------------------------------------------------------------------------
 
-    def unequal(self, remotes: Iterable[str]) -> list[str]:
-        """Of these devices, those that are not known to hold exactly what this one holds."""
-        equal = {session.channel.remote for session in self._sessions.values() if self._machine.is_equal(session.id)}
-        return [remote for remote in remotes if remote not in equal]
+    def vector(self) -> Vector:
+        """What this side holds, as the machine knows it."""
+        return self._machine.vector()
+
+    @property
+    def is_members(self) -> bool:
+        """Whether this device is a member's, by what it knows."""
+        return bool(self.state.is_member_device(self._process.device_id))
+
+    def check_sending(self, session: Session, message: bytes) -> None:
+        """Whoever is known to be no member's device is sent nothing, and queues stay within their bounds.
+
+        Who is no member yet, by what it knows, asks and proves; it does not know who is.
+        """
+        state = self.state
+        if self.is_members and not state.is_member_device(session.device):
+            kind = "beacons" if is_beacon_message(message) else type(decode_message(message)).__name__
+            raise self._schedule.fail(
+                f"{self._device} sends {kind} of {self.name} to {session.channel.remote}, which it knows to be no member's device"
+            )
+        inbox_bytes = sum(map(len, session.inbox))
+        if inbox_bytes > CREDIT_WINDOW_BYTES_MAX + MESSAGE_BYTES_MAX:
+            raise self._schedule.fail(f"{self._device}: {inbox_bytes} bytes wait in a session of {self.name}")
+        if len(session.outbox) > OUTBOX_MESSAGES_MAX + OUTBOX_SLACK_MESSAGES:
+            raise self._schedule.fail(f"{self._device}: {len(session.outbox)} messages wait to be sent in {self.name}")
+
+    def unequal(self, devices: Iterable[bytes]) -> list[str]:
+        """Of the sessions with these devices, the remote sides that are not known to hold exactly what this one holds."""
+        found = [session for session in self._sessions.values() if session.device in devices]
+        return [session.channel.remote for session in found if not self._machine.is_equal(session.id)]
 
     @property
     def is_idle(self) -> bool:

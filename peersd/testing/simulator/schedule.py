@@ -6,6 +6,7 @@ import hashlib
 import heapq
 from collections.abc import Callable
 from random import Random
+from traceback import format_exception
 
 FIRST_WALL_MS = 1_700_000_000_000
 """The wall clock at virtual time 0."""
@@ -90,7 +91,7 @@ class Schedule:
     def fail(self, text: str, cause: BaseException | None = None) -> SimulationFailed:
         """The failure to raise, with what one needs to look into it."""
         tail = "\n".join(self.trace.lines[-TRACE_TAIL_LINES:])
-        detail = f"\n{type(cause).__name__}: {cause}" if cause else ""
+        detail = "\n" + "".join(format_exception(cause)).rstrip() if cause else ""
         return SimulationFailed(
             f"seed {self.seed} at {self.now_ms} ms: {text}{detail}\n{tail}\nreplay: {self.replay}", self.trace
         )

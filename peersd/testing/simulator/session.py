@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from peersd.testing.simulator.link_end import ChannelEnd
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.replication import Compare, Ingest, Locate, LookUp, SessionId
 
@@ -14,41 +15,21 @@ if TYPE_CHECKING:
 StoreJob = Ingest | Compare | Locate | LookUp
 
 
-class SessionChannel(Protocol):
-    """What a session needs of a channel."""
-
-    remote: str
-
-    def send(self, message: bytes, *, bulk: bool) -> None:
-        """Queues a message."""
-
-    def is_full(self) -> bool:
-        """Whether `send` has to wait for Writable."""
-        ...
-
-    def want(self) -> None:
-        """The session waits for a message."""
-
-    def consumed(self, message: bytes) -> None:
-        """The session took a message."""
-
-    def close(self, code: CloseCode) -> None:
-        """Closes the channel."""
-
-
 class Session:
     """A session. Everything it does is an event of its own, so that sessions overtake each other."""
 
-    def __init__(self, replica: Replica, channel: SessionChannel, number: SessionId) -> None:
+    def __init__(self, replica: Replica, channel: ChannelEnd, number: SessionId) -> None:
         self.id = number
         self.channel = channel
+        self.device = channel.remote_device
         self.outbox: deque[tuple[bytes, bool]] = deque()
+        self.inbox: deque[bytes] = deque()
         self.jobs: deque[StoreJob] = deque()
         self.is_due = False
         self.readable = False
         self.is_over = False
+        self._beacons: bytes | None = None
         self._replica = replica
-        self._inbox: deque[bytes] = deque()
         self._is_working = False
         self._is_sending = False
         self._is_taking = False
@@ -56,32 +37,39 @@ class Session:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is queued here."""
-        return not (self.jobs or self.outbox or self.is_due or self.readable or self._inbox)
+        return not (self.jobs or self.outbox or self.is_due or self.readable or self.inbox)
 
     # --- Receiving --------------------------------------------------------------------------------------------------------------
 
     def push(self, message: bytes) -> None:
         """A message came over the channel."""
-        self._inbox.append(message)
+        self.inbox.append(message)
         self.take_soon()
 
     def take_soon(self) -> None:
         """Takes the next message in a moment, unless one is being worked on."""
         if self._is_taking or self.is_over or self.jobs:
             return
-        if not self._inbox:
+        if self.inbox:
+            self._is_taking = True
+            self._replica.soon(self._take, slow=0.05)
+        elif self.channel.closed is not None:
+            self.end(self.channel.closed)
+        else:
             self.channel.want()
-            return
-        self._is_taking = True
-        self._replica.soon(self._take, slow=0.05)
 
     def _take(self) -> None:
         self._is_taking = False
         if self.is_over:
             return
-        message = self._inbox.popleft()
+        message = self.inbox.popleft()
         self.channel.consumed(message)
         self._replica.receive(self, message)
+        self.take_soon()
+
+    def note_closed(self, code: CloseCode) -> None:
+        """The remote side closed the channel: what came before is still taken."""
+        self.channel.note_closed(code)
         self.take_soon()
 
     # --- What the store does for it ---------------------------------------------------------------------------------------------
@@ -107,6 +95,12 @@ class Session:
 
     # --- Sending ----------------------------------------------------------------------------------------------------------------
 
+    def post_beacons(self, message: bytes) -> None:
+        """Sends a message about beacons; the next only when the replica was told that this one is sent."""
+        assert self._beacons is None
+        self._beacons = message
+        self.send_soon()
+
     def send_soon(self) -> None:
         """Sends what is queued, and reads more if there is more."""
         if not self._is_sending and not self.is_over:
@@ -117,25 +111,36 @@ class Session:
         self._is_sending = False
         if self.is_over:
             return
-        while self.outbox or self.is_due:
+        while self.outbox or self.is_due or self._beacons is not None:
+            if self.channel.closed is not None:
+                self.end(self.channel.closed)
+                return
             if self.channel.is_full():
                 return  # Writable calls again
-            if not self.outbox:
+            if self._beacons is not None:
+                message, self._beacons = self._beacons, None
+                self._send_one(message, bulk=False)
+                self._replica.copies.message_sent(self)
+            elif self.outbox:
+                message, bulk = self.outbox.popleft()
+                self._send_one(message, bulk=bulk)
+            else:
                 self.is_due = False
                 self.outbox.extend((message, False) for message in self._replica.take_due(self))
-                continue
-            message, bulk = self.outbox.popleft()
-            self.channel.send(message, bulk=bulk)
         if self.readable:
             self.readable = False
             self._is_sending = self._replica.read_for(self, self._read_done)
+
+    def _send_one(self, message: bytes, *, bulk: bool) -> None:
+        self._replica.check_sending(self, message)
+        self.channel.send(message, bulk=bulk)
 
     def _read_done(self) -> None:
         self._is_sending = False
         self.send_soon()
 
-    def end(self, code: CloseCode = CloseCode.NORMAL) -> None:
-        """Ends the session."""
+    def end(self, code: CloseCode) -> None:
+        """Ends the session; nothing queued is sent."""
         if not self.is_over:
             self.is_over = True
             self.channel.close(code)

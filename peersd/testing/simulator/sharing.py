@@ -2,27 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from peersd.testing.simulator.link_end import ChannelEnd, LinkEnd
+from peersd.testing.simulator.admission import Admission
+from peersd.testing.simulator.copies import digest_of
+from peersd.testing.simulator.farewell import Farewelling
+from peersd.testing.simulator.link_end import ChannelEnd, ChannelUser, LinkEnd
 from peersd.testing.simulator.replica import Replica
-from peersd.testing.simulator.session import Session
+from peersd.testing.simulator.schedule import Schedule
+from peersd_protocol.constants import PARKED_BYTES_MAX
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.handshake import Role
-from peersd_protocol.lanes import Accept, Effect, End, GroupId, LaneId, Lanes, Open, Refuse, SetTimer, Standing
+from peersd_protocol.lanes import (
+    Accept,
+    Admit,
+    Effect,
+    End,
+    Farewell,
+    GroupId,
+    LaneId,
+    Lanes,
+    LaneState,
+    Open,
+    OpenWithProof,
+    Refuse,
+    SetTimer,
+    Standing,
+)
+from peersd_protocol.redemption import Redemption
 from peersd_protocol.replication import ParkingLot
 from peersd_protocol.tokens import (
+    DIGEST_BYTES,
     SIDE_DIALLER,
     SIDE_LISTENER,
     AcceptPayload,
     OpenPayload,
     decode_accept,
     decode_open,
+    decode_refusal,
+    encode_refusal,
     group_token,
-    vector_digest,
 )
-from peersd_protocol.vectors import Vector, encode_vector
+from peersd_protocol.vectors import Vector
+
+if TYPE_CHECKING:
+    from peersd.testing.simulator.device import Process
+
+
+@dataclass
+class Proof:
+    """A redemption that this side sends, and whom to tell of the answer.
+
+    Attributes:
+        redemption: what OPEN carries.
+        identity: the message that follows it.
+        on_accepted: the channel is open.
+        on_over: it was refused, for a reason or none, or is over.
+    """
+
+    redemption: Redemption
+    identity: bytes
+    on_accepted: Callable[[], None]
+    on_over: Callable[[str | None], None]
 
 
 @dataclass
@@ -32,13 +75,15 @@ class _Lane:
     Attributes:
         group: whose lane it is.
         channel: None until its OPEN was sent.
-        session: None until it is accepted.
+        user: what runs over it once it is accepted.
+        proof: what it opens with.
         vector: what was stated in OPEN, with its digest.
     """
 
     group: GroupId
     channel: int | None = None
-    session: Session | None = None
+    user: ChannelUser | None = None
+    proof: Proof | None = None
     vector: Vector | None = None
     digest: bytes = b""
 
@@ -47,75 +92,120 @@ class Sharing:
     """The groups on one link.
 
     Args:
+        schedule: of the simulation.
         end: this side's end of the link.
-        replicas: all groups of this device by id.
-        own_user: the device's user.
-        remote_device: the other device's key.
-        later: runs an event after some ms of virtual time, if this process still lives then.
+        process: whose groups they are.
     """
 
-    def __init__(
-        self,
-        end: LinkEnd,
-        replicas: Mapping[bytes, Replica],
-        own_user: bytes,
-        remote_device: bytes,
-        later: Callable[[int, Callable[[], None]], None],
-    ) -> None:
+    def __init__(self, schedule: Schedule, end: LinkEnd, process: Process) -> None:
+        self._schedule = schedule
         self._end = end
-        self._replicas = replicas
-        self._own_user = own_user
-        self._remote_device = remote_device
-        self._later = later
+        self._process = process
         is_dialler = end.role is Role.DIALLER
         self._own_side, self._remote_side = (SIDE_DIALLER, SIDE_LISTENER) if is_dialler else (SIDE_LISTENER, SIDE_DIALLER)
         self._machine = Lanes(is_dialler=is_dialler, now_ms=end.now_ms)
         self._lanes: dict[LaneId, _Lane] = {}
-        self._digests: dict[int, bytes] = {}
+        self._proofs: dict[LaneId, Proof] = {}
+        self._wishes: dict[int, OpenPayload] = {}
+        self._asked: set[GroupId] = set()
         self._lot = ParkingLot()
         self._timer_ms = 0
-        self.wake()
+        self._is_waking = False
+        self._is_down = False
+
+    @property
+    def groups(self) -> tuple[GroupId, ...]:
+        """The groups that have a lane on this link."""
+        return self._machine.groups
+
+    def begin(self) -> None:
+        """The link is about to carry channels."""
+        self._state_groups()
 
     def wake(self) -> None:
         """Groups or memberships have changed."""
-        standings = {group: self._standing(replica) for group, replica in self._replicas.items()}
-        self._perform(self._machine.set_groups(standings, self._end.now_ms))
+        if not self._is_waking:
+            self._is_waking = True
+            self._later(0, self._state_groups)
 
     def link_down(self) -> None:
         """The link is over."""
+        self._is_down = True
         self._machine.link_down()
+        for proof in (*self._proofs.values(), *(lane.proof for lane in self._lanes.values() if lane.proof)):
+            proof.on_over(None)
 
-    def _standing(self, replica: Replica) -> Standing:
-        state = replica.store.state
-        if not state.role_of(self._own_user):
-            return Standing.LEAVING  # not heard of its own admission yet, and asks whoever it meets
-        return Standing.MEMBER if state.is_member_device(self._remote_device) else Standing.NONE
+    def _later(self, wait_ms: int, event: Callable[[], None]) -> None:
+        self._process.later(wait_ms, lambda: None if self._is_down else event())
+
+    def _state_groups(self) -> None:
+        self._is_waking = False
+        device = self._end.remote_device
+        standings = {group: self._process.standing(replica, device) for group, replica in self._process.replicas.items()}
+        for group, standing in standings.items():
+            replica = self._process.replicas[group]
+            if group in self._asked and standing is Standing.NONE and self._process.asks(replica, device):
+                standings[group] = Standing.LEAVING
+        self._perform(self._machine.set_groups(standings, self._end.now_ms))
+
+    def join(self, group: GroupId, proof: Proof) -> None:
+        """Opens a lane as somebody who holds a ticket."""
+        lane, effects = self._machine.join(group, self._end.now_ms)
+        self._proofs[lane] = proof
+        self._perform(effects)
 
     # --- What the link tells ----------------------------------------------------------------------------------------------------
 
     def requested(self, channel: int, payload: bytes) -> None:
         """The remote side asks for a channel."""
-        wish = decode_open(payload)
+        wish = self._wishes[channel] = decode_open(payload)
         handshake_hash, side = self._end.handshake_hash, self._remote_side
-        group = next((id_ for id_ in self._replicas if group_token(id_, handshake_hash, side) == wish.token), None)
-        self._digests[channel] = wish.digest
-        self._perform(self._machine.requested(channel, group, self._end.now_ms, proof=wish.proof is not None))
+        known = self._process.replicas
+        group = next((id_ for id_ in known if group_token(id_, handshake_hash, side) == wish.token), None)
+        if group is not None and wish.proof is None and self._process.asks(known[group], self._end.remote_device):
+            self._asked.add(group)
+            self.wake()
+        if wish.proof is not None and group is not None:
+            self._end.users[channel] = Admission(self._schedule, self._end, channel, self._process, known[group], wish.proof)
+
+        def ask_machine() -> None:
+            if channel in self._end.requested:
+                self._perform(self._machine.requested(channel, group, self._end.now_ms, proof=wish.proof is not None))
+
+        self._later(0, ask_machine)
 
     def accepted(self, channel: int, payload: bytes) -> None:
         """The remote side accepted."""
-        id_, lane = self._lane_of(channel)
-        self._perform(self._machine.accepted(id_, self._end.now_ms))
-        if id_ in self._lanes:
-            self._begin(id_, lane, lane.vector if decode_accept(payload).digest == lane.digest else None)
+        id_ = self._lane_of(channel)
+        if id_ is not None:
+            self._perform(self._machine.accepted(id_, self._end.now_ms))
+        lane = self._lanes.get(id_) if id_ is not None else None
+        if id_ is None or lane is None:
+            return
+        answer = decode_accept(payload)
+        self._begin(id_, lane, lane.vector if answer.digest == lane.digest else None, answer.beacons)
+        if lane.proof is not None:
+            lane.proof.on_accepted()
 
-    def refused(self, channel: int) -> None:
+    def refused(self, channel: int, payload: bytes) -> None:
         """The remote side refused."""
-        id_, _ = self._lane_of(channel)
-        del self._lanes[id_]
+        id_ = self._lane_of(channel)
+        if id_ is None:
+            return
+        lane = self._lanes.pop(id_)
         self._perform(self._machine.refused(id_, self._end.now_ms))
+        if lane.proof is not None:
+            lane.proof.on_over(decode_refusal(payload))
 
-    def _lane_of(self, channel: int) -> tuple[LaneId, _Lane]:
-        return next((id_, lane) for id_, lane in self._lanes.items() if lane.channel == channel)
+    def gone(self, channel: int) -> None:
+        """A channel that nothing ran on was closed, or an OPEN withdrawn."""
+        found = self._lane_of(channel)
+        if found is not None and channel not in self._wishes:
+            self._over(found, None)
+
+    def _lane_of(self, channel: int) -> LaneId | None:
+        """Whose channel it is; None for one whose lane has ended here, while what the other side said was under way."""
+        return next((id_ for id_, lane in self._lanes.items() if lane.channel == channel), None)
 
     # --- What the machine asks for ----------------------------------------------------------------------------------------------
 
@@ -123,17 +213,21 @@ class Sharing:
         for effect in effects:
             match effect:
                 case Open(lane, group):
-                    self._open(lane, group)
+                    self._open(lane, _Lane(group))
+                case OpenWithProof(lane, group):
+                    self._open(lane, _Lane(group, proof=self._proofs.pop(lane)))
                 case Accept(lane, wish, group):
-                    self._accept(lane, wish, group)
-                case Refuse(wish, _):
-                    self._refuse(wish)
+                    self._answer(lane, wish, group, self._accept)
+                case Farewell(lane, wish, group):
+                    self._answer(lane, wish, group, self._say_farewell)
+                case Admit(wish, _):
+                    self._admit(wish)
+                case Refuse(wish, reason):
+                    self._refuse(wish, reason)
                 case End(lane, code):
                     self._end_lane(lane, code)
                 case SetTimer(at_ms):
                     self._set_timer(at_ms)
-                case _:
-                    raise AssertionError(f"nobody redeems or was removed here: {effect}")
 
     def _set_timer(self, at_ms: int) -> None:
         self._timer_ms = at_ms
@@ -144,63 +238,157 @@ class Sharing:
 
         self._later(at_ms - self._end.now_ms, expire)
 
-    def _open(self, id_: LaneId, group: GroupId) -> None:
-        lane = self._lanes[id_] = _Lane(group)
+    def _open(self, id_: LaneId, lane: _Lane) -> None:
+        self._lanes[id_] = lane
+        replica = self._process.replicas.get(lane.group)
+        if replica is None:
+            self._over(id_, None)
+            return
 
         def open_channel(vector: Vector) -> None:
-            if id_ not in self._lanes or not self._end.is_up:
+            if id_ not in self._lanes or not self._end.is_carrying:
                 return
-            lane.vector, lane.digest = vector, vector_digest(group, encode_vector(vector))
-            payload = OpenPayload(group_token(group, self._end.handshake_hash, self._own_side), lane.digest).encode()
-            lane.channel, effects = self._end.machine.open_channel(payload, self._end.now_ms)
+            proof = lane.proof
+            lane.vector, lane.digest = vector, digest_of(lane.group, vector)
+            token = group_token(lane.group, self._end.handshake_hash, self._own_side)
+            payload = OpenPayload(token, lane.digest, replica.copies.book.summary(), proof.redemption if proof else None)
+            now_ms, link = self._end.now_ms, self._end.machine
+            lane.channel, effects = link.open_channel(payload.encode(), now_ms, proof_follows=proof is not None)
             self._end.perform(effects)
+            if proof is not None:
+                self._end.perform(link.send(lane.channel, proof.identity, now_ms, bulk=False))
 
-        replica = self._replicas[group]
         replica.call("digest", replica.store.vector, open_channel)
 
-    def _accept(self, id_: LaneId, channel: int, group: GroupId) -> None:
+    def _answer(self, id_: LaneId, channel: int, group: GroupId, answer: Callable[[LaneId, _Lane, int, Replica], None]) -> None:
         lane = self._lanes[id_] = _Lane(group, channel)
-        asked = self._digests.pop(channel)
+        replica = self._process.replicas.get(group)
+        if replica is None or channel not in self._end.requested:
+            self._refuse(channel, None)
+            self._over(id_, None)
+        else:
+            answer(id_, lane, channel, replica)
 
+    def _may_accept(self, id_: LaneId, channel: int) -> bool:
+        """Whether the lane is still there, and the remote side still waits."""
+        if id_ not in self._lanes or not self._end.is_carrying:
+            return False
+        if channel not in self._end.requested:
+            self._over(id_, None)  # withdrawn
+            return False
+        self._end.requested.discard(channel)
+        return True
+
+    def _accept(self, id_: LaneId, lane: _Lane, channel: int, replica: Replica) -> None:
         def accept(vector: Vector) -> None:
-            if id_ not in self._lanes or not self._end.is_up:
-                return
-            if channel not in self._end.requested:
-                self._over(id_, None)  # withdrawn
-                return
-            self._end.requested.discard(channel)
-            digest = vector_digest(group, encode_vector(vector))
-            self._end.perform(self._end.machine.accept(channel, AcceptPayload(digest).encode(), self._end.now_ms))
-            self._begin(id_, lane, vector if digest == asked else None)
+            if self._may_accept(id_, channel):
+                wish = self._wishes.pop(channel)
+                digest = digest_of(lane.group, vector)
+                payload = AcceptPayload(digest, replica.copies.book.summary()).encode()
+                self._end.perform(self._end.machine.accept(channel, payload, self._end.now_ms))
+                self._begin(id_, lane, vector if digest == wish.digest else None, wish.beacons)
 
-        replica = self._replicas[group]
         replica.call("digest", replica.store.vector, accept)
 
-    def _refuse(self, channel: int) -> None:
-        self._digests.pop(channel, None)
-        if self._end.is_up and channel in self._end.requested:
-            self._end.requested.discard(channel)
-            self._end.perform(self._end.machine.refuse(channel, self._end.now_ms))
+    def _say_farewell(self, id_: LaneId, lane: _Lane, channel: int, replica: Replica) -> None:
+        device = self._end.remote_device
 
-    def _begin(self, id_: LaneId, lane: _Lane, equal_at: Vector | None) -> None:
+        def accept(messages: list[bytes]) -> None:
+            if self._may_accept(id_, channel):
+                self._wishes.pop(channel)
+                self._schedule.note(self._process.name, f"{replica.name} says farewell to {self._end.remote}")
+                payload = AcceptPayload(bytes(DIGEST_BYTES)).encode()
+                self._end.perform(self._end.machine.accept(channel, payload, self._end.now_ms))
+                end = ChannelEnd(self._end, channel, lambda code: self._over(id_, code))
+                lane.user = self._end.users[channel] = Farewelling(self._schedule, self._process, replica, end, messages)
+                lane.user.send_soon()
+
+        replica.call("farewell", lambda: replica.store.farewell(device), accept)
+
+    def _admit(self, channel: int) -> None:
+        admission = self._end.users.get(channel)
+        assert isinstance(admission, Admission)
+
+        def decided(is_admitted: bool, reason: str | None) -> None:
+            if self._is_down:
+                return
+            if self._end.users.get(channel) is admission:
+                del self._end.users[channel]
+            if is_admitted:
+                self._state_groups()
+                self._perform(self._machine.admitted(channel, self._end.now_ms))
+            else:
+                self._perform(self._machine.not_admitted(channel, reason, self._end.now_ms))
+
+        admission.begin(decided)
+
+    def _refuse(self, channel: int, reason: str | None) -> None:
+        self._wishes.pop(channel, None)
+        self._end.users.pop(channel, None)
+        if self._end.is_carrying and channel in self._end.requested:
+            self._end.requested.discard(channel)
+            self._end.perform(self._end.machine.refuse(channel, self._end.now_ms, encode_refusal(reason)))
+
+    def _begin(self, id_: LaneId, lane: _Lane, equal_at: Vector | None, remote_beacons: bytes) -> None:
+        replica = self._process.replicas.get(lane.group)
         assert lane.channel is not None
         channel = ChannelEnd(self._end, lane.channel, lambda code: self._over(id_, code))
-        lane.session = self._replicas[lane.group].open_session(channel, self._lot, equal_at)
-        self._end.sessions[lane.channel] = lane.session
-        lane.session.take_soon()
+        if replica is None:
+            self._end.perform(self._end.machine.close_channel(lane.channel, CloseCode.NORMAL, self._end.now_ms))
+            self._over(id_, None)
+            return
+        session = replica.open_session(channel, self._lot, equal_at, remote_beacons)
+        lane.user = self._end.users[lane.channel] = session
+        session.take_soon()
 
     def _end_lane(self, id_: LaneId, code: CloseCode) -> None:
-        lane = self._lanes[id_]
-        if lane.session is not None:
-            lane.session.end(code)
+        if id_ in self._proofs:  # whose turn had not come
+            self._later(0, lambda: self._perform(self._machine.ended(id_, None, self._end.now_ms)))
+            self._proofs.pop(id_).on_over(None)
+            return
+        lane = self._lanes.get(id_)
+        if lane is None:  # it is over, as the machine is about to hear
+            return
+        if lane.user is not None:
+            lane.user.end(code)
             return
         if lane.channel in self._end.requested:
-            self._refuse(lane.channel)
+            self._refuse(lane.channel, None)
         elif lane.channel is not None:
             self._end.perform(self._end.machine.close_channel(lane.channel, code, self._end.now_ms))
         self._over(id_, None)
 
     def _over(self, id_: LaneId, code: CloseCode | None) -> None:
         """Tells the machine in a moment, as a task that has to come to its end does."""
-        group = self._lanes.pop(id_).group
-        self._replicas[group].soon(lambda: self._perform(self._machine.ended(id_, code, self._end.now_ms)))
+        lane = self._lanes.pop(id_)
+
+        def tell() -> None:
+            replica = self._process.replicas.get(lane.group)
+            if replica is not None and code is CloseCode.NOT_MEMBER:
+                self._process.note_not_member(replica, self._end.remote_device)
+            self._perform(self._machine.ended(id_, code, self._end.now_ms))
+            if lane.group in self._asked:
+                self._asked.discard(lane.group)
+                self.wake()
+
+        self._later(self._schedule.random.choice((0, 0, 1, 2, 5)), tell)
+        if lane.proof is not None:
+            lane.proof.on_over(None)
+
+    # --- For the checks ---------------------------------------------------------------------------------------------------------
+
+    def check(self) -> str | None:
+        """What is wrong with the lanes and the lot, in words."""
+        if not 0 <= self._lot.bytes_parked <= PARKED_BYTES_MAX:
+            return f"{self._lot.bytes_parked} bytes are parked"
+        for group in self._machine.groups:
+            replica = self._process.replicas.get(group)
+            is_open = self._machine.state_of(group) is LaneState.OPEN
+            if is_open and replica and self._process.standing(replica, self._end.remote_device) is not Standing.MEMBER:
+                return f"a channel of {replica.name} with {self._end.remote} outlives the membership"
+        return None
+
+    @property
+    def bytes_parked(self) -> int:
+        """What waits for entries that it rests on."""
+        return self._lot.bytes_parked

@@ -1,60 +1,53 @@
-"""A whole simulation: three devices of three users found groups, write, lose links, crash, heal, and are compared."""
+"""A whole simulation: devices join groups, write, leave, are removed, lose links, crash, heal, and are compared."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from itertools import combinations
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import combinations, permutations
 from pathlib import Path
-from typing import Any
 
-from peersd.errors import PeersdError
-from peersd.store.batch import Success
 from peersd.store.store import Commit
-from peersd.testing.simulator import checks
-from peersd.testing.simulator.clients import LATER_SCHEMA, SCHEMA, make_write
+from peersd.testing.simulator.checks import Acknowledged
+from peersd.testing.simulator.clients import Clients
 from peersd.testing.simulator.device import SimulatedDevice
-from peersd.testing.simulator.founding import admit, make_genesis, make_person
+from peersd.testing.simulator.ending import Ending
+from peersd.testing.simulator.entries import feed, pieces_of
+from peersd.testing.simulator.founding import Person, admit, make_genesis, make_people
+from peersd.testing.simulator.joining import JOINED
+from peersd.testing.simulator.membership import Members
+from peersd.testing.simulator.network import Network
+from peersd.testing.simulator.plan import Plan
 from peersd.testing.simulator.replica import Replica
-from peersd.testing.simulator.schedule import Schedule, Trace
-from peersd.testing.simulator.wire import make_wire
-from peersd_protocol.acts import SchemaAct, Settings, encode_body
+from peersd.testing.simulator.schedule import Schedule, SimulationFailed, Trace
+from peersd.testing.simulator.statements import SCHEMA
+from peersd_protocol.acts import SchemaAct, encode_body
 from peersd_protocol.entries import Kind
-from peersd_protocol.handshake import Role
-from peersd_protocol.roles import Deed
-from peersd_protocol.roles import Role as Membership
-from peersd_protocol.schema_ops import SchemaOp
+from peersd_protocol.roles import Role
+from peersd_protocol.tickets import Ticket, parse_ticket
 
-DEVICE_NAMES = ("a", "b", "c")
-POLL_MS = 100
-QUIET_MS = 2_000
-"""After all are equal, nobody may have anything left to say for so long."""
+MEMBERS_MAX = 2
+"""Beside its founder, whom a group begins with."""
+
+TRIES_HEALED = 8
+"""How often somebody who is not let in tries again when nothing else goes wrong any more."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much happens.
+@dataclass(eq=False)
+class Wish:
+    """A ticket that a user wants to redeem at a device.
 
     Attributes:
-        groups: founded by the first devices in turn; all devices are members of all.
-        trouble_ms: how long there are writes and faults.
-        heal_ms: by when after that all replicas are equal.
-        write_every_ms: mean time between two writes of a device to a group.
-        fault_every_ms: mean time between two faults.
+        device, ticket: these.
+        tries_left: how often it is tried once nothing else goes wrong.
+        tries: how often it was tried.
     """
 
-    groups: int = 2
-    trouble_ms: int = 4_000
-    heal_ms: int = 30_000
-    write_every_ms: int = 250
-    fault_every_ms: int = 400
-
-    @property
-    def flags(self) -> str:
-        """What scripts/sim needs to be told beside the seed."""
-        changed = [field for field in fields(self) if getattr(self, field.name) != field.default]
-        return "".join(f" --{field.name.replace('_', '-')} {getattr(self, field.name)}" for field in changed)
+    device: SimulatedDevice
+    ticket: Ticket
+    tries_left: int = TRIES_HEALED
+    tries: int = 0
 
 
 class Simulation:
@@ -67,13 +60,25 @@ class Simulation:
     """
 
     def __init__(self, seed: int, folder: Path, plan: Plan | None = None) -> None:
-        self.plan = plan or Plan()
-        self._schedule = Schedule(seed, f"scripts/sim --seed {seed}{self.plan.flags} --trace")
-        people = [make_person(seed, name) for name in DEVICE_NAMES]
-        self.devices = [SimulatedDevice(self._schedule, person, folder) for person in people]
-        self._acknowledged: dict[str, list[checks.Acknowledged]] = {}
+        plan = plan or Plan()
+        self._schedule = Schedule(seed, f"scripts/sim --seed {seed}{plan.flags} --trace")
+        self.plan = plan.draw(self._schedule.random)
+        self._network = Network(self._schedule, self.plan.links_max)
+        people = _people(seed, self.plan.devices)
+        self.devices = [SimulatedDevice(self._schedule, self._network, person, folder, self._told) for person in people]
+        self._network.add(self.devices)
+        self.acknowledged: dict[bytes, list[Acknowledged]] = {}
+        self.wishes: list[Wish] = []
+        self._given_up: list[Wish] = []
         self._is_healing = False
-        self._found_groups(seed)
+        self._clients = Clients(self._schedule)
+        users = list(dict.fromkeys(person.user for person in people))
+        self._members = Members(self._schedule, users, self._hand_over)
+        for one, other in permutations(self.devices, 2):
+            if one.person.user == other.person.user:
+                one.notes.addresses[other.device_id] = other.url  # by the personal group
+        for number in range(self.plan.groups):
+            self._found_group(seed, f"g{number}")
 
     @property
     def trace(self) -> Trace:
@@ -86,114 +91,183 @@ class Simulation:
         Raises:
             SimulationFailed: something that must hold did not.
         """
+        try:
+            self._run()
+        except SimulationFailed:
+            raise
+        except Exception as error:
+            raise self._schedule.fail("an exception", error) from error
+
+    def _run(self) -> None:
+        kind = f"at most {self.plan.links_max} links each" if self._network.is_mesh else "links by chance"
+        self._schedule.note("", f"{len(self.devices)} devices, {self.plan.groups} groups, {kind}")
         for device in self.devices:
             device.start()
-        for one, other in combinations(self.devices, 2):
+            self._write_later(device)
+        for one, other in combinations(self.devices, 2) if not self._network.is_mesh else ():
             self._connect_later(one, other)
-            self._write_later(one)
-            self._write_later(other)
+        self._deed_later()
         self._fault_later()
         self._schedule.run_until(self.plan.trouble_ms)
         self._heal()
-        self._await_equal()
-        self._check()
+        Ending(self._schedule, self._network, self.devices, self, self.acknowledged).run(self.plan.heal_ms)
 
     # --- The start --------------------------------------------------------------------------------------------------------------
 
-    def _found_groups(self, seed: int) -> None:
-        for number in range(self.plan.groups):
-            name = f"g{number}"
-            founder = self.devices[number % len(self.devices)]
-            genesis = make_genesis(seed, founder.person, name)
-            group = genesis.last.hash
-            runs = (founder.person.identity, genesis)
-            store = founder.add_file(name, group).create(founder.context, runs, genesis.last.epoch)
-            roles = iter((Membership.ADMIN, Membership.WRITER))
-            commits: list[Commit] = []
-            for device in self.devices:
-                if device is not founder:
-                    commits += admit(store, founder.person, device.person, next(roles))
-                    device.add_file(name, group).create(device.context).close()
-            for sql in SCHEMA:
-                ops = tuple(store.plan_schema(founder.person.user, sql))
-                _, commit = store.act(founder.person.user, Kind.CONTROL, encode_body(SchemaAct(ops)))
-                commits += [commit] if commit else []
-            store.close()
-            self._acknowledged[name] = [checks.Acknowledged.of(entry) for commit in commits for entry in commit.entries]
+    def _found_group(self, seed: int, name: str) -> None:
+        """A founder and a few members who have met; a device of each knows where another one is."""
+        random = self._schedule.random
+        founder = random.choice(self.devices)
+        genesis = make_genesis(seed, founder.person, name)
+        group = genesis.last.hash
+        runs = (*founder.person.identity_runs, genesis)
+        store = founder.add_file(name, group).create(founder.context, runs, genesis.last.epoch)
+        commits: list[Commit] = []
+        others = [device for device in self.devices if device.person.user != founder.person.user]
+        met = {founder.person.user}
+        for device in random.sample(others, random.randint(0, MEMBERS_MAX)):
+            if device.person.user not in met:
+                met.add(device.person.user)
+                role = random.choice((Role.OWNER, Role.ADMIN, Role.MODERATOR, Role.WRITER, Role.READER))
+                commits += admit(store, founder.person, device.person, role)
+        for sql in SCHEMA:
+            ops = tuple(store.plan_schema(founder.person.user, sql))
+            _, commit = store.act(founder.person.user, Kind.CONTROL, encode_body(SchemaAct(ops)))
+            commits += [commit] if commit else []
+        pieces = pieces_of(store)
+        store.close()
+        for device in self.devices:
+            if device.person.user in met and device is not founder:
+                copy = device.add_file(name, group).create(device.context)
+                feed(copy, pieces)
+                copy.close()
+                self._introduce(device, founder)
+        self.acknowledged[group] = [Acknowledged.of(founder.name, entry) for commit in commits for entry in commit.entries]
 
-    # --- Clients ----------------------------------------------------------------------------------------------------------------
+    def _introduce(self, one: SimulatedDevice, other: SimulatedDevice) -> None:
+        """One device dialled the other once, which may have heard since where that one is."""
+        for device, known in self._schedule.random.choice((((one, other),), ((one, other), (other, one)))):
+            device.notes.addresses[known.device_id] = known.url
+            device.notes.reached.add(known.device_id)
+
+    def _told(self, device: SimulatedDevice, replica: Replica, commit: Commit) -> None:
+        own = [entry for entry in commit.entries if entry.log.device == device.device_id]
+        self.acknowledged[replica.group] += [Acknowledged.of(device.name, entry) for entry in own]
+
+    # --- What users do ----------------------------------------------------------------------------------------------------------
 
     def _write_later(self, device: SimulatedDevice) -> None:
         def write() -> None:
             if self._is_healing:
                 return
             if device.process is not None:
-                replica = self._schedule.random.choice(list(device.process.replicas.values()))
-                self._act(device, replica)
+                self._clients.act(device.process)
             self._write_later(device)
 
-        self._schedule.after(1, 2 * self.plan.write_every_ms // self.plan.groups, write)
+        self._schedule.after(1, 2 * self.plan.write_every_ms, write)
 
-    def _act(self, device: SimulatedDevice, replica: Replica) -> None:
-        random, store, user = self._schedule.random, replica.store, device.person.user
-        kind = random.random()
-        state = store.state
-        if kind < 0.03 and state.may(user, Deed.CHANGE_SCHEMA):
-            sql = random.choice(LATER_SCHEMA)
-            self._call(device, replica, f"plans {sql}", lambda: store.plan_schema(user, sql), self._schema_act(device, replica))
-        elif kind < 0.06 and state.may(user, Deed.CHANGE_SETTINGS):
-            body = encode_body(Settings(name=f"named by {device.name} at {self._schedule.now_ms}"))
-            self._call(device, replica, "renames", lambda: store.act(user, Kind.CONTROL, body)[1], self._acted(replica))
-        elif state.may(user, Deed.WRITE) and state.schema.tables:
-            writes = [make_write(random, user) for _ in range(random.choice((1, 1, 1, 2, 6)))]
-            self._call(device, replica, f"writes {len(writes)}", lambda: store.write(writes), self._wrote(device, replica))
+    def _deed_later(self) -> None:
+        def do() -> None:
+            if self._is_healing:
+                return
+            process = self._schedule.random.choice(self.devices).process
+            if process is not None and process.replicas:
+                self._members.act(process, self._schedule.random.choice(list(process.replicas.values())))
+            self._deed_later()
 
-    def _call(
-        self, device: SimulatedDevice, replica: Replica, label: str, call: Callable[[], Any], then: Callable[[Any], None]
-    ) -> None:
-        def refusable() -> Any:
-            try:
-                return call()
-            except PeersdError as error:
-                return error
+        self._schedule.after(1, 2 * self.plan.deed_every_ms, do)
 
-        def finish(result: Any) -> None:
-            if isinstance(result, PeersdError):
-                self._schedule.note(device.name, f"{replica.name} refuses: {result.code}")
+    # --- Joining ----------------------------------------------------------------------------------------------------------------
+
+    def _hand_over(self, replica: Replica, ticket: Ticket, users_max: int) -> None:
+        """Gives a ticket to users who are no members, each at one of its devices."""
+        random, state = self._schedule.random, replica.state
+        outside = [device for device in self.devices if not state.role_of(device.person.user)]
+        welcome = [device for device in outside if device.person.user not in state.bans or random.random() < 0.2]
+        for device in random.sample(welcome, min(users_max, len(welcome))):
+            self._schedule.note(device.name, f"{replica.name} gets a ticket")
+            wish = Wish(device, parse_ticket(ticket.format()))
+            self.wishes.append(wish)
+            self._try_later(wish)
+
+    def _try_later(self, wish: Wish) -> None:
+        def redeem() -> None:
+            process = wish.device.process
+            wish.tries += 1
+            tries = wish.tries
+            if process is None or not process.join(wish.ticket, finished):
+                self._try_later(wish)
             else:
-                then(result)
+                self._watch(wish, process.boot_id, tries)
 
-        replica.call(label, refusable, finish)
+        def finished(outcome: str | None) -> None:
+            wish.tries_left -= self._is_healing
+            wish.tries += 1
+            if outcome is None and wish.tries_left > 0:
+                self._try_later(wish)
+                return
+            self.wishes.remove(wish)
+            if outcome is None:
+                self._given_up.append(wish)
+            if outcome == JOINED:
+                self._tell_siblings(wish.device, wish.ticket)
+            else:
+                self._ask_siblings(wish.device, wish.ticket)
 
-    def _schema_act(self, device: SimulatedDevice, replica: Replica) -> Callable[[list[SchemaOp]], None]:
-        def act(ops: list[SchemaOp]) -> None:
-            if ops:
-                body = encode_body(SchemaAct(tuple(ops)))
-                user = device.person.user
-                self._call(
-                    device, replica, "defines", lambda: replica.store.act(user, Kind.CONTROL, body)[1], self._acted(replica)
-                )
+        self._schedule.after(50, 1_500, redeem)
 
-        return act
+    @property
+    def are_joining(self) -> bool:
+        """Whether anybody has a ticket to be redeemed."""
+        return bool(self.wishes)
 
-    def _acted(self, replica: Replica) -> Callable[[Commit | None], None]:
-        return lambda commit: self._acknowledge(replica, commit)
+    def try_again(self, device: SimulatedDevice, group: bytes, members: Collection[bytes]) -> bool:
+        """A user who was not let in tries again after all; False if its tickets name nobody of the members."""
+        urls = {other.url for other in self.devices if other.device_id in members}
+        for wish in self._given_up:
+            if wish.device is device and wish.ticket.group_id == group and urls.intersection(wish.ticket.addresses):
+                self._given_up.remove(wish)
+                self.wishes.append(wish)
+                self._try_later(wish)
+                return True
+        return False
 
-    def _wrote(
-        self, device: SimulatedDevice, replica: Replica
-    ) -> Callable[[tuple[list[Success | PeersdError], Commit | None]], None]:
-        def wrote(result: tuple[list[Success | PeersdError], Commit | None]) -> None:
-            outcomes, commit = result
-            codes = [outcome.code if isinstance(outcome, PeersdError) else "done" for outcome in outcomes]
-            self._schedule.note(device.name, f"{replica.name} wrote: {' '.join(codes)}")
-            self._acknowledge(replica, commit)
+    def _watch(self, wish: Wish, boot_id: bytes, tries: int) -> None:
+        """A crash leaves the wish, and nobody who tells of the end of its attempt."""
 
-        return wrote
+        def look() -> None:
+            if wish.tries != tries or wish not in self.wishes:
+                return
+            if wish.device.process is None or wish.device.process.boot_id != boot_id:
+                self._try_later(wish)
+            else:
+                self._watch(wish, boot_id, tries)
 
-    def _acknowledge(self, replica: Replica, commit: Commit | None) -> None:
-        replica.tell(commit)
-        for entry in commit.entries if commit else ():
-            self._acknowledged[replica.name].append(checks.Acknowledged.of(entry))
+        self._schedule.after(300, 600, look)
+
+    def _tell_siblings(self, device: SimulatedDevice, ticket: Ticket) -> None:
+        """The user's other devices learn of the group, as they do by the personal group, and wait for what it holds."""
+        for sibling in self.devices:
+            if sibling.person.user == device.person.user and sibling is not device:
+                self._register_later(sibling, ticket)
+
+    def _ask_siblings(self, device: SimulatedDevice, ticket: Ticket) -> None:
+        """A device that was not let in learns of the group from another one that was."""
+        for sibling in self.devices:
+            file = sibling.files.get(ticket.group_id)
+            if sibling.person.user == device.person.user and sibling is not device and file is not None and file.is_registered:
+                self._register_later(device, ticket)
+
+    def _register_later(self, device: SimulatedDevice, ticket: Ticket) -> None:
+        def register() -> None:
+            if ticket.group_id in device.files:
+                return
+            if device.process is None:
+                self._register_later(device, ticket)
+            else:
+                device.process.make_replica(ticket.group_name, ticket.group_id, is_registered=True)
+
+        self._schedule.after(50, 1_500, register)
 
     # --- Faults -----------------------------------------------------------------------------------------------------------------
 
@@ -210,10 +284,11 @@ class Simulation:
         self._schedule.after(1, 2 * self.plan.fault_every_ms, fault)
 
     def _cut_some_link(self) -> None:
-        one, other = self._schedule.random.sample(self.devices, 2)
-        end = one.process.links.get(other.name) if one.process else None
-        if end is not None:
-            self._schedule.note(one.name, f"loses its link to {other.name}")
+        device = self._schedule.random.choice(self.devices)
+        ends = device.process.links.linked() if device.process else []
+        if ends:
+            end = self._schedule.random.choice(ends)
+            self._schedule.note(device.name, f"loses its link to {end.remote}")
             end.lose_wire()
 
     def _crash_some_device(self) -> None:
@@ -233,75 +308,33 @@ class Simulation:
         self._schedule.after(1, 200 if self._is_healing else 1_500, lambda: self._connect(one, other))
 
     def _connect(self, one: SimulatedDevice, other: SimulatedDevice) -> None:
-        dialler, listener = self._schedule.random.sample((one, other), 2)
-        calling, called = dialler.process, listener.process
-        if calling and called and listener.name not in calling.links and dialler.name not in called.links:
-            near, far = make_wire(self._schedule)
-            called.add_link(dialler, Role.LISTENER, far)
-            calling.add_link(listener, Role.DIALLER, near)
+        random = self._schedule.random
+        pairs = random.sample(((one, other), (other, one)), random.choice((1, 1, 2)))  # both at once, now and then
+        for dialler, listener in pairs:
+            if dialler.process is not None and dialler.process.links.to_device(listener.device_id) is None:
+                dialler.process.links.dial(listener.url, listener.device_id)
         self._connect_later(one, other)
 
-    # --- The end ----------------------------------------------------------------------------------------------------------------
-
     def _heal(self) -> None:
-        self._schedule.note("", "heals: no more writes and faults")
+        self._schedule.note("", "heals: nobody does anything more, and nothing fails")
         self._is_healing = True
+        self._network.is_troubled = False
         for device in self.devices:
             if device.process is None:
                 device.start()
-
-    def _replicas(self) -> list[tuple[SimulatedDevice, Replica]]:
-        processes = [(device, device.process) for device in self.devices]
-        return [(device, replica) for device, process in processes if process for replica in process.replicas.values()]
-
-    def _await_equal(self) -> None:
-        end_ms = self._schedule.now_ms + self.plan.heal_ms
-        while waiting := self._waiting():
-            if self._schedule.now_ms >= end_ms:
-                raise self._schedule.fail(f"not equal {self.plan.heal_ms} ms after healing: {'; '.join(waiting)}")
-            self._schedule.run_until(self._schedule.now_ms + POLL_MS)
-        self._schedule.note("", "all devices know each other to be equal")
-        sent = [replica.messages_sent for _, replica in self._replicas()]
-        self._schedule.run_until(self._schedule.now_ms + QUIET_MS)
-        if sent != [replica.messages_sent for _, replica in self._replicas()] or self._waiting():
-            raise self._schedule.fail("devices that are equal still talk")
-
-    def _waiting(self) -> list[str]:
-        waiting: list[str] = []
-        for device, replica in self._replicas():
-            others = [other.name for other in self.devices if other is not device]
-            unequal = replica.unequal(others)
-            if unequal or not replica.is_idle:
-                waiting.append(f"{device.name} {replica.name} {'waits for ' + ' '.join(unequal) if unequal else 'is busy'}")
-        return waiting
-
-    def _check(self) -> None:
-        first = {
-            replica.name: checks.Replicated.of(replica.store) for device, replica in self._replicas() if device is self.devices[0]
-        }
-        for device, replica in self._replicas():
-            where = f"{device.name} {replica.name}"
-            replicated = checks.Replicated.of(replica.store)
-            self._must_not(where, first[replica.name].difference(replicated))
-            self._must_not(where, checks.check_oracle(replica.store))
-            self._must_not(where, checks.check_acknowledged(replica.store, self._acknowledged[replica.name]))
-            file = device.files[replica.name]
-            self._must_not(where, checks.check_file(file))
-            replica.store, wrong = checks.check_rebuilt(replica.store, file, device.context)
-            self._must_not(where, wrong)
-        rows = sum(len(rows) for seen in first.values() for rows in seen.rows.values())
-        entries = sum(map(len, self._acknowledged.values()))
-        self._schedule.note("", f"equal: {rows} rows, {entries} acknowledged entries")
-
-    def _must_not(self, where: str, wrong: str | None) -> None:
-        if wrong is not None:
-            raise self._schedule.fail(f"{where}: {wrong}")
 
     def close(self) -> None:
         """Closes the files."""
         for device in self.devices:
             if device.process is not None:
                 device.process.close()
+
+
+def _people(seed: int, devices: int) -> list[Person]:
+    """As many devices, of one user each but for the first, who has two."""
+    names = ["a1", "a2", "b", "c", "d", "e", "f", "g", "h"][:devices]
+    first = names[:2] if devices > 3 else names[:1]
+    return [*make_people(seed, first), *(person for name in names[len(first) :] for person in make_people(seed, [name]))]
 
 
 def run_seed(seed: int, plan: Plan | None = None) -> Simulation:

@@ -42,6 +42,20 @@ class WireEnd:
                 end.is_cut = True
                 self._schedule.after(0, 300, end.on_end)
 
+    def end(self) -> None:
+        """Hangs up: what was sent still arrives, and then the other end notices."""
+        other = self.other
+        if self.is_cut or other is None:
+            return
+        self.is_cut = True
+
+        def notice() -> None:
+            if not other.is_cut:
+                other.is_cut = True
+                other.on_end()
+
+        self._schedule.at(max(self._schedule.now_ms + self._latency_ms, self._last_arrival_ms), notice)
+
 
 def make_wire(schedule: Schedule) -> tuple[WireEnd, WireEnd]:
     """The two ends of a new wire, as slow as chance has it: 1 to 40 ms each way."""

@@ -1,0 +1,107 @@
+"""What the file of a group holds, as the checks look at it, and how it is fed into another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from peersd.store.authority import decode_body
+from peersd.store.log import State
+from peersd.store.store import Store
+from peersd_protocol import canonical
+from peersd_protocol.blocks import join_blocks
+from peersd_protocol.entries import Act, Header, Kind
+from peersd_protocol.messages import Block, Runs
+from peersd_protocol.replication import Ingested
+from peersd_protocol.runs import BodyForm, Entry, Run, run_value
+
+
+@dataclass(frozen=True)
+class Holding:
+    """An entry as one file holds it.
+
+    Attributes:
+        header: the entry's.
+        state: what it counts for there.
+        body: the raw body, b"" for an empty one; None where the file has none.
+    """
+
+    header: Header
+    state: State
+    body: bytes | None
+
+
+def holdings_of(store: Store) -> dict[bytes, Holding]:
+    """All entries in a file by hash, void ones included, causes before what rests on them."""
+    found: dict[bytes, Holding] = {}
+    for _, entry, state, _ in store.log.entries("id > 0 ORDER BY id"):
+        header = entry.header
+        blocks = store.log.blocks(header.hash, entry.body)
+        body = None if blocks is None else join_blocks(blocks) if blocks else b""
+        found[header.hash] = Holding(header, state, body)
+    return found
+
+
+def acts_of(store: Store) -> list[Act]:
+    """All acts in a file, void ones included."""
+    acts: list[Act] = []
+    for _, entry, _, _ in store.log.entries("log IN (SELECT id FROM _peers_log WHERE kind <> 3) ORDER BY id"):
+        acts.append(Act(entry.header, decode_body(store.log.blocks(entry.header.hash, entry.body))))
+    return acts
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run as it travels, with the blocks of its body if that is detached."""
+
+    run: Run
+    blocks: tuple[Block, ...]
+
+
+def pieces_of(store: Store) -> list[Piece]:
+    """All that a file holds, in the order in which it came there, void entries included."""
+    pieces: list[Piece] = []
+    open_: list[Entry] = []
+    for _, entry, _, signature in store.log.entries("id > 0 ORDER BY id"):
+        open_.append(entry)
+        if signature is not None:
+            detached = entry.body.form is BodyForm.DETACHED
+            blocks = store.log.detached_blocks(entry.header.hash) if detached else []
+            named = tuple(Block(entry.header.hash, index, block) for index, block in enumerate(blocks))
+            pieces.append(Piece(Run(tuple(open_), signature), named))
+            open_ = []
+    assert not open_
+    return pieces
+
+
+def feed(store: Store, pieces: Sequence[Piece]) -> None:
+    """Takes everything in; what comes too early is tried again when something else has come.
+
+    What was void when it came, and counts by acts that came later, lacks its body and is given again, as others would be asked
+    for it.
+    """
+    left = list(pieces)
+    while left:
+        parked = [piece for piece in left if _take(store, piece).parked]
+        assert len(parked) < len(left), "a file holds all that its entries rest on"
+        left = parked
+    while sum(_take(store, piece).is_new for piece in pieces):
+        pass
+
+
+def _take(store: Store, piece: Piece) -> Ingested:
+    ingested, _ = store.take(Runs(0, canonical.encode([run_value(piece.run)])))
+    for block in () if ingested.parked else piece.blocks:
+        store.take(block)
+    return ingested
+
+
+def shuffled(pieces: Sequence[Piece], random: Random) -> list[Piece]:
+    """The same in another order."""
+    return random.sample(pieces, len(pieces))
+
+
+def is_data(header: Header) -> bool:
+    """Whether an entry holds rows."""
+    return header.kind is Kind.DATA

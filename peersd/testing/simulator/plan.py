@@ -1,0 +1,51 @@
+"""How much happens in a simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from random import Random
+
+DRAWN = -1
+"""Stands for what the seed decides."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much happens.
+
+    Attributes:
+        devices: in all; the first user has two (-1: 4 or 5, as the seed says).
+        groups: founded before the start (-1: 2 or 3).
+        links_max: of each device, which chooses its links itself; 0 for links by chance (-1: half of the seeds by chance, the
+            others with 2 to 4).
+        trouble_ms: how long there are writes, deeds of members and faults.
+        heal_ms: by when after that all replicas are equal.
+        write_every_ms: mean time between two writes of a device.
+        deed_every_ms: mean time between two deeds that concern memberships.
+        fault_every_ms: mean time between two faults.
+    """
+
+    devices: int = DRAWN
+    groups: int = DRAWN
+    links_max: int = DRAWN
+    trouble_ms: int = 6_000
+    heal_ms: int = 600_000
+    write_every_ms: int = 250
+    deed_every_ms: int = 200
+    fault_every_ms: int = 500
+
+    @property
+    def flags(self) -> str:
+        """What scripts/sim needs to be told beside the seed."""
+        changed = [field for field in fields(self) if getattr(self, field.name) != field.default]
+        return "".join(f" --{field.name.replace('_', '-')} {getattr(self, field.name)}" for field in changed)
+
+    def draw(self, random: Random) -> Plan:
+        """The plan with all that the seed decides. The same is drawn whatever is given, so that a flag changes one thing only."""
+        devices, groups, links_max = random.choice((4, 5)), random.choice((2, 2, 3)), random.choice((0, 0, 0, 2, 3, 4))
+        return replace(
+            self,
+            devices=devices if self.devices == DRAWN else self.devices,
+            groups=groups if self.groups == DRAWN else self.groups,
+            links_max=links_max if self.links_max == DRAWN else self.links_max,
+        )

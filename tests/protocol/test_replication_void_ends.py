@@ -1,0 +1,34 @@
+"""What a remote side is known to hold when it sent what was void here (SPEC: R-12)."""
+
+from __future__ import annotations
+
+import pytest
+
+from peersd_protocol.replication import Ingested
+from tests.protocol.replication_steps import CONTROL, START, THEIRS, committed, opened, tip
+
+
+@pytest.mark.parametrize("is_held_first", [False, True])
+def test_who_sent_what_was_void_here_is_known_to_hold_it_once_it_is_held_here(is_held_first: bool) -> None:
+    """It is not told again: whoever sent an entry takes it as known that it has it."""
+    machine = opened(1, 2)
+    restored = {**START, THEIRS: (tip(3),), CONTROL: (tip(1),)}
+    brought = Ingested({}, void=(tip(3)[1],), void_tips=((THEIRS, tip(3)),))
+    acts = [committed(7, CONTROL, 1)]
+    if is_held_first:
+        machine.committed(acts, 60, origin=1, vector=restored)
+        machine.ingested(1, brought, 60)
+    else:
+        machine.ingested(1, brought, 50)
+        machine.committed(acts, 60, origin=1, vector=restored)
+    machine.ingested(1, Ingested({CONTROL: tip(1)}), 70)
+    assert machine.durable_vector(1) == restored
+    assert machine.is_equal(1)
+    assert not machine.is_equal(2)
+
+
+def test_an_end_that_stays_void_says_nothing_of_who_sent_it() -> None:
+    machine = opened(1)
+    machine.ingested(1, Ingested({}, void=(tip(3)[1],), void_tips=((THEIRS, tip(3)),)), 50)
+    machine.committed([committed(7, CONTROL, 1)], 60, origin=1, vector={**START, CONTROL: (tip(1),)})
+    assert THEIRS not in machine.durable_vector(1)
