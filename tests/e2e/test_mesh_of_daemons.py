@@ -118,7 +118,7 @@ async def test_ten_devices_with_at_most_three_links_each_all_get_every_row_and_f
 
 
 async def entry_bytes(daemon: DaemonProcess) -> int:
-    """What the daemon has sent on all its links, those that are over included; entries of some 10 kB each are nearly all of it."""
+    """What the daemon has sent on all links, those that are over included; entries of some 10 kB each are nearly all of it."""
     return int((await daemon.call("daemon.status"))["bytes_out"])
 
 
