@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peersd.store.authority import NO_PAST, Authority
+from peersd.store.authority import NO_PAST, Authority, Past
 from peersd.store.epochs import Epochs
 from peersd.store.log import EntryRow, Log, State
 from peersd_protocol import blocks as block_codec
@@ -126,8 +126,7 @@ class Writer:
         self._close_run_before(header, body)
         entry = Entry(header, body)
         past = self._authority.past_after(prev, heads) if key.kind is Kind.DATA else NO_PAST
-        # Who may write was asked before. (Only an empty entry may be the first of more than one that names all heads.)
-        assert key.kind is not Kind.DATA or not body.block_hashes or self._authority.counts(header, prev, past)
+        self._check_own(header, body, prev, past)
         id_ = self._log.append(entry, None, State.APPLIED, prev).id
         if key.kind is Kind.DATA:
             self._authority.remember_past(id_, past, prev)
@@ -136,6 +135,10 @@ class Writer:
         requires = tuple((self._log.log_by_id(found.log).key, found.seq) for found in (*dep_rows, *head_rows))
         self.committed.append(Committed(id_, header.log, header.seq, header.hash, requires))
         return Written(id_, header)
+
+    def _check_own(self, header: Header, body: Body, prev: EntryRow | None, past: Past) -> None:
+        """Who may write was asked before; only an empty entry may be the first of more than one that names all heads."""
+        assert header.kind is not Kind.DATA or not body.block_hashes or self._authority.counts(header, prev, past)
 
     def _identity_tips(self, user: bytes) -> set[bytes]:
         """The newest entries of a user's identity logs: all that an identity act may name, since it travels to every group."""

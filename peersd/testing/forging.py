@@ -26,19 +26,23 @@ from peersd.net.runner import run_link
 from peersd.net.transport import open_websocket
 from peersd.node.device_file import load_device
 from peersd.node.summary import digest_of
+from peersd.store.authority import Past
 from peersd.store.batch import Request
 from peersd.store.client_sql import Statement
+from peersd.store.log import EntryRow
 from peersd.store.mark import Mark, MarkFile, read_machine_id
 from peersd.store.store import Store, StoreContext, Write
+from peersd.store.writer import Writer
 from peersd.testing.processes import HANG_S, DaemonProcess
 from peersd_protocol.acts import Body, encode_body
 from peersd_protocol.devicekeys import DeviceKeys
-from peersd_protocol.entries import Kind
+from peersd_protocol.entries import Header, Kind
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.handshake import Handshake, Role
 from peersd_protocol.link import Link
 from peersd_protocol.messages import Runs, decode_message, decode_runs, encode_runs, is_beacon_message
 from peersd_protocol.roles import Deed
+from peersd_protocol.runs import Body as EntryBody
 from peersd_protocol.runs import Entry
 from peersd_protocol.tokens import DIGEST_BYTES, SIDE_DIALLER, OpenPayload, group_token
 
@@ -80,6 +84,13 @@ class _AnyFileMark(MarkFile):
         return replace(mark, inode=os.stat(self._store_path).st_ino) if mark else None
 
 
+class _ForgingWriter(Writer):
+    """Appends what counts for nothing as well."""
+
+    def _check_own(self, header: Header, body: EntryBody, prev: EntryRow | None, past: Past) -> None:
+        pass
+
+
 class Forger(Store):
     """A device's store of a group that asks nobody for a role. Made by `open_forger`.
 
@@ -96,6 +107,7 @@ class Forger(Store):
         assert device is not None, f"there is no device key in {data}"
         context = StoreContext(device.keys.signing, _long_ago if backdated else _now, os.urandom, read_machine_id())
         super().__init__(path, context, _AnyFileMark(data / "marks" / f"{path.stem}.mark", path), None)
+        self._writer = _ForgingWriter(self.log, self._authority, device.keys.signing, self._epochs, context.wall_ms)
         self.keys: DeviceKeys = device.keys
         (self.user,) = (user for user, known in self.state.users.items() if device.keys.device in known.devices)
 
