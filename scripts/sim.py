@@ -25,6 +25,7 @@ def main() -> int:
     )
     which.add_argument("--seed", type=parse_seeds, dest="seeds", help="one seed")
     parser.add_argument("--trace", action="store_true", help="print all that happened: virtual ms, device, event")
+    parser.add_argument("--until-failure", action="store_true", help="end at the first seed that fails")
     for field in fields(Plan):
         flag = f"--{field.name.replace('_', '-')}"
         parser.add_argument(
@@ -41,6 +42,8 @@ def main() -> int:
             failed.append(seed)
             print(f"seed {seed}: FAILED")
             print(*(failure.trace.lines if chosen.trace else ()), failure, sep="\n", flush=True)
+            if chosen.until_failure:
+                break
             continue
         if chosen.trace:
             print(*trace.lines, sep="\n")

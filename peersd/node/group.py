@@ -68,7 +68,7 @@ class Opened:
     @property
     def state(self) -> GroupState:
         """The group's acts, evaluated."""
-        return self.store.store.state
+        return self.store.state
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -82,29 +81,26 @@ async def _join(node: Node, user: User, ticket: Ticket) -> Mapping[str, Any]:
 
 
 async def _redeem_somewhere(node: Node, user: User, ticket: Ticket, group: Group) -> None:
-    """Redeems over one link after the other, until one lets the user in, or says why it never will.
+    """Redeems at one of the ticket's addresses after the other, until one lets the user in, or says why it never will.
+
+    At last over whatever links there are: a member may be linked though no address leads there, as behind a firewall. But who is
+    no member learns of the invite and who the user is.
 
     Raises:
         PeersdError: why the user is not in.
     """
     identity = await node.identity_runs(user)
-    # Whoever is linked may be a member, though the ticket's addresses may not lead there, as behind a firewall.
-    linked = node.links_or_fail().handles()
-    for handle in linked:
-        with suppress(_NotHere):
-            await _redeem(node, user, ticket, group, identity, handle)
-            return
     outcome: PeersdError | None = None
     handles_in, handles = trio.open_memory_channel[LinkHandle](len(ticket.addresses))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_dial_all, node, ticket.addresses, handles_in)
-        outcome = await _redeem_at_addresses(node, user, ticket, group, identity, handles)
+        outcome = await _redeem_in_turn(node, user, ticket, group, identity, handles)
         nursery.cancel_scope.cancel()
     if outcome is not None:
         raise outcome
 
 
-async def _redeem_at_addresses(
+async def _redeem_in_turn(
     node: Node, user: User, ticket: Ticket, group: Group, identity: Sequence[Run], handles: trio.MemoryReceiveChannel[LinkHandle]
 ) -> PeersdError | None:
     failure = PeersdError(
@@ -127,6 +123,15 @@ async def _redeem_at_addresses(
                 failure = _invalid()
         except PeersdError as error:
             return error
+    for handle in node.links_or_fail().handles():
+        if handle not in tried:
+            try:
+                await _redeem(node, user, ticket, group, identity, handle)
+                return None
+            except _NotHere:
+                continue
+            except PeersdError as error:
+                return error
     return failure
 
 

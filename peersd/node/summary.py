@@ -59,6 +59,7 @@ class Summary:
         members: by user id.
         needs_upgrade: whether it holds an act of a later version.
         digest: of the vector, 16 bytes (SPEC: O-2).
+        former_devices: devices of no member now, which were a member's, or whose user was admitted in vain.
     """
 
     group_id: bytes
@@ -67,6 +68,7 @@ class Summary:
     needs_upgrade: bool = False
     members: Mapping[bytes, KnownMember] = field(default_factory=dict)
     digest: bytes = b""
+    former_devices: frozenset[bytes] = frozenset()
 
     def role_of(self, user: bytes) -> Role:
         """A user's role now."""
@@ -97,12 +99,6 @@ class Summary:
             if member.role
         }
 
-    @cached_property
-    def former_devices(self) -> frozenset[bytes]:
-        """Devices that were a member's and are none's now."""
-        everyone = {device for member in self.members.values() for device in member.devices}
-        return frozenset(everyone - self.member_devices.keys())
-
     def device_name(self, device: bytes) -> str:
         """What a device is called; empty for one that is not known here."""
         return next((member.devices[device].name for member in self.members.values() if device in member.devices), "")
@@ -119,7 +115,9 @@ class Summary:
             ]
             for user, known in self.members.items()
         ]
-        return canonical.encode([_VERSION, self.group_id, self.name, self.personal, self.needs_upgrade, self.digest, members])
+        former: list[Value] = [*sorted(self.former_devices)]
+        head: list[Value] = [_VERSION, self.group_id, self.name, self.personal, self.needs_upgrade, self.digest]
+        return canonical.encode([*head, members, former])
 
 
 def digest_of(group_id: bytes, vector: Vector) -> bytes:
@@ -135,19 +133,24 @@ def summarise(state: GroupState, digest: bytes) -> Summary:
         live = set(member.devices)
         devices = {device: KnownDevice(one.cert.name, device in live) for device, one in (known.devices.items() if known else ())}
         members[user] = KnownMember(member.role, member.name, member.ended, devices)
-    return Summary(state.group_id, state.name, state.personal, state.needs_upgrade, members, digest)
+    return Summary(state.group_id, state.name, state.personal, state.needs_upgrade, members, digest, state.former_devices)
 
 
 def decode_summary(data: bytes) -> Summary | None:
     """Reads a summary; None for one of another version or a damaged one, which is made anew from the store."""
     try:
-        version, group_id, name, personal, needs_upgrade, digest, members = canonical.decode(data, bytes_max=SUMMARY_BYTES_MAX)
+        version, group_id, name, personal, needs_upgrade, digest, members, former = canonical.decode(
+            data, bytes_max=SUMMARY_BYTES_MAX
+        )
         if version != _VERSION:
             return None
         known = {}
         for user, role, user_name, ended, devices in cast("list[tuple[bytes, int, str, str | None, list[list[Value]]]]", members):
             held = {cast(bytes, device): KnownDevice(cast(str, title), bool(live)) for device, title, live in devices}
             known[user] = KnownMember(Role(role), user_name, ended, held)
+        outside = frozenset(cast("list[bytes]", former))
     except (RemoteProtocolError, ValueError, TypeError):
         return None
-    return Summary(cast(bytes, group_id), cast(str, name), bool(personal), bool(needs_upgrade), known, cast(bytes, digest))
+    return Summary(
+        cast(bytes, group_id), cast(str, name), bool(personal), bool(needs_upgrade), known, cast(bytes, digest), outside
+    )

@@ -62,11 +62,13 @@ class StoreHandle:
     Attributes:
         on_acts: called on the event loop after a commit that changed the group's state, before `on_commit`.
         on_commit: called after every commit with what it added and the session it came by.
+        state: the group's acts, evaluated; of what is durable, while the writer's thread may be further on.
         is_damaged: whether SQLite has found the file damaged.
     """
 
     def __init__(self, store: Store, path: str | os.PathLike[str]) -> None:
         self.store = store
+        self.state = store.state
         self.path = os.fspath(path)
         self.on_commit: Callable[[Commit, SessionId | None], None] = lambda commit, origin: None
         self.on_acts: Callable[[], None] = lambda: None
@@ -179,7 +181,8 @@ class StoreHandle:
     def _tell(self, commit: Commit | None, origin: SessionId | None) -> None:
         if commit is None:
             return
-        if commit.acts_changed:
+        if commit.state is not None:
+            self.state = commit.state
             self.on_acts()  # first: a session with a device that has ceased to be a member's ends before anything is pushed to it
         if commit.entries or commit.vector is not None:
             self.on_commit(commit, origin)
@@ -239,7 +242,7 @@ class StoreHandle:
         deadline_s = time.monotonic() + timeout_s
 
         def run(reader: Reader) -> QueryResult:
-            schema = self.store.state.schema
+            schema = self.state.schema
             left_s = max(0.0, deadline_s - time.monotonic())
             return reader.query(schema, sql, params, rows_max=rows_max, timeout_s=left_s, is_abandoned=_is_cancelled)
 
@@ -251,7 +254,7 @@ class StoreHandle:
         Raises:
             PeersdError: `sql_error`, `sql_refused`: it would not run at all.
         """
-        return await self._read_only(lambda reader: reader.classify(self.store.state.schema, sql, params) == "schema", CLASSIFY_S)
+        return await self._read_only(lambda reader: reader.classify(self.state.schema, sql, params) == "schema", CLASSIFY_S)
 
     async def _read_only(self, call: Callable[[Reader], T], wait_s: float) -> T:
         """Runs `call` in a thread with a reader that nobody else uses meanwhile.

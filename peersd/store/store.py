@@ -88,13 +88,13 @@ class Commit:
         entries: the entries that count, in order.
         message: a RUNS message of exactly these, where that is small enough to be sent at once.
         vector: what is held now, where it does not follow from `entries`.
-        acts_changed: whether the group's state may have changed.
+        state: the group as it is now, where acts came; else None.
     """
 
     entries: tuple[Committed, ...]
     message: bytes | None
     vector: Vector | None
-    acts_changed: bool
+    state: GroupState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ class Store:
         if self._writer.committed and not any(isinstance(outcome, Success) for outcome in outcomes):
             self._reload()  # COMMIT itself failed: what was recorded does not exist
         done = iter(outcomes)
-        return [refusals.get(index) or next(done) for index in range(len(writes))], self._take_commit(acts_changed=False)
+        return [refusals.get(index) or next(done) for index in range(len(writes))], self._take_commit()
 
     def _run_batch(self, requests: Sequence[Request], recorder: EntryRecorder) -> list[Success | PeersdError]:
         def clock() -> float:
@@ -293,7 +293,7 @@ class Store:
             self._capture.discard()
             self._reload()
             raise
-        return self._take_commit(acts_changed=False)
+        return self._take_commit()
 
     def _refusal(self, user: bytes, deed: Deed) -> PeersdError | None:
         role = self.state.role_of(user)
@@ -363,16 +363,16 @@ class Store:
             self._reload()
             raise
         self._admit_tables()
-        return written.header, self._take_commit(acts_changed=True)
+        return written.header, self._take_commit(self.state)
 
-    def _take_commit(self, *, acts_changed: bool) -> Commit | None:
+    def _take_commit(self, state: GroupState | None = None) -> Commit | None:
         committed, runs = tuple(self._writer.committed), self._writer.runs
         self._writer.reset()
         if not committed:
             return None
         self._epochs.note_written()
-        vector = self.log.vector() if acts_changed or self._is_forked(committed) else None
-        return Commit(committed, self._encode_small(runs), vector, acts_changed)
+        vector = self.log.vector() if state is not None or self._is_forked(committed) else None
+        return Commit(committed, self._encode_small(runs), vector, state)
 
     def _encode_small(self, runs: Sequence[Run]) -> bytes | None:
         """The runs as one message, if that is small and complete in itself; then it may be sent as it is, so the mark is set."""
@@ -413,7 +413,7 @@ class Store:
             self._admit_tables()
         if not acts_changed and not outcome.irregular:
             message = self._encode_small(outcome.runs) if outcome.is_whole else None
-            return outcome.ingested, Commit(tuple(outcome.committed), message, None, acts_changed)
+            return outcome.ingested, Commit(tuple(outcome.committed), message, None, None)
         # Acts may have ended what other entries of this message, or they themselves, count for: void ones are not passed on.
         rows = [self.log.find(entry.hash) for entry in outcome.committed]
         held = tuple(
@@ -421,7 +421,7 @@ class Store:
         )
         is_whole = outcome.is_whole and len(held) == len(outcome.committed)
         message = self._encode_small(outcome.runs) if is_whole else None
-        return outcome.ingested, Commit(held, message, self.log.vector(), acts_changed)
+        return outcome.ingested, Commit(held, message, self.log.vector(), self.state if acts_changed else None)
 
     def take_runs(self, runs: Sequence[Run]) -> Commit | None:
         """Takes in runs that this device already has at hand, such as an identity log from another of its stores."""

@@ -183,6 +183,13 @@ class GroupState:
             if user in self.users and device in self.users[user].devices and user not in self.is_member_device(device)
         )
 
+    @cached_property
+    def former_devices(self) -> frozenset[bytes]:
+        """The devices of no member now that have a user among `former_users`."""
+        appointed = self.evaluation.roster.appointments if self.evaluation else {}
+        everyone = {device for user in appointed if user in self.users for device in self.users[user].devices}
+        return frozenset(everyone - self.member_devices)
+
     def farewell(self, device: bytes) -> frozenset[bytes]:
         """The acts that show a device's users why it gets nothing any more.
 

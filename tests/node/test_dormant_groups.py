@@ -293,6 +293,7 @@ async def test_a_locked_node_db_ends_nothing_and_what_it_did_not_take_is_looked_
         group = group_of(two.ben, "one")
         async with group.use():
             locking = apsw.Connection(str(tmp_path / "ben" / "node.db"))
+            locking.set_busy_timeout(10_000)  # the node may be writing to it
             locking.execute("BEGIN IMMEDIATE")
             await write(two.ada, "one", "meanwhile")
             await until(lambda: group.summary.digest != group_of(two.ada, "one").summary.digest)

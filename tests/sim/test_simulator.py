@@ -53,10 +53,10 @@ def test_another_seed_gives_another_trace() -> None:
 @pytest.mark.sim
 def test_a_failure_names_its_seed_and_the_command_that_replays_it() -> None:
     with pytest.raises(SimulationFailed) as failed:
-        run_seed(5, Plan(groups=1, trouble_ms=2_000, heal_ms=0))
+        run_seed(8, Plan(groups=1, trouble_ms=2_000, heal_ms=0))
     text = str(failed.value)
-    assert text.startswith("seed 5 at 2000 ms: not equal 0 ms after healing")
-    assert text.endswith("replay: scripts/sim --seed 5 --groups 1 --trouble-ms 2000 --heal-ms 0 --trace")
+    assert text.startswith("seed 8 at 2000 ms: not equal 0 ms after healing")
+    assert text.endswith("replay: scripts/sim --seed 8 --groups 1 --trouble-ms 2000 --heal-ms 0 --trace")
     assert failed.value.trace.lines[1].split()[1:] == ["a1", "starts"]
 
 

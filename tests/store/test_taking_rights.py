@@ -10,11 +10,15 @@ import pytest
 from peersd.errors import PeersdError
 from peersd.store.log import State
 from peersd.store.store import FindCuts, open_store
-from peersd.testing.simulator.founding import admit
-from peersd_protocol.acts import Ban, Cut, DropDevice, Invite, Leave, Remove, SetRole, Settings, encode_body
+from peersd.testing.simulator.founding import Person, admit
+from peersd_protocol import hlc
+from peersd_protocol.acts import Ban, Cut, DropDevice, Invite, Leave, Remove, SetRole, Settings, UserGenesis, encode_body
+from peersd_protocol.blocks import split_body
 from peersd_protocol.constants import CUT_LOGS_MAX
-from peersd_protocol.entries import Kind
+from peersd_protocol.devicekeys import verify_device_cert
+from peersd_protocol.entries import Header, Kind
 from peersd_protocol.roles import Role
+from peersd_protocol.runs import Body, Entry, Run
 from peersd_protocol.signing import SigningKey
 from tests.store.pools import by_hand, clone, header_of, in_step, packed, runs_of, seqs
 from tests.store.stores import FIRST_MS, Meeting, Replica, assert_alike, fetch, meet
@@ -350,7 +354,7 @@ def test_a_copy_from_before_what_became_void_uses_no_position_twice(meeting: Mee
 
 def test_what_another_user_of_the_same_device_writes_after_a_void_entry_counts(meeting: Meeting) -> None:
     first = meeting.join("first")
-    second = replace_user(meeting, first)
+    second = second_user(meeting, first)
     fetch(first.store, meeting.founder.store)
     first.note("1", "the first's, known")
     fetch(meeting.founder.store, first.store)
@@ -369,15 +373,13 @@ def test_what_another_user_of_the_same_device_writes_after_a_void_entry_counts(m
     assert len(titles(first)) == 3
 
 
-def replace_user(meeting: Meeting, first: Replica) -> Replica:
+def second_user(meeting: Meeting, first: Replica) -> Replica:
     """Another user of the same device, and so of the same store."""
-    from peersd.testing.simulator.founding import Person, make_entry
-    from peersd_protocol.acts import UserGenesis
-    from peersd_protocol.devicekeys import verify_device_cert
-
     keys = first.person.keys
     act = UserGenesis("second", b"2" * 16, verify_device_cert(keys.device_cert("second")))
-    identity = make_entry(keys, Kind.IDENTITY, b"", b"2" * 16, None, (), act)
+    body = Body.of_blocks(split_body(encode_body(act)))
+    header = Header(b"", Kind.IDENTITY, b"", keys.device, b"2" * 16, 1, b"", hlc.pack(FIRST_MS, 0), (), (), body.hash)
+    identity = Run((Entry(header, body),), header.sign(keys.signing))
     person = Person("second", keys, identity.last.hash, identity)
     second = Replica(first.path.parent, person, first.context.wall_ms)
     second.store = first.store

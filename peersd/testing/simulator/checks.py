@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -176,11 +176,19 @@ def check_from_scratch(store: Store, context: StoreContext, folder: Path, random
 # --- A group's files ------------------------------------------------------------------------------------------------------------
 
 
-def check_counting(holdings: Mapping[bytes, Holding], rules: Admitted, everything: Mapping[bytes, Holding]) -> str | None:
+def check_counting(
+    holdings: Mapping[bytes, Holding], rules: Admitted, everything: Mapping[bytes, Holding], members: Collection[bytes]
+) -> str | None:
     """Compares what counts in a member's file with what the rules say of every data entry that any device has.
 
     What a device wrote that then left, or was dropped, by an act of its own user, may have gone with it: acts travel first, and
     nobody takes anything from it after that one.
+
+    Args:
+        holdings: what the file holds.
+        rules: over the acts in it.
+        everything: what all files hold.
+        members: the devices that hold the same.
     """
     for hash_, held in everything.items():
         header = held.header
@@ -190,7 +198,7 @@ def check_counting(holdings: Mapping[bytes, Holding], rules: Admitted, everythin
         is_admitted, is_counted = rules.admits(header), here is not None and here.state in (State.APPLIED, State.ASIDE)
         if is_counted and not is_admitted:
             return f"{which} counts, which the rules do not admit"
-        if is_admitted and here is None and header.device in rules.state.member_devices:
+        if is_admitted and here is None and header.device in members:
             return f"{which} is not here, which the rules admit"
         if is_admitted and here is not None and not is_counted:
             if here.state is State.MISSING:

@@ -33,9 +33,9 @@ class Clients:
     def act(self, process: Process) -> None:
         """A client of this device asks for something."""
         random = self._schedule.random
-        if not process.replicas:
+        if not process.registered:
             return
-        replica = random.choice(list(process.replicas.values()))
+        replica = random.choice(process.registered)
         state, user, kind = replica.state, process.user, random.random()
         is_bold = random.random() < 0.05
         if kind < 0.03 and (is_bold or state.may(user, Deed.CHANGE_SCHEMA)):

@@ -148,6 +148,11 @@ class Process:
 
     # --- Groups -----------------------------------------------------------------------------------------------------------------
 
+    @property
+    def registered(self) -> list[Replica]:
+        """The groups that clients see: not those whose joining is under way."""
+        return [replica for replica in self.replicas.values() if replica.file.is_registered]
+
     def make_replica(self, name: str, group: bytes, *, is_registered: bool) -> Replica:
         """Makes the file of a group that is joined, or that another device of the user has joined."""
         file = self.device.add_file(name, group)
@@ -193,9 +198,11 @@ class Process:
     def asks(self, replica: Replica, device: bytes) -> bool:
         """Whether to ask back who opens a group in which this device is no member's: it may have heard of an admission.
 
-        Whoever knows the members answers no stranger; who knows nothing yet asks anybody.
+        Members are asked, and the user's other devices; who knows nothing yet asks anybody.
         """
-        return not replica.is_members and (not replica.state.members or bool(replica.state.is_member_device(device)))
+        state, own = replica.state, replica.state.members.get(self.user)
+        is_own = own is not None and device in own.devices
+        return not replica.is_members and (not state.members or is_own or bool(state.is_member_device(device)))
 
     def note_not_member(self, replica: Replica, device: bytes) -> None:
         """A remote device closed a channel because this one is no member's: it has heard of a leave."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
-from peersd.testing.simulator import checks
-from peersd.testing.simulator.admitted import Admitted
+from peersd.testing.simulator.beliefs import Beliefs, Placed
+from peersd.testing.simulator.checks import Acknowledged
 from peersd.testing.simulator.copies import digest_of
 from peersd.testing.simulator.device import Process, SimulatedDevice
-from peersd.testing.simulator.entries import Holding, acts_of, holdings_of, is_data
+from peersd.testing.simulator.entries import acts_of
 from peersd.testing.simulator.network import Network
-from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
+from peersd.testing.simulator.verdict import Verdict
 from peersd_protocol.entries import Act
 from peersd_protocol.membership import evaluate
 
@@ -43,9 +43,6 @@ class Joiners(Protocol):
         ...
 
 
-Placed = tuple[SimulatedDevice, Replica]
-
-
 def running(device: SimulatedDevice) -> Process:
     """Its process; at the end all run."""
     assert device.process is not None
@@ -69,7 +66,7 @@ class Ending:
         network: Network,
         devices: Sequence[SimulatedDevice],
         joiners: Joiners,
-        acknowledged: Mapping[bytes, Sequence[checks.Acknowledged]],
+        acknowledged: Mapping[bytes, Sequence[Acknowledged]],
     ) -> None:
         self._schedule = schedule
         self._network = network
@@ -87,7 +84,10 @@ class Ending:
         self._await(self._wrong_beacons)
         self._await(self._wrong_links)
         self._check_lanes()
-        rows = sum(self._check_group(group) for group in self._acknowledged)
+        rows = 0
+        names = [replica.name for group in self._acknowledged for _, replica in self._placed(group)[:1]]
+        for group, acknowledged in self._acknowledged.items():
+            rows += Verdict(self._schedule, self._placed(group), names, acknowledged).check()
         entries = sum(map(len, self._acknowledged.values()))
         self._schedule.note("", f"equal: {rows} rows, {entries} acknowledged entries")
 
@@ -102,9 +102,9 @@ class Ending:
                 found.append((device, replica))
         return found
 
-    def _claimants(self, group: bytes) -> list[Placed]:
-        """Of these, those that are members' devices by what they know."""
-        return [(device, replica) for device, replica in self._placed(group) if replica.is_members]
+    def _beliefs(self, group: bytes) -> Beliefs:
+        """Who takes whom for a member."""
+        return Beliefs(self._placed(group))
 
     def _members(self, group: bytes) -> frozenset[bytes]:
         """The members' devices by all acts that any device has."""
@@ -152,52 +152,44 @@ class Ending:
         return waiting or [text for group in self._acknowledged for text in self._disputed(group)]
 
     def _unsettled(self, group: bytes) -> list[str]:
-        placed, claimants = self._placed(group), self._claimants(group)
+        placed, beliefs = self._placed(group), self._beliefs(group)
         busy = [f"{device.name} is busy with {replica.name}" for device, replica in placed if not replica.is_idle]
         if busy:
             return busy
-        ids = {device.device_id for device, _ in claimants}
         waiting: list[str] = []
-        for device, replica in claimants:
-            believed = replica.state.member_devices & ids
-            unequal = replica.unequal(believed)
+        for device, replica in beliefs.claimants:
+            peers = beliefs.peers(device)
+            unequal = replica.unequal({other.device_id for other, _ in peers})
             if unequal:
                 waiting.append(f"{device.name} waits for {' '.join(unequal)} in {replica.name}")
-            for other, its_replica in claimants:
-                is_mutual = other.device_id in believed and device.device_id in its_replica.state.member_devices
-                if is_mutual and device.name < other.name and replica.vector() != its_replica.vector():
+            for other, its_replica in peers:
+                if device.name < other.name and replica.vector() != its_replica.vector():
                     waiting.append(f"{device.name} and {other.name} differ in {replica.name}")
         return waiting
 
     def _disputed(self, group: bytes) -> list[str]:
-        """Where devices do not agree on who is a member, though nothing is under way."""
-        claimants = self._claimants(group)
-        views = {replica.state.member_devices for _, replica in claimants}
-        ids = frozenset(device.device_id for device, _ in claimants)
-        if not claimants or views == {ids}:
+        """Where devices do not agree on who is a member, though nothing is under way, and it is not for good."""
+        beliefs = self._beliefs(group)
+        if beliefs.are_one:
             return []
-        members, waiting = self._members(group), list[str]()
-        for device, replica in claimants:
-            if device.device_id not in members and self._may_learn(device, group):
-                waiting.append(f"{device.name} does not know that it is no member's device in {replica.name}")
+        waiting = beliefs.unheard(self._may_ask)
+        if beliefs.is_split:
+            return waiting
+        members = self._members(group)
+        for device, replica in beliefs.claimants:
             if device.device_id in members and replica.state.member_devices != members:
                 waiting.append(f"{device.name} is wrong about the members of {replica.name}")
+        ids = {device.device_id for device, _ in beliefs.claimants}
         for device in self._devices:
-            if device.device_id not in members - ids:
-                continue
-            if group in device.files or self._joiners.try_again(device, group, members):
+            if device.device_id in members - ids and (group in device.files or self._joiners.try_again(device, group, members)):
                 waiting.append(f"{device.name} does not know that it is a member's device")
         return waiting
 
-    def _may_learn(self, device: SimulatedDevice, group: bytes) -> bool:
-        """Whether a device that is no member's can meet one that knows why."""
+    def _may_ask(self, device: SimulatedDevice, other: SimulatedDevice) -> bool:
+        """Whether a device has a link to another one, or could have."""
         links = running(device).links
         has_room = not self._network.is_mesh or len(links.linked()) < self._network.links_max
-        for other, replica in self._placed(group):
-            is_reached = links.to_device(other.device_id) or (has_room and other.device_id in device.notes.addresses)
-            if is_reached and replica.state.farewell(device.device_id):
-                return True
-        return False
+        return links.to_device(other.device_id) is not None or (has_room and other.device_id in device.notes.addresses)
 
     def _await(self, find_wrong: Callable[[], list[str]]) -> None:
         """Waits until nothing is wrong any more that time mends."""
@@ -210,24 +202,13 @@ class Ending:
     def _wrong_beacons(self) -> list[str]:
         wrong: list[str] = []
         for group in self._acknowledged:
-            claimants = self._claimants(group)
-            for device, replica in claimants:
-                believed = replica.state.member_devices - {device.device_id}
-                others = {
-                    other.device_id
-                    for other, its_replica in claimants
-                    if other.device_id in believed and device.device_id in its_replica.state.member_devices
-                }
+            beliefs = self._beliefs(group)
+            for device, replica in beliefs.claimants:
+                peers = {other.device_id for other, _ in beliefs.peers(device)}
                 digest = digest_of(group, replica.vector())
-                if others and replica.copies.wrong_about({*others, device.device_id}, digest):
+                if peers and replica.copies.wrong_about({*peers, device.device_id}, digest):
                     wrong.append(f"{device.name} has old beacons of {replica.name}")
         return wrong
-
-    # --- Checks -----------------------------------------------------------------------------------------------------------------
-
-    def _must_not(self, where: str, wrong: str | None) -> None:
-        if wrong is not None:
-            raise self._schedule.fail(f"{where}: {wrong}")
 
     def _wrong_links(self) -> list[str]:
         """Where the two sides of a pair do not agree on their link."""
@@ -244,46 +225,9 @@ class Ending:
         """No channel outlives a membership, and nothing waits for what will never come."""
         for device in self._devices:
             for end, sharing in running(device).links.sharings.items():
-                self._must_not(device.name, sharing.check())
+                wrong = sharing.check()
+                if wrong is not None:
+                    raise self._schedule.fail(f"{device.name}: {wrong}")
                 if sharing.bytes_parked:
-                    self._must_not(device.name, f"{sharing.bytes_parked} bytes from {end.remote} are parked for good")
-
-    def _check_group(self, group: bytes) -> int:
-        """Looks at all files of a group; returns the number of its rows."""
-        placed = self._placed(group)
-        holdings = {device.name: holdings_of(replica.store) for device, replica in placed}
-        everything: dict[bytes, Holding] = {hash_: held for held_by in holdings.values() for hash_, held in held_by.items()}
-        data = {hash_: held.header for hash_, held in everything.items() if is_data(held.header)}
-        acts = {act.hash: act for _, replica in placed for act in acts_of(replica.store)}
-        all_rules = Admitted(group, acts.values(), data)
-        members = [(device, replica) for device, replica in placed if device.device_id in all_rules.state.member_devices]
-        member_rules: Admitted | None = None
-        first: checks.Replicated | None = None
-        for device, replica in placed:
-            where, held = f"{device.name} {replica.name}", holdings[device.name]
-            own = [entry for entry in self._acknowledged[group] if entry.device == device.name]
-            self._must_not(where, checks.check_acknowledged(own, held))
-            self._must_not(where, checks.check_state(replica.store))
-            self._must_not(where, checks.check_rows(replica.store, held))
-            self._must_not(where, checks.check_markers(device.files[group], held, self._group_names()))
-            self._must_not(where, checks.check_file(device.files[group]))
-            if device.device_id not in all_rules.state.member_devices:
-                self._must_not(where, checks.check_removed(device.device_id, held, all_rules))
-            else:
-                replicated = checks.Replicated.of(replica.store)
-                first = first or replicated
-                member_rules = member_rules or Admitted(group, acts_of(replica.store), data)
-                self._must_not(where, first.difference(replicated))
-                self._must_not(where, checks.check_counting(held, member_rules, everything))
-                self._must_not(where, checks.check_bodies(held, [holdings[other.name] for other, _ in members]))
-            replica.store, wrong = checks.check_rebuilt(replica.store, device.files[group], device.context)
-            self._must_not(where, wrong)
-        if members:
-            device, replica = members[0]
-            random = self._schedule.random
-            wrong = checks.check_from_scratch(replica.store, device.context, device.folder, random)
-            self._must_not(f"{device.name} {replica.name}", wrong)
-        return sum(map(len, first.rows.values())) if first else 0
-
-    def _group_names(self) -> list[str]:
-        return sorted({replica.name for group in self._acknowledged for _, replica in self._placed(group)})
+                    text = f"{sharing.bytes_parked} bytes from {end.remote} are parked for good"
+                    raise self._schedule.fail(f"{device.name}: {text}")

@@ -51,10 +51,9 @@ class Person:
         return (self.identity, *self.added)
 
 
-def make_entry(
+def _entry(
     keys: DeviceKeys, kind: Kind, user: bytes, epoch: bytes, after: Run | None, heads: tuple[bytes, ...], act: Body
 ) -> Run:
-    """A signed entry of an identity log or a genesis: the first of its log, or the one after another."""
     body = EntryBody.of_blocks(block_codec.split_body(encode_body(act)))
     seq, prev, stamp = (
         (after.last.seq + 1, after.last.hash, after.last.hlc + 1) if after else (1, b"", hlc.pack(FIRST_WALL_MS, 0))
@@ -77,12 +76,12 @@ def make_people(seed: int, names: Sequence[str]) -> list[Person]:
     keys, *others = [_keys(seed, name) for name in names]
     epoch = secret(seed, names[0], "epoch")[:EPOCH_BYTES]
     genesis = UserGenesis(names[0], secret(seed, names[0], "nonce")[:16], verify_device_cert(keys.device_cert(names[0])))
-    identity = last = make_entry(keys, Kind.IDENTITY, b"", epoch, None, (), genesis)
+    identity = last = _entry(keys, Kind.IDENTITY, b"", epoch, None, (), genesis)
     user = identity.last.hash
     added: list[Run] = []
     for name, device in zip(names[1:], others, strict=True):
         act = AddDevice(verify_device_cert(device.device_cert(name)), device.sign_consent(user))
-        last = make_entry(keys, Kind.IDENTITY, user, epoch, last, (), act)
+        last = _entry(keys, Kind.IDENTITY, user, epoch, last, (), act)
         added.append(last)
     return [Person(name, device, user, identity, tuple(added)) for name, device in zip(names, (keys, *others), strict=True)]
 
@@ -91,7 +90,7 @@ def make_genesis(seed: int, founder: Person, name: str) -> Run:
     """The signed genesis of a new group; its hash is the group's id and its epoch the one that the founder goes on in."""
     act = Genesis(name, secret(seed, name, "nonce")[:16], personal=False)
     epoch = secret(seed, name, "epoch")[:EPOCH_BYTES]
-    return make_entry(founder.keys, Kind.CONTROL, founder.user, epoch, None, (founder.identity_runs[-1].last.hash,), act)
+    return _entry(founder.keys, Kind.CONTROL, founder.user, epoch, None, (founder.identity_runs[-1].last.hash,), act)
 
 
 def admit(store: Store, founder: Person, newcomer: Person, role: Role) -> list[Commit]:

@@ -163,7 +163,7 @@ class Replica:
             congested = {id_ for id_, session in self._sessions.items() if len(session.outbox) >= OUTBOX_MESSAGES_MAX}
             self._perform(self._machine.committed(commit.entries, now_ms, origin, commit.message, commit.vector, congested))
             self.copies.publish_soon()
-        if commit.acts_changed:
+        if commit.state is not None:
             self.state = self.store.state
             self._process.acts_changed(self)
 

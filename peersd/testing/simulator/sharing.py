@@ -142,9 +142,8 @@ class Sharing:
         self._is_waking = False
         device = self._end.remote_device
         standings = {group: self._process.standing(replica, device) for group, replica in self._process.replicas.items()}
-        for group, standing in standings.items():
-            replica = self._process.replicas[group]
-            if group in self._asked and standing is Standing.NONE and self._process.asks(replica, device):
+        for group in self._asked & standings.keys():
+            if self._process.asks(self._process.replicas[group], device):
                 standings[group] = Standing.LEAVING
         self._perform(self._machine.set_groups(standings, self._end.now_ms))
 

@@ -171,8 +171,8 @@ class Simulation:
             if self._is_healing:
                 return
             process = self._schedule.random.choice(self.devices).process
-            if process is not None and process.replicas:
-                self._members.act(process, self._schedule.random.choice(list(process.replicas.values())))
+            if process is not None and process.registered:
+                self._members.act(process, self._schedule.random.choice(process.registered))
             self._deed_later()
 
         self._schedule.after(1, 2 * self.plan.deed_every_ms, do)

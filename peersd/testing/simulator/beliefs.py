@@ -1,0 +1,89 @@
+"""Who takes whom for a member of a group, device by device: what the devices' own acts say, and where they cannot agree.
+
+Whoever is removed is told why and asks no more, and whoever removed it takes nothing more from it. So two who removed each other
+stay of different minds until a third one, whom both take for a member, brings each the other's acts; likewise one who removed
+somebody by whose acts it could not. Where there is no such third one, a group has several parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from peersd.testing.simulator.device import SimulatedDevice
+from peersd.testing.simulator.replica import Replica
+
+Placed = tuple[SimulatedDevice, Replica]
+"""A device with its replica of a group."""
+
+
+class Beliefs:
+    """The beliefs in one group, now.
+
+    Args:
+        placed: the devices that have a file of it.
+
+    Attributes:
+        claimants: those that are members' devices by what they know.
+    """
+
+    def __init__(self, placed: Sequence[Placed]) -> None:
+        self.claimants = [(device, replica) for device, replica in placed if replica.is_members]
+
+    @property
+    def are_one(self) -> bool:
+        """Whether all claimants take exactly each other for the members."""
+        ids = frozenset(device.device_id for device, _ in self.claimants)
+        return all(replica.state.member_devices == ids for _, replica in self.claimants)
+
+    def peers(self, device: SimulatedDevice) -> list[Placed]:
+        """The claimants that a claimant takes for members, and that take it for one."""
+        own = next(replica for other, replica in self.claimants if other is device)
+        return [
+            (other, replica)
+            for other, replica in self.claimants
+            if other is not device
+            and other.device_id in own.state.member_devices
+            and device.device_id in replica.state.member_devices
+        ]
+
+    def parts(self) -> list[list[Placed]]:
+        """The claimants, those together that agree on each other, directly or by others in between."""
+        left, parts = list(self.claimants), list[list[Placed]]()
+        while left:
+            part = [left.pop(0)]
+            for member, _ in part:  # it grows on the way
+                found = [placed for placed in self.peers(member) if placed in left]
+                part += found
+                left = [placed for placed in left if placed not in found]
+            parts.append(part)
+        return parts
+
+    def unheard(self, may_ask: Callable[[SimulatedDevice, SimulatedDevice], bool]) -> list[str]:
+        """Who takes itself for a member's device, could be told why it is none, and has not been.
+
+        Args:
+            may_ask: whether the first device has or can have a link to the second.
+        """
+        return [
+            f"{device.name} has not heard why it is no member's device in {replica.name}"
+            for device, replica in self.claimants
+            for other, its_replica in self.claimants
+            if other.device_id in replica.state.member_devices
+            and device.device_id not in its_replica.state.member_devices
+            and its_replica.state.farewell(device.device_id) - replica.state.standing - replica.state.void
+            and may_ask(device, other)
+        ]
+
+    @property
+    def is_split(self) -> bool:
+        """Whether some who have heard, or do not even ask, disagree for good."""
+        return any(
+            device.device_id not in its_replica.state.member_devices
+            and (
+                other.device_id not in replica.state.member_devices
+                or its_replica.state.farewell(device.device_id) <= replica.state.standing | replica.state.void
+            )
+            for device, replica in self.claimants
+            for other, its_replica in self.claimants
+            if other is not device
+        )
