@@ -9,6 +9,7 @@ from typing import Protocol
 
 import apsw
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.store import limits
 from peersd.store.capture import Capture
@@ -155,7 +156,9 @@ def _attempt(
             outcomes.append(failed.error)
         connection.execute(f"RELEASE {_SAVEPOINT}")
     recorder.finish()
+    reach(CrashPoint.BATCH_RECORDED)
     connection.execute("COMMIT")
+    reach(CrashPoint.BATCH_COMMITTED)
     return outcomes
 
 

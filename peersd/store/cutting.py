@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from peersd.errors import PeersdError
 from peersd.store.log import Log
 from peersd_protocol.acts import Cut, Cuts
 from peersd_protocol.constants import CUT_LOGS_MAX
@@ -42,10 +41,8 @@ def find_cuts(log: Log, user: bytes, kinds: Collection[Kind] | None = None, devi
         device: of which device; None for all.
 
     Returns:
-        The cuts; none at all where nothing is held of such a log.
-
-    Raises:
-        PeersdError: `too_large` for more tips than an act can name. One that were not named would be cut at its beginning.
+        The cuts; none at all where nothing is held of such a log. Of more tips than an act can name the shortest logs are left
+        out, and so cut at their beginning: nobody escapes a removal by opening logs.
     """
     author = log.author_of(user)
     wanted = GROUP_KINDS if kinds is None else GROUP_KINDS.intersection(kinds)
@@ -56,13 +53,8 @@ def find_cuts(log: Log, user: bytes, kinds: Collection[Kind] | None = None, devi
         if device in (None, row.key.device)
         for tip in log.ends(row)
     ]
-    if len(tips) > CUT_LOGS_MAX:
-        raise PeersdError(
-            "too_large",
-            f"{len(tips)} logs of that user would have to be named; an act names at most {CUT_LOGS_MAX}.",
-            hint="Drop that user's devices one by one first.",
-        )
-    return ((user, tuple(sorted(tips))),) if tips else ()
+    longest = sorted(tips, key=lambda cut: (-cut.seq, cut))[:CUT_LOGS_MAX]
+    return ((user, tuple(sorted(longest))),) if longest else ()
 
 
 def find_voided(log: Log, user: bytes, device: bytes) -> list[VoidedEntry]:

@@ -9,6 +9,7 @@ from typing import Final, cast
 
 import apsw
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.store import limits
 from peersd.store.uuid7 import Uuid7
 
@@ -79,6 +80,19 @@ def open_reader(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None
     return connection
 
 
+def is_unwritten(path: str | os.PathLike[str]) -> bool:
+    """Whether a file was made for a store and nothing was ever committed to it: its making was cut off.
+
+    Raises:
+        apsw.Error: the file is missing or not a database.
+    """
+    connection = open_reader(path)
+    try:
+        return bool(connection.execute("SELECT count(*) FROM sqlite_schema").get == 0)
+    finally:
+        connection.close()
+
+
 def open_scratch(*, uuid7: Callable[[], str] | None = None) -> apsw.Connection:
     """Opens an empty database in memory with the same limits, on which a client's schema statement is tried."""
     assert_sqlite_version()
@@ -130,6 +144,7 @@ def _own_file(path: Path) -> None:
     """Creates the file with mode 0600, or takes other users' rights on it away."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        reach(CrashPoint.FILE_CREATED)
     except FileExistsError:
         # By name: to open and close an existing file would drop the POSIX locks that this process holds on it through
         # another connection (sqlite.org/howtocorrupt.html 2.2).

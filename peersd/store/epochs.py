@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.store.log import Log
 from peersd.store.mark import Mark, MarkKeeper
 from peersd_protocol.entries import EPOCH_BYTES, Kind, LogKey
@@ -48,6 +49,7 @@ class Epochs:
     def renew(self) -> None:
         """Opens a new epoch: what is written next stands in logs that nothing is known of anywhere; inside a transaction."""
         self.adopt(self._entropy(EPOCH_BYTES))
+        reach(CrashPoint.EPOCH_RENEWED)
         self._is_fenced = False
 
     def reload(self) -> None:
@@ -71,7 +73,9 @@ class Epochs:
         if self._is_fenced:
             return
         control, data = self._tips(self.current)
+        reach(CrashPoint.MARK_DUE)
         self._keeper.save(Mark(self.current, control, data, self._machine, self._inode()))
+        reach(CrashPoint.MARK_SAVED)
         self._is_fenced = True
 
     def _may_go_on(self, epoch: bytes, mark: Mark | None) -> bool:

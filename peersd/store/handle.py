@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from typing import TypeVar
 import apsw
 import trio
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.store import limits
 from peersd.store.batch import Success
@@ -24,6 +24,7 @@ from peersd.store.reader import Reader
 from peersd.store.sql_errors import convert_sqlite_error
 from peersd.store.statements import Params
 from peersd.store.store import Commit, FindCuts, Store, Write
+from peersd.store.threads import Threads, WorkerThreads
 from peersd_protocol.canonical import Value
 from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.messages import Block, Runs, Want
@@ -66,9 +67,10 @@ class StoreHandle:
         is_damaged: whether SQLite has found the file damaged.
     """
 
-    def __init__(self, store: Store, path: str | os.PathLike[str]) -> None:
+    def __init__(self, store: Store, path: str | os.PathLike[str], threads: Threads) -> None:
         self.store = store
         self.state = store.state
+        self._threads = threads
         self.path = os.fspath(path)
         self.on_commit: Callable[[Commit, SessionId | None], None] = lambda commit, origin: None
         self.on_acts: Callable[[], None] = lambda: None
@@ -88,7 +90,7 @@ class StoreHandle:
         """
         with trio.CancelScope(shield=True):
             try:
-                return await trio.to_thread.run_sync(call, *args, limiter=self._thread)
+                return await self._threads.run(call, *args, limiter=self._thread)
             except apsw.Error as error:
                 failure = convert_sqlite_error(error)
                 if failure.code == "store_corrupt" and not self.is_damaged:
@@ -102,6 +104,15 @@ class StoreHandle:
     def listen(self, *, is_listening: bool) -> None:
         """Whether somebody wants commits as messages: without, none are made, and the mark waits too."""
         self.store.is_listening = is_listening
+
+    @property
+    def queued(self) -> int:
+        """Writes that wait for the committer, at most QUEUED_REQUESTS_MAX."""
+        return len(self._queue)
+
+    def deadline_s(self, timeout_s: float) -> float:
+        """The end of a time that begins now, on the clock that statements are given time by."""
+        return self._threads.clock_s() + timeout_s
 
     # --- Writing ----------------------------------------------------------------------------------------------------------------
 
@@ -148,7 +159,9 @@ class StoreHandle:
         outcomes: Sequence[Success | PeersdError] = ()
         try:
             outcomes, commit = await self.call(self.store.write, [waiting.write for waiting in batch])
+            reach(CrashPoint.BATCH_FENCED)
             self._tell(commit, None)
+            reach(CrashPoint.BATCH_TOLD)
         except PeersdError as error:
             failure = error  # of this group's file: it fails the batch and nothing else
         finally:
@@ -161,6 +174,7 @@ class StoreHandle:
         """Writes one act; durable when it returns."""
         header, commit = await self.call(self.store.act, user, kind, body)
         self._tell(commit, None)
+        reach(CrashPoint.ACT_TOLD)
         return header
 
     async def take_right(self, user: bytes, make_body: Callable[[FindCuts], bytes]) -> Header:
@@ -189,14 +203,21 @@ class StoreHandle:
 
     # --- Replication ------------------------------------------------------------------------------------------------------------
 
-    async def take(self, packed: Runs | Block, origin: SessionId | None) -> Ingested:
+    async def take(self, packed: Runs | Block, origin: SessionId | None, sender: bytes = b"") -> Ingested:
         """Takes a message in; what it committed has been told to `on_commit` when this returns.
+
+        Args:
+            packed: the message.
+            origin: the session it came by.
+            sender: see Store.take.
 
         Raises:
             RemoteProtocolError: nothing of the message was kept.
         """
-        ingested, commit = await self.call(self.store.take, packed)
+        ingested, commit = await self.call(self.store.take, packed, sender)
+        reach(CrashPoint.INTAKE_FENCED)
         self._tell(commit, origin)
+        reach(CrashPoint.INTAKE_TOLD)
         return ingested
 
     async def take_runs(self, runs: Sequence[Run]) -> None:
@@ -239,12 +260,19 @@ class StoreHandle:
         Raises:
             PeersdError: `sql_refused`, with `kind` for what sql.execute would take; `sql_error`, `timeout`, `too_large`.
         """
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = self.deadline_s(timeout_s)
 
         def run(reader: Reader) -> QueryResult:
             schema = self.state.schema
-            left_s = max(0.0, deadline_s - time.monotonic())
-            return reader.query(schema, sql, params, rows_max=rows_max, timeout_s=left_s, is_abandoned=_is_cancelled)
+            left_s = max(0.0, deadline_s - self._threads.clock_s())
+
+            def is_abandoned() -> bool:
+                return self.store.is_closing or self._threads.is_abandoned()
+
+            try:
+                return reader.query(schema, sql, params, rows_max=rows_max, timeout_s=left_s, is_abandoned=is_abandoned)
+            except PeersdError as error:
+                raise _closing() if self.store.is_closing else error from None
 
         return await self._read_only(run, timeout_s)
 
@@ -267,7 +295,10 @@ class StoreHandle:
             try:
                 reader = self._idle_readers.pop()
             except IndexError:
-                reader = Reader(self.path)
+                try:
+                    reader = Reader(self.path, self._threads.clock_s, self.store.uuid7)
+                except apsw.Error as error:
+                    raise convert_sqlite_error(error) from error
             try:
                 return call(reader)
             finally:
@@ -275,7 +306,7 @@ class StoreHandle:
 
         # A thread that runs is not called back by this; only waiting for one is.
         with trio.move_on_after(wait_s):
-            return await trio.to_thread.run_sync(run, limiter=self._query_threads)
+            return await self._threads.run(run, limiter=self._query_threads)
         raise PeersdError("busy", "Too many queries of this group are running.", hint="Try again in a moment.", retry=True)
 
     async def aclose(self) -> None:
@@ -288,20 +319,20 @@ class StoreHandle:
             await self.call(self.store.close)
 
 
-def _is_cancelled() -> bool:
-    """Whether the task that started this thread was cancelled, and so waits for nothing but the thread's end."""
-    try:
-        trio.from_thread.check_cancelled()
-    except trio.Cancelled:
-        return True
-    return False
-
-
 @asynccontextmanager
-async def open_store(open_: Callable[[], Store], path: str | os.PathLike[str]) -> AsyncGenerator[StoreHandle, None]:
-    """Opens a store in a thread, runs its committer, and closes it in the end."""
-    store = await trio.to_thread.run_sync(open_)
-    handle = StoreHandle(store, path)
+async def open_store(
+    open_: Callable[[], Store], path: str | os.PathLike[str], threads: Threads | None = None
+) -> AsyncGenerator[StoreHandle, None]:
+    """Opens a store in a thread, runs its committer, and closes it in the end.
+
+    Args:
+        open_: opens or makes the store.
+        path: its file.
+        threads: where calls run; None for worker threads.
+    """
+    threads = threads or WorkerThreads()
+    store = await threads.run(open_)
+    handle = StoreHandle(store, path, threads)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(handle.run_committer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from peersd.store.authority import Authority, Past, decode_body
 from peersd.store.late_bodies import LateBodies
 from peersd.store.log import EntryRow, Log, State
+from peersd.store.parting import Partings
 from peersd.store.rows import Rows
 from peersd_protocol import canonical, hlc
 from peersd_protocol.acts import decode_act
@@ -31,7 +32,7 @@ class Outcome:
         runs: the runs they came in, to be passed on.
         void: hashes of entries that were taken in and may not be told of.
         void_tips: ends of runs that are here and void.
-        is_new: whether anything was taken in that was not here.
+        new: the logs of what was taken in and was not here.
         rests_on_void: whether an entry that is void has to be held for the sake of one that came, or came and is named by a cut.
         irregular: whether the vector does not follow from `committed` alone (forks, entries that became void or valid).
         is_whole: whether all that came in `runs` may be passed on as it is.
@@ -43,7 +44,7 @@ class Outcome:
     runs: list[Run] = field(default_factory=list)
     void: list[bytes] = field(default_factory=list)
     void_tips: list[tuple[LogKey, Tip]] = field(default_factory=list)
-    is_new: bool = False
+    new: set[LogKey] = field(default_factory=set)
     rests_on_void: bool = False
     irregular: bool = False
     is_whole: bool = True
@@ -51,7 +52,7 @@ class Outcome:
     @property
     def ingested(self) -> Ingested:
         """For the replication machine."""
-        return Ingested(self.held, tuple(self.parked), tuple(self.void), self.is_new, tuple(self.void_tips))
+        return Ingested(self.held, tuple(self.parked), tuple(self.void), tuple(self.void_tips), frozenset(self.new))
 
 
 class Intake:
@@ -80,9 +81,14 @@ class Intake:
         self._restate = restate
         self._hold_ancestors = hold_ancestors
         self._new_acts: list[Act] = []
+        self._partings = Partings(log, authority)
 
-    def take(self, packed: Runs | Block) -> Outcome:
+    def take(self, packed: Runs | Block, sender: bytes = b"") -> Outcome:
         """Verifies and applies one message.
+
+        Args:
+            packed: the message.
+            sender: the device that sent it; empty if what it wrote before need not be waited for.
 
         Raises:
             RemoteProtocolError: something in it is not as SPEC says; the caller rolls back, nothing of it is kept.
@@ -90,12 +96,16 @@ class Intake:
         outcome = Outcome()
         self._new_acts = []
         if isinstance(packed, Block):
-            self._take_block(packed, outcome)
+            self._take_block(packed, sender, outcome)
         else:
             runs = decode_runs(packed, self._log.group)
+            partings = self._partings.among(runs, sender)
             # No act rests on data: taken first, all acts of a message are evaluated once, however it mixes them.
             for run in sorted(runs, key=lambda run: run.log.kind is Kind.DATA):
-                self._take_run(run, outcome)
+                if run not in partings:
+                    self._take_run(run, outcome)
+            if partings:
+                self._take_partings(partings, outcome)
         self._settle_acts(outcome)
         if self._authority.stale:
             outcome.irregular |= self._restate([])
@@ -113,6 +123,20 @@ class Intake:
 
     # --- Runs -------------------------------------------------------------------------------------------------------------------
 
+    def _take_partings(self, partings: Sequence[Run], outcome: Outcome) -> None:
+        """Takes in the acts by which the sender itself goes, after all that it wrote before and that is in the same message."""
+        waiting, outcome.parked = outcome.parked, []
+        for run in partings:
+            awaited = self._partings.awaited(run)
+            if awaited:
+                outcome.parked.append(_park(run, awaited | self._missing(run.entries), is_parting=True))
+            else:
+                self._take_run(run, outcome)
+        for parked in waiting:
+            assert isinstance(parked.packed, Runs)
+            for run in decode_runs(parked.packed, self._log.group):
+                self._take_run(run, outcome)
+
     def _take_run(self, run: Run, outcome: Outcome) -> None:
         last = run.last
         new = list(run.entries) if self._log.tip_row(run.log, last.hash) is None else []
@@ -123,15 +147,15 @@ class Intake:
             return
         missing = self._missing(new)
         if missing:
-            outcome.parked.append(
-                Parked(Runs(0, canonical.encode([run_value(run)])), frozenset(missing), (run.log, (last.seq, last.hash)))
-            )
+            outcome.parked.append(_park(run, missing))
             return
         run.check_signature()
-        if new[-1].body.form is BodyForm.DETACHED and not self._bodies.is_complete(new[-1]):
-            self._bodies.stage(run)
-            outcome.is_new = True
-            return
+        if new[-1].body.form is BodyForm.DETACHED:
+            if not self._bodies.is_complete(new[-1]):
+                self._bodies.stage(run)
+                outcome.new.add(run.log)
+                return
+            self._bodies.unstage(last.hash)
         self._apply_run(run, new, outcome)
 
     def _fill(self, run: Run, known: Sequence[Entry], outcome: Outcome) -> None:
@@ -139,7 +163,8 @@ class Intake:
         if not known:
             return
         filled = self._bodies.fill(run, known)
-        outcome.is_new |= filled.is_new
+        if filled.is_new:
+            outcome.new.add(run.log)
         if filled.committed:
             outcome.committed += filled.committed
             outcome.irregular = True
@@ -159,7 +184,7 @@ class Intake:
             if entry is run.entries[-1] and not self._log.log_by_id(found.log).is_blocked(found.branch, found.seq):
                 outcome.void_tips.append((run.log, tip))
 
-    def _missing(self, new: list[Entry]) -> set[bytes]:
+    def _missing(self, new: Sequence[Entry]) -> set[bytes]:
         """Hashes that these entries rest on and that are not here."""
         inside = {entry.header.hash for entry in new}
         first = new[0].header
@@ -177,7 +202,7 @@ class Intake:
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "prev stands in another log")
         if first.kind is Kind.DATA:
             self._settle_acts(outcome)
-        outcome.is_new = True
+        outcome.new.add(run.log)
         known = self._log.log(run.log)
         tips_before = len(known.tips) if known is not None else 0
         told: Header | None = None
@@ -254,34 +279,48 @@ class Intake:
             state = State.MISSING  # by the acts that its sender knows it is void
         elif is_blocked:
             state = State.MISSING
-            self._rows.check(entry, past)
+            self._rows.decode(entry, past)
         else:
             changeset = self._rows.decode(entry, past)
             state = State.APPLIED if changeset is not None else State.ASIDE
         row = self._log.append(entry, signature, state, prev)
         self._authority.remember_past(row.id, past, prev)
-        if changeset is not None:
-            self._rows.apply(row.id, changeset)
+        if changeset is not None and self._rows.apply(row.id, changeset) is State.ASIDE:
+            self._log.set_state([row.id], State.ASIDE)
         return row
 
     # --- Detached bodies --------------------------------------------------------------------------------------------------------
 
-    def _take_block(self, block: Block, outcome: Outcome) -> None:
+    def _take_block(self, block: Block, sender: bytes, outcome: Outcome) -> None:
         if not self._bodies.is_staged(block.entry_hash):
             # Its run was parked or dropped, and is sent again with its blocks; or another session has completed it.
             known = self._log.find(block.entry_hash)
             if known is not None and self._log.is_told(known):
                 outcome.held[self._log.log_by_id(known.log).key] = (known.seq, block.entry_hash)
             return
-        outcome.is_new = True
-        run = self._bodies.take_block(block)
-        if run is None:
+        taken = self._bodies.take_block(block)
+        if taken is None:
+            return
+        run, is_complete = taken
+        outcome.new.add(run.log)
+        if not is_complete:
             return
         entry = run.entries[-1]
         known = self._log.find(block.entry_hash)
         if known is None:
-            self._apply_run(run, [entry], outcome)
+            awaited = self._partings.awaited(run) if self._partings.among([run], sender) else set()
+            if awaited:
+                self._bodies.stage(run)  # its blocks are kept, and counted, as long as it waits
+                outcome.parked.append(_park(run, awaited, is_parting=True))
+            else:
+                self._apply_run(run, [entry], outcome)
             return
         self._fill(run, [entry], outcome)
         if not self._log.has_body(known.id):
             self._log.drop_blocks(block.entry_hash)  # it has become void while they came
+
+
+def _park(run: Run, missing: set[bytes], *, is_parting: bool = False) -> Parked:
+    last = run.last
+    packed = Runs(0, canonical.encode([run_value(run)]))
+    return Parked(packed, frozenset(missing), (run.log, (last.seq, last.hash)), is_parting)

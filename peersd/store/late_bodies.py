@@ -66,12 +66,19 @@ class LateBodies:
             "INSERT OR REPLACE INTO _peers_staged (entry, run) VALUES (?, ?)", (hash_, canonical.encode(run_value(run)))
         )
 
+    def unstage(self, hash_: bytes) -> None:
+        """The entry of a staged run is taken in now."""
+        self._connection.execute("DELETE FROM _peers_staged WHERE entry = ?", (hash_,))
+
     def is_staged(self, hash_: bytes) -> bool:
         """Whether blocks of this entry's body are waited for."""
         return bool(self._connection.execute("SELECT EXISTS (SELECT 1 FROM _peers_staged WHERE entry = ?)", (hash_,)).get)
 
-    def take_block(self, block: Block) -> Run | None:
-        """Takes a block of a staged body in; returns the staged run once its body is complete.
+    def take_block(self, block: Block) -> tuple[Run, bool] | None:
+        """Takes a block of a staged body in.
+
+        Returns:
+            The staged run, and whether its body is complete now; None for a block that is here, or leaves a hole.
 
         Raises:
             RemoteProtocolError: BAD_BODY, TOO_LARGE.
@@ -87,17 +94,15 @@ class LateBodies:
             "SELECT count(*), coalesce(sum(length(data)), 0) FROM _peers_block WHERE entry = ?", (block.entry_hash,)
         ).fetchone()
         assert held is not None
-        if block.index > held[0]:
+        if block.index != held[0]:
             return None  # blocks come in order; a hole means that some were dropped here, and they are asked for again
         if held[1] + len(block.data) > BODY_BYTES_MAX + len(hashes):
             raise RemoteProtocolError(CloseCode.TOO_LARGE, "body")
-        self._connection.execute(
-            "INSERT OR IGNORE INTO _peers_block VALUES (?, ?, ?)", (block.entry_hash, block.index, block.data)
-        )
-        if not self.is_complete(entry):
-            return None
-        self._connection.execute("DELETE FROM _peers_staged WHERE entry = ?", (block.entry_hash,))
-        return run
+        self._connection.execute("INSERT INTO _peers_block VALUES (?, ?, ?)", (block.entry_hash, block.index, block.data))
+        is_complete = self.is_complete(entry)
+        if is_complete:
+            self.unstage(block.entry_hash)
+        return run, is_complete
 
     # --- Bodies of entries that are here ----------------------------------------------------------------------------------------
 
@@ -129,7 +134,7 @@ class LateBodies:
             prev = self._log.find(header.prev) if header.prev else None
             past = self._authority.past_after(prev, header.control_heads)
             self._authority.remember_past(found.id, past, prev)
-            self._rows.check(entry, past)
+            self._rows.decode(entry, past)
             self._log.save_body(found.id, entry.body)
         if filled.is_new:
             filled.committed = self._show(row)

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import apsw
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.store.database import open_writer
 from peersd.store.sql_errors import convert_sqlite_error
 from peersd_protocol.beacon_messages import Beacon, decode_beacon
@@ -48,7 +49,7 @@ class Summary:
     """What is known of a group without its file.
 
     Attributes:
-        body: as it was given to save_summary or touch_body last.
+        body: as it was given to save_summary last.
         is_current: whether the file is the one that `body` was saved for, unchanged since; else `body` may be out of date.
     """
 
@@ -71,6 +72,7 @@ class LocalState:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._connection: apsw.Connection | None
         try:
             self._connection = self._open()
         except (apsw.Error, OSError) as error:
@@ -79,7 +81,8 @@ class LocalState:
     def close(self) -> None:
         """Closes the file; nothing may be called afterwards."""
         with self._lock:
-            self._connection.close()
+            if self._connection is not None:
+                self._connection.close()
 
     # --- Summaries --------------------------------------------------------------------------------------------------------------
 
@@ -103,13 +106,7 @@ class LocalState:
         """
         stamp = read_stamp(path)
         inode, size, mtime_ns = stamp or (0, 0, 0)
-        self._save_summary((group_id, body, stamp is not None, inode, size, mtime_ns))
-
-    def touch_body(self, group_id: bytes, body: bytes) -> None:
-        """Keeps what is known of a group whose file is open; the mark is cleared."""
-        self._save_summary((group_id, body, False, 0, 0, 0))
-
-    def _save_summary(self, row: tuple[bytes, bytes, bool, int, int, int]) -> None:
+        row = (group_id, body, stamp is not None, inode, size, mtime_ns)
         self._write("INSERT OR REPLACE INTO summary VALUES (?, ?, ?, ?, ?, ?)", [row])
 
     def clear_mark(self, group_id: bytes) -> None:
@@ -189,10 +186,13 @@ class LocalState:
         """Does something in one transaction; once more in a new file, if this one proves to be damaged."""
         with self._lock:
             try:
+                if self._connection is None:
+                    self._connection = self._open()
                 try:
                     return _transact(self._connection, work)
                 except _DAMAGE as error:
                     self._connection.close(force=True)
+                    self._connection = None  # until a new file can be made: the disk may be full now
                     self._replace(error)
                     self._connection = self._open()
                     return _transact(self._connection, work)
@@ -230,7 +230,7 @@ class LocalState:
 
     def _replace(self, error: Exception) -> None:
         _log.warning("local_state_replaced", extra={"fields": {"file": self._path.name, "reason": str(error)}})
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("-wal", "-shm", ""):  # never a new file beside the log of an old one
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
 
@@ -238,7 +238,9 @@ def _transact(connection: apsw.Connection, work: Callable[[apsw.Connection], T])
     connection.execute("BEGIN IMMEDIATE")
     try:
         result = work(connection)
+        reach(CrashPoint.LOCAL_RECORDED)
         connection.execute("COMMIT")
+        reach(CrashPoint.LOCAL_COMMITTED)
     except BaseException:
         if connection.in_transaction:  # a full disk has ended it already
             connection.execute("ROLLBACK")

@@ -6,12 +6,14 @@ next must not stand at a position that a peer has already seen filled, so it ope
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from peersd.crash_points import CrashPoint, reach
 from peersd_protocol import canonical
 from peersd_protocol.entries import EPOCH_BYTES
 from peersd_protocol.errors import RemoteProtocolError
@@ -58,10 +60,16 @@ class MarkFile:
         self._path = path
 
     def load(self) -> Mark | None:
-        """See MarkKeeper."""
+        """See MarkKeeper.
+
+        Raises:
+            OSError: too many files are open.
+        """
         try:
             record = self._path.read_bytes()
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # it may be readable in a moment, and a new epoch is there for ever
             return None
         length, checksum = int.from_bytes(record[:2], "big"), int.from_bytes(record[2:6], "big")
         packed = record[6 : 6 + length]
@@ -90,7 +98,9 @@ class MarkFile:
         # Opened each time: a descriptor kept for every group would cost hundreds, and opening takes some 10 us of a fsync's 200.
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            reach(CrashPoint.MARK_OPENED)
             os.pwrite(descriptor, record.ljust(RECORD_BYTES_MAX, b"\0"), 0)
+            reach(CrashPoint.MARK_WRITTEN)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -121,14 +121,6 @@ class Merge:
 
     # --- Remote changes ---------------------------------------------------------------------------------------------------------
 
-    def check(self, changeset: Changeset) -> None:
-        """Checks what `apply` checks, and changes nothing.
-
-        Raises:
-            RemoteProtocolError: see `apply`.
-        """
-        self._applier.plan(changeset)
-
     def apply(self, entry: int, changeset: Changeset) -> None:
         """Applies a changeset of another device, or any changeset in a rebuild, once.
 

@@ -26,10 +26,22 @@ def admit_schema(sandbox: Sandbox, schema: Schema) -> None:
 
 
 class Reader:
-    """One read-only connection, used by one thread at a time."""
+    """One read-only connection, used by one thread at a time.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._connection = open_reader(path)
+    Args:
+        path: the store's file.
+        clock_s: seconds of the monotonic clock that queries are given time by.
+        uuid7: what the SQL function calls, or None for the real one.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        clock_s: Callable[[], float] = time.monotonic,
+        uuid7: Callable[[], str] | None = None,
+    ) -> None:
+        self._connection = open_reader(path, uuid7=uuid7)
+        self._clock_s = clock_s
         self._sandbox = Sandbox()
         self._sandbox.install(self._connection)
         self._schema = EMPTY
@@ -58,10 +70,10 @@ class Reader:
             PeersdError: as run_query; a `sql_refused` for a statement that sql.execute would take says which `kind` it is.
         """
         self._admit(schema)
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = self._clock_s() + timeout_s
 
         def clock() -> float:
-            return math.inf if is_abandoned() else time.monotonic()
+            return math.inf if is_abandoned() else self._clock_s()
 
         try:
             return run_query(self._connection, self._sandbox, sql, params, rows_max=rows_max, deadline_s=deadline_s, clock=clock)

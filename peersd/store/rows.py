@@ -57,34 +57,21 @@ class Rows:
             return None
         return changeset
 
-    def check(self, entry: Entry, past: Past) -> None:
-        """Checks all that `decode` and `apply` check, and applies nothing.
-
-        Raises:
-            RemoteProtocolError: BAD_BODY or MALFORMED.
-        """
-        changeset = self.decode(entry, past)
-        if changeset is not None:
-            self._merge.check(changeset)
-
-    def apply(self, id_: int, changeset: Changeset) -> None:
-        """Applies what `decode` gave for an entry that counts.
-
-        Raises:
-            RemoteProtocolError: BAD_BODY.
-        """
-        self._merge.apply(id_, changeset)
-
-    def show(self, id_: int, entry: Entry) -> State:
-        """Applies an entry that counts and was checked when it came, and returns its state."""
-        changeset = self.decode(entry, None)
+    def apply(self, id_: int, changeset: Changeset | None) -> State:
+        """Applies what `decode` gave for an entry that counts, and returns the entry's state."""
         if changeset is None:
             return State.ASIDE
         try:
             self._merge.apply(id_, changeset)
         except RemoteProtocolError:
-            return State.ASIDE  # under the schema as it stands now it cannot be shown, which is the same on every replica
+            # Under the schema as it stands now it cannot be shown, which is the same on every replica. Its author need not be at
+            # fault: acts that it had not seen may have taken a table's or column's place.
+            return State.ASIDE
         return State.APPLIED
+
+    def show(self, id_: int, entry: Entry) -> State:
+        """Applies an entry that counts and was checked when it came, and returns its state."""
+        return self.apply(id_, self.decode(entry, None))
 
     def rebuild(self) -> None:
         """Makes all tables and clocks anew from the logs, by the schema as it stands."""

@@ -5,6 +5,7 @@ Synchronous: the daemon calls it in a worker thread (handle.py), the simulator i
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -15,6 +16,7 @@ from typing import Final, TypeAlias, cast
 
 import apsw
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.store import database, streams
 from peersd.store.authority import Authority
@@ -30,6 +32,7 @@ from peersd.store.mark import MarkKeeper
 from peersd.store.merge import Merge
 from peersd.store.reader import admit_schema
 from peersd.store.recorder import EntryRecorder
+from peersd.store.refusals import not_allowed
 from peersd.store.restating import Restating
 from peersd.store.rows import Rows
 from peersd.store.sandbox import Sandbox
@@ -45,11 +48,13 @@ from peersd_protocol.errors import RemoteProtocolError
 from peersd_protocol.group_state import GroupState
 from peersd_protocol.messages import Block, Runs, Want, encode_runs
 from peersd_protocol.replication import Chunk, Committed, Comparison, Cursor, Ingested, Read
-from peersd_protocol.roles import ROLE_NEEDED, Deed, format_role, may
+from peersd_protocol.roles import ROLE_NEEDED, Deed, may
 from peersd_protocol.runs import BodyForm, Entry, Run, run_value
 from peersd_protocol.schema_ops import SchemaOp
 from peersd_protocol.signing import SigningKey
 from peersd_protocol.vectors import Vector
+
+_log = logging.getLogger("peersd.store")
 
 FindCuts: TypeAlias = Callable[..., Cuts]
 """Store.cuts."""
@@ -71,6 +76,7 @@ class StoreContext:
         entropy: makes random bytes of a length.
         machine: the machine's id (see mark.py).
         uuid7: what the SQL function calls, or None for the real one.
+        clock_s: seconds of the monotonic clock that clients' deadlines are on.
     """
 
     key: SigningKey
@@ -78,6 +84,7 @@ class StoreContext:
     entropy: Callable[[int], bytes]
     machine: bytes
     uuid7: Callable[[], str] | None = None
+    clock_s: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +120,16 @@ class Store:
         log: its logs.
         is_listening: whether anybody wants commits as messages.
         is_closing: set from outside when no client's statement is to go on.
+        uuid7: what the SQL function calls, or None for the real one.
     """
 
     is_listening = False
     is_closing = False
 
-    def __init__(self, path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes | None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes | None, *, is_new: bool
+    ) -> None:
+        self.uuid7 = context.uuid7
         self._context = context
         self._path = os.fspath(path)
         self._connection = _open_file(path, context)
@@ -129,7 +140,7 @@ class Store:
             self._capture.install()
             with self._transaction():
                 self.log = Log(self._connection, group or b"")
-                self._open_meta(group)
+                self._open_meta(group, is_new=is_new)
                 self._authority = Authority(self._connection, self.log)
                 self._restating = Restating(self._connection, self.log, self._authority)
                 self._merge = Merge(self._connection, self.log.rank, self._applying)
@@ -143,17 +154,19 @@ class Store:
             bodies = LateBodies(self._connection, self.log, self._authority, self._rows)
             hold = self._restating.hold_ancestors
             self._intake = Intake(self.log, self._authority, self._rows, bodies, self._restate, hold)
-        except (apsw.Error, RemoteProtocolError) as error:
+        except BaseException as error:
             self._connection.close(force=True)
+            if isinstance(error, PeersdError) or not isinstance(error, Exception):
+                raise
+            # Whatever stands in one group's file, and however it came there, must not end what the daemon does for the others.
+            if not isinstance(error, (apsw.Error, OSError, RemoteProtocolError)):
+                _log.exception("file_unreadable", extra={"fields": {"file": os.path.basename(self._path)}})
             raise _unusable(self._path, error) from error
-        except BaseException:
-            self._connection.close(force=True)
-            raise
 
-    def _open_meta(self, group: bytes | None) -> None:
+    def _open_meta(self, group: bytes | None, *, is_new: bool) -> None:
         stored = self.log.load_meta("group")
         if stored is None:
-            if group is None:
+            if group is None or not is_new:
                 raise PeersdError("store_corrupt", f"{self._path} holds no group", hint=CORRUPT_HINT)
             self.log.save_meta("format", FORMAT)
             self.log.save_meta("group", group)
@@ -273,7 +286,7 @@ class Store:
 
     def _run_batch(self, requests: Sequence[Request], recorder: EntryRecorder) -> list[Success | PeersdError]:
         def clock() -> float:
-            return math.inf if self.is_closing else time.monotonic()
+            return math.inf if self.is_closing else self._context.clock_s()
 
         return run_batch(self._connection, self._sandbox, self._capture, requests, recorder, clock=clock)
 
@@ -289,27 +302,21 @@ class Store:
                 if changes:
                     recorder.record(0, changes)
                 recorder.finish()
+                reach(CrashPoint.OWN_RECORDED)
         except BaseException:
             self._capture.discard()
             self._reload()
             raise
+        reach(CrashPoint.OWN_COMMITTED)
         return self._take_commit()
 
     def _refusal(self, user: bytes, deed: Deed) -> PeersdError | None:
-        role = self.state.role_of(user)
-        if may(role, deed):
+        if may(self.state.role_of(user), deed):
             device = self._context.key.public
             if deed is not Deed.WRITE or self._authority.may_write_now(user, device):
                 return None
             return PeersdError("not_allowed", "This device may not write here for that user any more.", hint="Join again.")
-        needed, held = format_role(ROLE_NEEDED[deed]), format_role(role)
-        return PeersdError(
-            "not_allowed",
-            f"This needs the role {needed}; yours is {held}.",
-            hint="Ask an admin of the group for that role.",
-            role_needed=needed,
-            role_held=held,
-        )
+        return not_allowed(self.state, user, ROLE_NEEDED[deed], self.state.bans)
 
     def plan_schema(self, user: bytes, sql: str) -> list[SchemaOp]:
         """The operations that a client's schema statement comes to; none where it changes nothing.
@@ -338,7 +345,7 @@ class Store:
             make_body: gets `cuts` and returns the act's encoded body.
 
         Raises:
-            PeersdError: `not_allowed` if it would not stand; `too_large`, see `cuts`.
+            PeersdError: `not_allowed` if it would not stand.
         """
         return self._act(user, Kind.CONTROL, lambda: make_body(self.cuts))
 
@@ -359,9 +366,11 @@ class Store:
                     )
                 self._writer.seal()
                 self.log.save_heads()
+                reach(CrashPoint.ACT_RECORDED)
         except BaseException:
             self._reload()
             raise
+        reach(CrashPoint.ACT_COMMITTED)
         self._admit_tables()
         return written.header, self._take_commit(self.state)
 
@@ -377,7 +386,7 @@ class Store:
     def _encode_small(self, runs: Sequence[Run]) -> bytes | None:
         """The runs as one message, if that is small and complete in itself; then it may be sent as it is, so the mark is set."""
         bodies = [entry.body for run in runs for entry in run.entries]
-        size = sum(len(block) for body in bodies for block in body.blocks)
+        size = sum(streams.bytes_estimated(entry) for run in runs for entry in run.entries)
         if not self.is_listening or not runs or size > STREAM_MESSAGE_BYTES // 2:
             return None
         if any(body.form is not BodyForm.INLINE for body in bodies):
@@ -394,18 +403,24 @@ class Store:
 
     # --- Taking in --------------------------------------------------------------------------------------------------------------
 
-    def take(self, packed: Runs | Block) -> tuple[Ingested, Commit | None]:
+    def take(self, packed: Runs | Block, sender: bytes = b"") -> tuple[Ingested, Commit | None]:
         """Takes in a message of another device.
+
+        Args:
+            packed: the message.
+            sender: the device that sent it: an act by which it goes waits for what it wrote before. Empty where nothing waits.
 
         Raises:
             RemoteProtocolError: nothing of it was kept.
         """
         try:
             with self._transaction():
-                outcome = self._intake.take(packed)
+                outcome = self._intake.take(packed, sender)
+                reach(CrashPoint.INTAKE_APPLIED)
         except BaseException:
             self._reload()
             raise
+        reach(CrashPoint.INTAKE_COMMITTED)
         if not outcome.committed and not outcome.irregular:
             return outcome.ingested, None
         acts_changed = any(entry.log.kind is not Kind.DATA for entry in outcome.committed)
@@ -415,10 +430,10 @@ class Store:
             message = self._encode_small(outcome.runs) if outcome.is_whole else None
             return outcome.ingested, Commit(tuple(outcome.committed), message, None, None)
         # Acts may have ended what other entries of this message, or they themselves, count for: void ones are not passed on.
-        rows = [self.log.find(entry.hash) for entry in outcome.committed]
-        held = tuple(
-            entry for entry, row in zip(outcome.committed, rows, strict=True) if row is not None and self.log.is_told(row)
-        )
+        rows = [(entry, self.log.find(entry.hash)) for entry in outcome.committed]
+        held = tuple(entry for entry, row in rows if row is not None and self.log.is_told(row))
+        # What came as something that counts, and does not any more, may be waited for all the same.
+        outcome.void += [entry.hash for entry, row in rows if row is None or not self.log.is_told(row)]
         is_whole = outcome.is_whole and len(held) == len(outcome.committed)
         message = self._encode_small(outcome.runs) if is_whole else None
         return outcome.ingested, Commit(held, message, self.log.vector(), self.state if acts_changed else None)
@@ -438,6 +453,7 @@ class Store:
         revived = self.state.standing - before - {act.hash for act in acts}
         if self._merge.set_schema(self.state.schema) or changed or revived:
             self._rows.rebuild()
+            reach(CrashPoint.TABLES_REBUILT)
         return changed
 
     def _admit_tables(self) -> None:
@@ -498,7 +514,9 @@ class Store:
         """Closes the file. A mark that cannot be written means a new epoch when the store is opened again, and no harm."""
         with suppress(OSError):
             self.fence()
+        reach(CrashPoint.STORE_FENCED)
         self._connection.close()
+        reach(CrashPoint.STORE_CLOSED)
 
 
 def _unusable(path: str, error: Exception) -> PeersdError:
@@ -506,7 +524,8 @@ def _unusable(path: str, error: Exception) -> PeersdError:
     if isinstance(error, (apsw.Error, OSError)):
         failure = convert_sqlite_error(error)
         return PeersdError(failure.code, f"{os.path.basename(path)}: {failure.message}", hint=failure.hint, retry=failure.retry)
-    return PeersdError("store_corrupt", f"{os.path.basename(path)} cannot be used: {error}.", hint=CORRUPT_HINT)
+    reason = str(error) if isinstance(error, RemoteProtocolError) else repr(error)
+    return PeersdError("store_corrupt", f"{os.path.basename(path)} cannot be used: {reason}.", hint=CORRUPT_HINT)
 
 
 def _open_file(path: str | os.PathLike[str], context: StoreContext) -> apsw.Connection:
@@ -554,25 +573,33 @@ def create_store(
     is_new = not os.path.exists(path)
     store: Store | None = None
     try:
-        store = Store(path, context, mark, group)
+        store = Store(path, context, mark, group, is_new=True)
+        reach(CrashPoint.STORE_CREATED)
         if epoch is not None:
             store.adopt_epoch(epoch)
         if runs:
             store.take_runs(runs)
+        reach(CrashPoint.STORE_FILLED)
     except BaseException:
         if store is not None:
             store.close()
-        for suffix in ("", "-wal", "-shm") if is_new else ():
+        for suffix in ("-wal", "-shm", "") if is_new else ():
             with suppress(FileNotFoundError):
                 os.unlink(f"{os.fspath(path)}{suffix}")
         raise
     return store
 
 
-def open_store(path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper) -> Store:
+def open_store(path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes | None = None) -> Store:
     """Opens the store in a file.
 
+    Args:
+        path: its file.
+        context: see Store.
+        mark: see Store.
+        group: the id of the group that the file has to hold; None for any.
+
     Raises:
-        PeersdError: `store_corrupt`, `needs_upgrade`.
+        PeersdError: `store_corrupt`, also where it holds another group, or none; `needs_upgrade`.
     """
-    return Store(path, context, mark, None)
+    return Store(path, context, mark, group, is_new=False)

@@ -7,15 +7,17 @@ from dataclasses import replace
 from typing import cast
 
 from peersd.store.log import Log, LogRow, State
+from peersd_protocol import canonical
 from peersd_protocol.constants import STREAM_MESSAGE_BYTES, WANT_SAMPLES_MAX
 from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.messages import Block, Want, WantItem, encode_block, encode_runs
 from peersd_protocol.replication import Chunk, Comparison, Cursor, Read
 from peersd_protocol.runs import Body, BodyForm, Entry, Run
+from peersd_protocol.signing import HASH_BYTES
 from peersd_protocol.vectors import Tip, Vector
 
 _ENTRY_OVERHEAD_BYTES = 96
-"""What an entry takes in a run beside its body, about: stamp, links, framing (for choosing where a message ends, not a bound)."""
+"""What an entry takes in a run beside its body and links, about: stamp, framing (to choose where a message ends; no bound)."""
 
 ROWS_PER_READ = 4096
 """Rows fetched for one message at most; a message of single-row entries holds some 2,000."""
@@ -111,6 +113,7 @@ class _Message:
         self.open: list[Entry] = []
         self.bytes_estimated = 0
         self.brings: dict[LogKey, int] = {}
+        self._before: tuple[LogKey, int | None]
 
     def takes(self, log: Log, entry: Entry, state: State) -> bool:
         """Whether the entry belongs to the stream: it is asked for and may be told of, or its run is not signed yet."""
@@ -128,11 +131,25 @@ class _Message:
     def add(self, entry: Entry, signature: bytes | None) -> None:
         """Adds an entry; a signature ends its run."""
         self.open.append(entry)
-        self.bytes_estimated += _bytes_estimated(entry)
+        self.bytes_estimated += bytes_estimated(entry)
         if signature is not None:
+            log = entry.header.log
+            self._before = log, self.brings.get(log)
             self.runs.append(Run(tuple(self.open), signature))
             self.open = []
-            self.brings[entry.header.log] = entry.header.seq
+            self.brings[log] = entry.header.seq
+
+    def holds_too_much(self) -> bool:
+        """Whether the last run belongs in another message than the one before it."""
+        return len(self.runs) > 1 and any(map(_has_ext, self.runs[-2:]))
+
+    def drop_last(self) -> None:
+        """Leaves the last run to the next message."""
+        del self.runs[-1]
+        log, seq = self._before
+        del self.brings[log]
+        if seq is not None:
+            self.brings[log] = seq
 
 
 def read_stream(log: Log, read: Read, *, acts_first: bool = True) -> Chunk:
@@ -182,6 +199,10 @@ def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Calla
             entry = Entry(entry.header, Body.withheld(entry.header.body_hash))
             is_detached = False
         message.add(entry, signature)
+        if not message.open and message.holds_too_much():
+            message.drop_last()
+            exhausted = False
+            break
         if is_detached:
             block = min(read.staged.get(entry.header.hash, 0), len(entry.body.block_hashes))
             cursor = replace(cursor_at(position), body=entry.header.hash, block=block)
@@ -261,8 +282,9 @@ def read_farewell(log: Log, wanted: Collection[bytes]) -> list[bytes]:
     for index in sorted(chosen):
         run = runs[index]
         detached = [entry for entry in run.entries if entry.body.form is BodyForm.DETACHED]
-        run_bytes = sum(map(_bytes_estimated, run.entries))
-        if gathered and (detached or size + run_bytes > STREAM_MESSAGE_BYTES):
+        run_bytes = sum(map(bytes_estimated, run.entries))
+        is_alone = bool(detached) or _has_ext(run)
+        if gathered and (is_alone or _has_ext(gathered[-1]) or size + run_bytes > STREAM_MESSAGE_BYTES):
             messages.append(encode_runs(gathered))
             gathered, size = [], 0
         gathered.append(run)
@@ -287,5 +309,14 @@ def _runs_of_acts(log: Log) -> list[Run]:
     return runs
 
 
-def _bytes_estimated(entry: Entry) -> int:
-    return _ENTRY_OVERHEAD_BYTES + sum(map(len, entry.body.blocks)) + 32 * len(entry.body.block_hashes)
+def _has_ext(run: Run) -> bool:
+    """Whether a run goes alone: its fields of later versions may be made of as many arrays as a message may hold."""
+    return any(entry.header.ext for entry in run.entries)
+
+
+def bytes_estimated(entry: Entry) -> int:
+    """What an entry takes in a message, about."""
+    header, body = entry.header, entry.body
+    hashes = len(header.deps) + len(header.control_heads) + len(body.block_hashes)
+    ext = len(canonical.encode(header.ext)) if header.ext else 0
+    return _ENTRY_OVERHEAD_BYTES + sum(map(len, body.blocks)) + HASH_BYTES * hashes + ext

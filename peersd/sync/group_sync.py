@@ -13,8 +13,10 @@ from typing import Protocol, TypeAlias
 import trio
 
 from peersd.errors import PeersdError
+from peersd.monotonic import monotonic_ms
 from peersd.store.handle import StoreHandle
 from peersd.store.store import Commit
+from peersd_protocol import ids
 from peersd_protocol.entries import LogKey
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.replication import (
@@ -48,8 +50,14 @@ _session_ids = itertools.count(1)
 class Channel(Protocol):
     """What a session needs of a virtual connection."""
 
-    async def send(self, message: bytes, *, bulk: bool = False) -> None:
-        """Queues a message; waits while the channel's queue is above its high-water mark."""
+    async def send(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> None:
+        """Queues a message; waits while the channel's queue is above its high-water mark.
+
+        Args:
+            message: the message.
+            bulk: whether it may wait for live messages, of any channel.
+            in_order: whether a live one stays behind the bulk messages that wait on this channel.
+        """
         ...
 
     async def receive(self) -> bytes:
@@ -106,7 +114,7 @@ class GroupSync:
         name: str,
         *,
         on_equal: Callable[[bytes], None] = lambda device: None,
-        clock_ms: Callable[[], int] = lambda: int(trio.current_time() * 1000),
+        clock_ms: Callable[[], int] = monotonic_ms,
     ) -> None:
         self._store = store
         self._machine = Replication(vector)
@@ -147,7 +155,7 @@ class GroupSync:
             lot: shared by the sessions of one link.
             equal_at: see Replication.session_opened.
         """
-        session = Session(device, channel)
+        session, device_id = Session(device, channel), ids.format_id(ids.DEVICE, device)
         self._sessions[session.id] = session
         self._store.listen(is_listening=True)
         self._running += 1
@@ -166,7 +174,7 @@ class GroupSync:
             error = next(iter(_leaves(group)))
             assert isinstance(error, RemoteProtocolError)
             code = error.close_code
-            fields = {"group": self._name, "device": device[:4].hex(), "code": code.name.lower(), "detail": error.detail}
+            fields = {"group": self._name, "device": device_id, "code": code.name.lower(), "detail": error.detail}
             logger.warning("session closed for a fault of the remote side", extra={"fields": fields})
         except* PeersdError as group:
             failure = next(iter(_leaves(group)))
@@ -178,7 +186,7 @@ class GroupSync:
         except* Exception:
             # One of the three guards: nothing that a remote party sends can end the daemon.
             code = CloseCode.INTERNAL
-            logger.exception("session failed", extra={"fields": {"group": self._name, "device": device[:4].hex()}})
+            logger.exception("session failed", extra={"fields": {"group": self._name, "device": device_id}})
         finally:
             self._close(session, code)
             self._running -= 1
@@ -234,6 +242,11 @@ class GroupSync:
                 session.cancel_scope.cancel()
 
     # --- What applications ask --------------------------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait in the fullest outbox of a session."""
+        return max((len(session.outbox) for session in self._sessions.values()), default=0)
 
     def vector(self) -> Vector:
         """What this side holds, as the machine knows it."""
@@ -322,7 +335,8 @@ class GroupSync:
     async def _do_job(self, session: Session, job: StoreJob) -> None:
         now_ms = self._clock_ms
         if isinstance(job, Ingest):
-            ingested = await self._store.take(job.packed, origin=session.id)
+            sender = b"" if job.is_final else session.device
+            ingested = await self._store.take(job.packed, origin=session.id, sender=sender)
             self.stalled = None
             self._perform(self._machine.ingested(session.id, ingested, now_ms()))
         elif isinstance(job, Compare):
@@ -349,7 +363,8 @@ class GroupSync:
             while session.outbox or session.is_due or session.readable:
                 while session.outbox:
                     message, bulk = session.outbox.popleft()
-                    await session.channel.send(message, bulk=bulk)
+                    # An entry behind which its predecessors wait as bulk must not overtake them: it would be parked.
+                    await session.channel.send(message, bulk=bulk, in_order=True)
                 if session.is_due:
                     session.is_due = False
                     for message in self._machine.take_due(session.id):

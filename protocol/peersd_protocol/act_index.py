@@ -64,7 +64,6 @@ class ActIndex:
     Attributes:
         acts: the acts in order.
         position: where each hash stands in `acts`.
-        depth: per position.
         past: per position, the bit set of all acts before it, itself not included.
         everything: the bit set of all acts.
 
@@ -78,7 +77,6 @@ class ActIndex:
         order = sorted(by_hash, key=lambda name: (depth[name], name))
         self.acts: Final = [by_hash[name] for name in order]
         self.position: Final = {name: position for position, name in enumerate(order)}
-        self.depth: Final = [depth[name] for name in order]
         self.past: Final[list[int]] = []
         self.everything: Final = (1 << len(order)) - 1
         for act in self.acts:

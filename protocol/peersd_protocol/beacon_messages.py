@@ -16,6 +16,7 @@ from peersd_protocol.constants import (
     BEACON_COUNTER_MAX,
     BEACONS_MAX,
     HOLDINGS_MAX,
+    MESSAGE_ARRAYS_MAX,
     MESSAGE_BYTES_MAX,
     SEQ_MAX,
 )
@@ -187,7 +188,9 @@ def decode_beacon_message(data: bytes) -> Counters | Beacons:
     Raises:
         RemoteProtocolError: MALFORMED if it is neither, TOO_LARGE above a bound.
     """
-    kind, items = read_array(canonical.decode(data, bytes_max=MESSAGE_BYTES_MAX), "message about beacons", length=2)
+    kind, items = read_array(
+        canonical.decode(data, bytes_max=MESSAGE_BYTES_MAX, arrays_max=MESSAGE_ARRAYS_MAX), "message about beacons", length=2
+    )
     if type(kind) is int and kind == MessageType.COUNTERS:
         counters = tuple(_read_pair(item) for item in _read_list(items, "counters", BEACONS_MAX))
         check_ascending([device for device, _ in counters], "counters")

@@ -35,22 +35,38 @@ def _refuse(*_: object) -> None:
     raise ValueError("a map or an extension")
 
 
-def decode(data: bytes, *, bytes_max: int) -> list[Value]:
+def decode(data: bytes, *, bytes_max: int, arrays_max: int | None = None) -> list[Value]:
     """Decodes one canonical array that fills `data` exactly. Arrays come back as lists.
 
     Args:
         data: the encoded array.
         bytes_max: bound on len(data), in bytes.
+        arrays_max: bound on the arrays in it, itself included; None for none but that of the bytes.
 
     Raises:
-        RemoteProtocolError: TOO_LARGE above the bound; MALFORMED if it does not decode, is no array, nests deeper than msgpack's
+        RemoteProtocolError: TOO_LARGE above a bound; MALFORMED if it does not decode, is no array, nests deeper than msgpack's
             own bound, holds a map or an extension, or is not canonical.
     """
+    arrays_left = arrays_max or 0
+
+    def count(array: list[Value]) -> list[Value]:
+        nonlocal arrays_left
+        arrays_left -= 1
+        if arrays_left < 0:
+            raise RemoteProtocolError(CloseCode.TOO_LARGE, f"more than {arrays_max} arrays")
+        return array
+
+    # Fewer bytes cannot hold more arrays; then the count, a call for each, is left out.
+    hook = None if arrays_max is None or len(data) <= arrays_max else count
     if len(data) > bytes_max:
         raise RemoteProtocolError(CloseCode.TOO_LARGE, f"{len(data)} bytes where {bytes_max} are allowed")
     try:
-        value = msgpack.unpackb(data, raw=False, object_hook=_refuse, ext_hook=_refuse, max_map_len=0, max_ext_len=0)
+        value = msgpack.unpackb(
+            data, raw=False, list_hook=hook, object_hook=_refuse, ext_hook=_refuse, max_map_len=0, max_ext_len=0
+        )
         canonical = msgpack.packb(value, use_bin_type=True) == data
+    except RemoteProtocolError:
+        raise
     except Exception as error:  # msgpack raises ValueError, its own classes and, on surrogates, UnicodeError
         raise RemoteProtocolError(CloseCode.MALFORMED, f"msgpack: {type(error).__name__}") from error
     if not isinstance(value, list):

@@ -53,6 +53,15 @@ SEQ_MAX: Final = 2**53
 MESSAGE_BYTES_MAX: Final = 1 * MIB
 """DESIGN 5."""
 
+MESSAGE_ARRAYS_MAX: Final = 65_536
+"""Arrays in one message, and in the runs that it packs. One takes some 64 bytes of memory and may come from a single byte, an
+entry some 1,000 from seven: MESSAGE_BYTES_MAX alone admitted 144 MiB and 2 s (measured; now 20 MiB). Honest messages have 20,000
+at most: 2,048 logs of a vector with 8 tips each."""
+
+RUN_BYTES_MAX: Final = 512 * KIB
+"""One run as it travels. It is passed on as it came, behind STREAM_MESSAGE_BYTES of others, in one message. An author ends a run
+at INLINE_BODY_BYTES_MAX."""
+
 STREAM_MESSAGE_BYTES: Final = 192 * KIB
 """What a server of catch-up aims at for one RUNS message: DESIGN 9 asks for 64 to 256 KiB."""
 
@@ -62,7 +71,7 @@ RUNS_COMPRESS_BYTES_MIN: Final = 512
 WANT_ITEMS_MAX: Final = 4096
 """Branches asked for in one WANT; more go into the next one (guess)."""
 
-ASKED_MAX: Final = 65_536
+ASKED_MAX: Final = 16_384
 """Logs asked of one session at once, and gaps noted of it: as many as its vector may name. The rest comes up again later."""
 
 WANT_SAMPLES_MAX: Final = 64
@@ -74,14 +83,22 @@ ASK_HASHES_MAX: Final = 256
 STAGED_BODIES_MAX: Final = 4
 """Detached bodies under way in one group; each is at most BODY_BYTES_MAX on disk (guess)."""
 
-VECTOR_LOGS_MAX: Final = 65_536
-"""Logs in a whole vector: 4,096 devices in 16 epochs each (guess)."""
+VECTOR_LOGS_MAX: Final = 16_384
+"""Logs in a whole vector: 1,024 devices in 16 epochs each (guess). What is known of a session takes some 1,000 bytes a log: four
+times as many took 73 MiB of a link's 32 (measured)."""
+
+VECTOR_TIPS_MAX: Final = 32_768
+"""Tips in a whole vector: room for some forks, which few logs have (guess)."""
 
 PARKED_RUNS_MAX: Final = 1000
 """Runs that wait for their dependencies, a session (DESIGN 9)."""
 
 PARKED_BYTES_MAX: Final = 8 * MIB
 """The same in bytes, a link (DESIGN 9)."""
+
+PARKED_HASH_BYTES: Final = 150
+"""What each entry that a parked run lacks counts as, and the run itself beside its payload (measured: 65 bytes of a hash, 84 of
+its place in a set of 100)."""
 
 HAVE_DELAY_MS: Final = 50
 """HAVE is coalesced for at most this long (DESIGN 9)."""
@@ -91,6 +108,13 @@ GAP_DELAY_MS: Final = 200
 
 WANT_TIMEOUT_MS: Final = 5_000
 """A WANT without progress for this long goes to another session (DESIGN 9)."""
+
+ASK_WAIT_MS_MAX: Final = 5_000
+"""The longest wait between two ASKs of a session: who does not know where something stands may learn it later (guess)."""
+
+LEAVE_WAIT_MS: Final = 20_000
+"""How long the leave of a device that brings it itself waits for what it names, while nothing comes (guess: several times
+WANT_TIMEOUT_MS, so that all who hold it were asked)."""
 
 ORIGINS_MAX: Final = 4096
 """Entries of which a group remembers by which session they came first: those of some seconds under load (guess). Of older ones
@@ -121,7 +145,7 @@ BEACON_BYTES_MAX: Final = 32 * KIB
 """An encoded beacon: HOLDINGS_MAX holdings of at most 20 bytes, BEACON_ADDRESSES_MAX addresses and 140 bytes."""
 
 BEACONS_MAX: Final = 4096
-"""Beacons of a group: those of as many devices as VECTOR_LOGS_MAX allows for."""
+"""Beacons of a group: those of as many devices as VECTOR_LOGS_MAX allows for in four epochs each."""
 
 # --- Handshake and links (SPEC: N, L) ---
 

@@ -1,9 +1,9 @@
 """When to dial which address of which device (SPEC: L-21 to L-25, L-33, DESIGN 5).
 
-A target is a device that a link is wanted to, or an address from a ticket as long as nobody knows whose it is. Its addresses are
-tried one after the other; when a round of them has failed, the target waits, twice as long each time, and less by a random part,
-so that devices which lost each other at once do not dial each other at once for ever. What was learnt of a device is kept when it
-is not wanted any more, so that wanting it again does not make a dial that the wait forbids.
+The addresses of a device that a link is wanted to are tried one after the other; when a round of them has failed, the device
+waits, twice as long each time, and less by a random part, so that devices which lost each other at once do not dial each other at
+once for ever. What was learnt of a device is kept when it is not wanted any more, so that wanting it again does not make a dial
+that the wait forbids.
 """
 
 from __future__ import annotations
@@ -23,38 +23,33 @@ from peersd_protocol.constants import (
 )
 from peersd_protocol.errors import LocalProtocolError
 
-TargetKey: TypeAlias = bytes | str
-"""A device's id (32 bytes), or a URL while the device behind it is unknown. Timers have the same names."""
-
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Dial `url` now. Either `linked(…, dialled=target)` or `dial_ended(target, …)` must follow.
+    """Dial `url` now. Either `linked(device, …, is_dialled=True)` or `dial_ended(device, …)` must follow.
 
     Attributes:
-        target: what the dial is for.
-        device: the device that must answer, or None if any may.
+        device: the device that must answer.
         url: where.
     """
 
-    target: TargetKey
-    device: bytes | None
+    device: bytes
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class SetTimer:
-    """Call timer_expired(timer) at `at_ms` on the clock of the calls' `now_ms`; it replaces an earlier one of that name."""
+    """Call timer_expired(device) at `at_ms` on the clock of the calls' `now_ms`; it replaces an earlier one of that device."""
 
-    timer: TargetKey
+    device: bytes
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class CancelTimer:
-    """The timer is not needed any more. One that expires all the same does no harm."""
+    """The device's timer is not needed any more. One that expires all the same does no harm."""
 
-    timer: TargetKey
+    device: bytes
 
 
 Effect: TypeAlias = Dial | SetTimer | CancelTimer
@@ -85,7 +80,7 @@ class Patience:
 
 @dataclass(slots=True)
 class _Target:
-    """What is known of one target.
+    """What is known of one device.
 
     Attributes:
         urls: addresses, the next to try first.
@@ -119,7 +114,7 @@ class _Target:
 
 
 class Dialing:
-    """Decides on dials: at most one at a time per target, none while it is linked, a bounded number in all.
+    """Decides on dials: at most one at a time per device, none while it is linked, a bounded number in all.
 
     Args:
         patience: the waits between rounds.
@@ -129,15 +124,15 @@ class Dialing:
     def __init__(self, patience: Patience | None = None, *, in_flight_max: int = DIALS_IN_FLIGHT_MAX) -> None:
         self._patience: Final = patience or Patience()
         self._in_flight_max: Final = in_flight_max
-        self._targets: dict[TargetKey, _Target] = {}
-        self._unwanted: dict[TargetKey, _Target] = {}  # devices that failed, the longest unwanted first
-        self._in_flight: dict[TargetKey, str] = {}  # with the URL; a dial outlives the wish for it and still takes its place
-        self._linked_at_ms: dict[TargetKey, int] = {}  # wanted or not: a device may dial us before we want it
-        self._due: dict[TargetKey, None] = {}  # to be dialled as soon as in_flight_max allows, the first due first
+        self._targets: dict[bytes, _Target] = {}
+        self._unwanted: dict[bytes, _Target] = {}  # devices that failed, the longest unwanted first
+        self._in_flight: dict[bytes, str] = {}  # with the URL; a dial outlives the wish for it and still takes its place
+        self._linked_at_ms: dict[bytes, int] = {}  # wanted or not: a device may dial us before we want it
+        self._due: dict[bytes, None] = {}  # to be dialled as soon as in_flight_max allows, the first due first
 
     @property
-    def targets(self) -> tuple[TargetKey, ...]:
-        """What links are wanted to."""
+    def targets(self) -> tuple[bytes, ...]:
+        """The devices that links are wanted to."""
         return tuple(self._targets)
 
     @property
@@ -152,27 +147,23 @@ class Dialing:
 
     def _devices(self, which: Callable[[_Target], bool]) -> frozenset[bytes]:
         known = (*self._targets.items(), *self._unwanted.items())
-        return frozenset(key for key, target in known if isinstance(key, bytes) and which(target))
+        return frozenset(key for key, target in known if which(target))
 
     def want_device(self, device: bytes, urls: Iterable[str]) -> list[Effect]:
         """A link to `device` is wanted, and these are addresses of it, the best first. New ones are tried at once."""
         return self._want(device, urls)
 
     def want_only(self, devices: Mapping[bytes, Iterable[str]]) -> list[Effect]:
-        """Links to these devices are wanted, at these addresses, and to no others; addresses that stand alone stay."""
+        """Links to these devices are wanted, at these addresses, and to no others."""
         effects: list[Effect] = []
-        for key in [key for key in self._targets if isinstance(key, bytes) and key not in devices]:
+        for key in [key for key in self._targets if key not in devices]:
             effects += self.unwant(key)
         for device, urls in devices.items():
             effects += self._want(device, urls)
         return effects
 
-    def want_url(self, url: str) -> list[Effect]:
-        """A link to whoever answers at `url` is wanted."""
-        return self._want(url, [url])
-
-    def unwant(self, key: TargetKey) -> list[Effect]:
-        """No link to that device, or to that address, is wanted any more. A dial under way is not called back."""
+    def unwant(self, key: bytes) -> list[Effect]:
+        """No link to that device is wanted any more. A dial under way is not called back."""
         target = self._targets.pop(key, None)
         self._due.pop(key, None)
         if target is None:
@@ -190,25 +181,20 @@ class Dialing:
             effects += self._start_round(key, target)
         return effects + self._fill()
 
-    def linked(self, device: bytes, now_ms: int, *, dialled: TargetKey | None = None) -> list[Effect]:
+    def linked(self, device: bytes, now_ms: int, *, is_dialled: bool = False) -> list[Effect]:
         """A link to `device` is up and stays, whoever dialled.
 
         Args:
             device: the remote device.
             now_ms: monotonic time in milliseconds.
-            dialled: the `target` of the Dial that made the link, if we dialled. An address from a ticket becomes one of the
-                device's, and the device is wanted from now on.
+            is_dialled: whether a Dial made the link.
 
         Raises:
-            LocalProtocolError: no dial for `dialled` is under way.
+            LocalProtocolError: no dial of the device is under way.
         """
         effects: list[Effect] = []
-        if dialled is not None:
-            url = self._end_dial(dialled)
-            if isinstance(dialled, str) and dialled in self._targets:
-                effects += self.unwant(dialled)
-                known = self._unwanted.pop(device, None)
-                self._targets.setdefault(device, known or _Target()).add([url])
+        if is_dialled:
+            self._end_dial(device)
         self._linked_at_ms.setdefault(device, now_ms)
         self._due.pop(device, None)
         if target := self._known(device):
@@ -242,17 +228,17 @@ class Dialing:
             return []
         return self._wait(device, target, now_ms, jitter, is_refused=is_refused)
 
-    def dial_ended(self, key: TargetKey, now_ms: int, jitter: float, *, is_refused: bool = False) -> list[Effect]:
+    def dial_ended(self, key: bytes, now_ms: int, jitter: float, *, is_refused: bool = False) -> list[Effect]:
         """A dial ended without a link that stays: refused, timed out, handshake failed, or dropped for a better link.
 
         Args:
-            key: the `target` of the Dial.
+            key: the device of the Dial.
             now_ms: monotonic time in milliseconds.
             jitter: random, 0 to 1.
             is_refused: the device did answer, and one of the two sides wants no link now.
 
         Raises:
-            LocalProtocolError: no dial for that target is under way.
+            LocalProtocolError: no dial of that device is under way.
         """
         effects: list[Effect] = []
         url = self._end_dial(key)
@@ -267,7 +253,7 @@ class Dialing:
                 effects += self._wait(key, target, now_ms, jitter, is_refused=is_refused)
         return effects + self._fill()
 
-    def timer_expired(self, timer: TargetKey, now_ms: int) -> list[Effect]:
+    def timer_expired(self, timer: bytes, now_ms: int) -> list[Effect]:
         """The wait is over. One that was cancelled is ignored, and so is the time: an early expiry does no harm."""
         target = self._targets.get(timer)
         if target is None or not target.is_waiting:
@@ -275,13 +261,13 @@ class Dialing:
         target.is_waiting = False
         return self._start_round(timer, target) + self._fill()
 
-    def _want(self, key: TargetKey, urls: Iterable[str]) -> list[Effect]:
+    def _want(self, key: bytes, urls: Iterable[str]) -> list[Effect]:
         known = self._unwanted.pop(key, None)
         target = self._targets.setdefault(key, known or _Target())
         added_count = target.add(urls)
         if key in self._linked_at_ms:
             return []
-        if known and target.urls and key not in self._in_flight:
+        if known and target.urls and key not in self._in_flight and (target.is_refused or not added_count):
             return self._set_timer(key, target)  # it goes on waiting where it left off
         if not added_count:
             return []
@@ -293,7 +279,7 @@ class Dialing:
         self._due[key] = None
         return self._stop_waiting(key, target) + self._fill()
 
-    def _start_round(self, key: TargetKey, target: _Target) -> list[Effect]:
+    def _start_round(self, key: bytes, target: _Target) -> list[Effect]:
         """Makes all addresses due, the next one first; if a dial is under way, they follow its end."""
         if not target.urls or key in self._linked_at_ms:
             return []
@@ -313,36 +299,35 @@ class Dialing:
             del self._due[key]
             url = self._targets[key].urls[0]
             self._in_flight[key] = url
-            effects.append(Dial(key, key if isinstance(key, bytes) else None, url))
+            effects.append(Dial(key, url))
         return effects
 
-    def _end_dial(self, key: TargetKey) -> str:
+    def _end_dial(self, key: bytes) -> str:
         if key not in self._in_flight:
             raise LocalProtocolError("the end of a dial that is not under way")
         return self._in_flight.pop(key)
 
-    def _known(self, key: TargetKey) -> _Target | None:
+    def _known(self, key: bytes) -> _Target | None:
         return self._targets.get(key) or self._unwanted.get(key)
 
-    def _remember(self, key: TargetKey, target: _Target) -> _Target:
+    def _remember(self, key: bytes, target: _Target) -> _Target:
         """Keeps what is known of a device that is not wanted; the longest unwanted fall out."""
-        if isinstance(key, bytes):
-            self._unwanted[key] = target
-            if len(self._unwanted) > DEVICES_REMEMBERED_MAX:
-                del self._unwanted[next(iter(self._unwanted))]
+        self._unwanted[key] = target
+        if len(self._unwanted) > DEVICES_REMEMBERED_MAX:
+            del self._unwanted[next(iter(self._unwanted))]
         return target
 
-    def _wait(self, key: TargetKey, target: _Target, now_ms: int, jitter: float, *, is_refused: bool = False) -> list[Effect]:
+    def _wait(self, key: bytes, target: _Target, now_ms: int, jitter: float, *, is_refused: bool = False) -> list[Effect]:
         target.failed_rounds += 1
         wait_ms = self._patience.wait_ms(target.failed_rounds, jitter, is_refused=is_refused)
         target.wait_ends_ms = max(target.wait_ends_ms, now_ms + wait_ms)
         return self._set_timer(key, target) if key in self._targets and target.urls else []
 
-    def _set_timer(self, key: TargetKey, target: _Target) -> list[Effect]:
+    def _set_timer(self, key: bytes, target: _Target) -> list[Effect]:
         target.is_waiting = True
         return [SetTimer(key, target.wait_ends_ms)]
 
-    def _stop_waiting(self, key: TargetKey, target: _Target) -> list[Effect]:
+    def _stop_waiting(self, key: bytes, target: _Target) -> list[Effect]:
         if not target.is_waiting:
             return []
         target.is_waiting = False

@@ -39,6 +39,26 @@ class CloseCode(enum.IntEnum):
     REFUSED = 15
     """The side that closes wants no link with the other side, or none now."""
 
+    @property
+    def is_fault_of_other(self) -> bool:
+        """Whether the side that closes with it says that the other side broke a rule."""
+        return self in _FAULTS_OF_OTHER
+
+
+_FAULTS_OF_OTHER = frozenset(
+    {
+        CloseCode.PROTOCOL,
+        CloseCode.MALFORMED,
+        CloseCode.HANDSHAKE,
+        CloseCode.TOO_LARGE,
+        CloseCode.TOO_MANY,
+        CloseCode.CREDIT,
+        CloseCode.BAD_SIGNATURE,
+        CloseCode.BAD_CHAIN,
+        CloseCode.BAD_BODY,
+    }
+)
+
 
 class LocalProtocolError(Exception):
     """A fault of our own: a machine was used against its contract. Ends the task, fails any test."""

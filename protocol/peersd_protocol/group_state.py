@@ -301,16 +301,3 @@ class GroupState:
             elif not has_later_grant(take, evaluation.roster.grants.get(user, 0), past, evaluation.index):
                 limits.append(())
         return tuple(limits)
-
-    def cut(self, user: bytes, log: LogKey, first_past: Collection[bytes] = ()) -> int | None:
-        """The greatest sequence of a log up to which a user's entries may stand: 0 for nothing, None where there is no cut.
-
-        In a log that forked the sequence is not all: see `limits`.
-
-        Args:
-            user: whose entries.
-            log: a control or data log.
-            first_past: hashes (the heads are enough) of the control past of the log's first entry.
-        """
-        limits = self.limits(user, log, first_past)
-        return min(max((tip.seq for tip in tips), default=0) for tips in limits) if limits else None

@@ -122,7 +122,7 @@ class _Lane:
 
 @dataclass(slots=True)
 class _Patience:
-    """When this side opens again; to a former member, when it says farewell again.
+    """When this side opens again; to a former member, when it says farewell again; to who broke a rule, when it accepts again.
 
     Attributes:
         wait_ms: the last wait; 0 if there was none since the standing changed or a session lived.
@@ -134,8 +134,8 @@ class _Patience:
     not_before_ms: float = -math.inf
     has_asked_why: bool = False
 
-    def back_off(self, now_ms: int) -> None:
-        self.wait_ms = min(LANE_RETRY_MS_MAX, max(LANE_RETRY_MS, 2 * self.wait_ms))
+    def back_off(self, now_ms: int, wait_ms_max: int) -> None:
+        self.wait_ms = min(wait_ms_max, max(LANE_RETRY_MS, 2 * self.wait_ms))
         self.not_before_ms = now_ms + self.wait_ms
 
 
@@ -149,6 +149,7 @@ class _Place:
         joins: lanes with a proof of this side that wait until the group has none.
         waiting: an OPEN of the remote side that waits for the same, and whether it was proved.
         admissions: OPENs whose proof is being looked at.
+        blame: before when nothing is accepted, because the remote side broke a rule in the last lane.
     """
 
     group: GroupId
@@ -159,6 +160,7 @@ class _Place:
     waiting: tuple[WishId, bool] | None = None
     admissions: int = 0
     patience: _Patience = field(default_factory=_Patience)
+    blame: _Patience = field(default_factory=_Patience)
 
     @property
     def is_idle(self) -> bool:
@@ -173,10 +175,12 @@ class Lanes:
     Args:
         is_dialler: whether this side dialled the link.
         now_ms: monotonic time in milliseconds, as in all calls.
+        retry_ms_max: the longest wait before a lane is opened again.
     """
 
-    def __init__(self, *, is_dialler: bool, now_ms: int) -> None:
+    def __init__(self, *, is_dialler: bool, now_ms: int, retry_ms_max: int = LANE_RETRY_MS_MAX) -> None:
         self._is_dialler: Final = is_dialler
+        self._retry_ms_max: Final = retry_ms_max
         self._opens_from_ms: Final = now_ms if is_dialler else now_ms + LISTENER_WAIT_MS
         self._places: dict[GroupId, _Place] = {}
         self._lanes: dict[LaneId, _Place] = {}
@@ -304,13 +308,14 @@ class Lanes:
             raise LocalProtocolError(f"refused while {current.state.value}")
         return self.ended(lane, None, now_ms)
 
-    def ended(self, lane: LaneId, code: CloseCode | None, now_ms: int) -> list[Effect]:
+    def ended(self, lane: LaneId, code: CloseCode | None, now_ms: int, *, is_remote_fault: bool = False) -> list[Effect]:
         """A lane is over, and nothing of it runs any more.
 
         Args:
             lane: also one that `join` gave and whose turn had not come.
             code: how its channel was closed, by either side; None if it was none yet, or something of this side's was wrong.
             now_ms: now.
+            is_remote_fault: whether this side closed it because the remote side broke a rule.
         """
         place, current = self._find(lane)
         if place is None:
@@ -322,6 +327,8 @@ class Lanes:
         else:
             place.lane = None
             self._note_end(place, current, code, now_ms)
+            if is_remote_fault:
+                place.blame.back_off(now_ms, self._retry_ms_max)
         self._settle(place, now_ms)
         return self._finish()
 
@@ -385,6 +392,8 @@ class Lanes:
         self._settle(place, now_ms)
 
     def _may_answer(self, place: _Place, now_ms: int) -> bool:
+        if place.blame.not_before_ms > now_ms:
+            return False
         if place.standing is Standing.FORMER:
             return place.patience.not_before_ms <= now_ms
         return place.standing is Standing.MEMBER
@@ -399,10 +408,10 @@ class Lanes:
         if lane.state not in (LaneState.OPENING, LaneState.OPEN):
             return
         if lane.state is LaneState.OPEN and now_ms - lane.since_ms >= LANE_LIVED_MS:
-            place.patience = _Patience()
+            place.patience, place.blame = _Patience(), _Patience()
         patience = place.patience
         if code is not CloseCode.NOT_MEMBER or patience.has_asked_why:
-            patience.back_off(now_ms)
+            patience.back_off(now_ms, self._retry_ms_max)
         else:
             patience.has_asked_why = True
             patience.not_before_ms = now_ms + LANE_ASK_WHY_MS
@@ -436,7 +445,7 @@ class Lanes:
         if place.standing is Standing.MEMBER:
             self._effects.append(Accept(self._take(place, LaneState.OPEN, now_ms), wish, place.group))
         else:
-            place.patience.back_off(now_ms)
+            place.patience.back_off(now_ms, self._retry_ms_max)
             self._effects.append(Farewell(self._take(place, LaneState.FAREWELL, now_ms), wish, place.group))
 
     def _open_if_due(self, place: _Place, now_ms: int) -> None:

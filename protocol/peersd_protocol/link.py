@@ -261,14 +261,14 @@ class Link:
             self._mux.refuse(channel, payload, now_ms)
         return self._finish(now_ms)
 
-    def send(self, channel: int, message: bytes, now_ms: int, *, bulk: bool) -> list[Effect]:
-        """Queues a message of 1 to MESSAGE_BYTES_MAX bytes.
+    def send(self, channel: int, message: bytes, now_ms: int, *, bulk: bool, in_order: bool = False) -> list[Effect]:
+        """Queues a message of 1 to MESSAGE_BYTES_MAX bytes; see Scheduler.enqueue.
 
         Raises:
             LocalProtocolError: the channel may not send, or `is_full`.
         """
         if self.state is LinkState.CARRYING:
-            self._mux.send(channel, message, bulk=bulk)
+            self._mux.send(channel, message, bulk=bulk, in_order=in_order)
         return self._finish(now_ms)
 
     def is_full(self, channel: int) -> bool:

@@ -14,7 +14,9 @@ from peersd_protocol.constants import (
     ASK_HASHES_MAX,
     BLOCK_BYTES_MAX,
     BLOCKS_PER_BODY_MAX,
+    MESSAGE_ARRAYS_MAX,
     MESSAGE_BYTES_MAX,
+    RUN_BYTES_MAX,
     RUNS_COMPRESS_BYTES_MIN,
     STAGED_BODIES_MAX,
     WANT_ITEMS_MAX,
@@ -182,7 +184,10 @@ def decode_runs(runs: Runs, group: bytes) -> list[Run]:
         RemoteProtocolError: MALFORMED, TOO_LARGE.
     """
     packed = runs.payload if runs.codec == 0 else block_codec.decompress(runs.payload, bytes_max=MESSAGE_BYTES_MAX)
-    return [parse_run(value, group) for value in canonical.decode(packed, bytes_max=MESSAGE_BYTES_MAX)]
+    values = canonical.decode(packed, bytes_max=MESSAGE_BYTES_MAX, arrays_max=MESSAGE_ARRAYS_MAX)
+    if len(packed) > RUN_BYTES_MAX and any(len(canonical.encode(value)) > RUN_BYTES_MAX for value in values):
+        raise RemoteProtocolError(CloseCode.TOO_LARGE, "a run")
+    return [parse_run(value, group) for value in values]
 
 
 def encode_block(block: Block) -> bytes:
@@ -248,7 +253,7 @@ def decode_message(data: bytes) -> Message:
     Raises:
         RemoteProtocolError: MALFORMED if it is none of those of SPEC R, TOO_LARGE above a bound.
     """
-    value = canonical.decode(data, bytes_max=MESSAGE_BYTES_MAX)
+    value = canonical.decode(data, bytes_max=MESSAGE_BYTES_MAX, arrays_max=MESSAGE_ARRAYS_MAX)
     kind, *fields = value or [None]
     if type(kind) is not int:
         raise _refuse("type of a message")

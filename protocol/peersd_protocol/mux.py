@@ -193,8 +193,8 @@ class Mux:
         self._send_control(encode_frame(FrameType.REFUSE, number, payload))
         self._start_closing(channel, now_ms, keep_waiting=False)
 
-    def send(self, number: int, message: bytes, *, bulk: bool) -> None:
-        """Queues a message of 1 to MESSAGE_BYTES_MAX bytes."""
+    def send(self, number: int, message: bytes, *, bulk: bool, in_order: bool = False) -> None:
+        """Queues a message of 1 to MESSAGE_BYTES_MAX bytes; see Scheduler.enqueue."""
         channel = self._local_use(number, ChannelState.OPEN, ChannelState.OPENING)
         if channel.state is ChannelState.OPENING:
             if not channel.has_proof:
@@ -202,7 +202,7 @@ class Mux:
             if channel.proof_bytes + len(message) > PROOF_BYTES_MAX:
                 raise LocalProtocolError(f"a proof of more than {PROOF_BYTES_MAX} bytes")
             channel.proof_bytes += len(message)
-        self._scheduler.enqueue(channel.outflow, message, bulk=bulk)
+        self._scheduler.enqueue(channel.outflow, message, bulk=bulk, in_order=in_order)
 
     def want(self, number: int, *, wanted: bool) -> None:
         """The application waits for this channel's next message, or no longer does. Harmless on a channel that is gone."""

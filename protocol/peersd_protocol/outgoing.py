@@ -1,7 +1,8 @@
 """The sending half of the multiplexer: queues, credit, and the order in which channels have their turn (SPEC: M-16, M-17).
 
 Live messages go before bulk; within each of the two, channels take turns by bytes. A channel has one message open at a time, so
-a live message behind a half-sent bulk message lends that message its own class until it is through.
+a live message behind a half-sent bulk message lends that message its own class until it is through. A live message that is to
+keep its place goes as bulk itself while bulk messages of its channel wait.
 """
 
 from __future__ import annotations
@@ -107,8 +108,14 @@ class Scheduler:
         """Whether some channel may hold more credit than an idle one should."""
         return bool(self._rich)
 
-    def enqueue(self, flow: Outflow, message: bytes, *, bulk: bool) -> None:
+    def enqueue(self, flow: Outflow, message: bytes, *, bulk: bool, in_order: bool = False) -> None:
         """Queues a message.
+
+        Args:
+            flow: the channel's.
+            message: 1 to MESSAGE_BYTES_MAX bytes.
+            bulk: whether it may wait for live messages, of any channel.
+            in_order: whether a live one stays behind the bulk messages that wait on its channel.
 
         Raises:
             LocalProtocolError: it is empty, above MESSAGE_BYTES_MAX, or the queue was full (QUEUE_HIGH_BYTES) already.
@@ -117,7 +124,7 @@ class Scheduler:
             raise LocalProtocolError(f"a message of {len(message)} bytes")
         if flow.queued_bytes >= QUEUE_HIGH_BYTES:
             raise LocalProtocolError("the channel's queue is full: wait for Writable")
-        (flow.bulk if bulk else flow.live).append(message)
+        (flow.bulk if bulk or (in_order and flow.bulk) else flow.live).append(message)
         # Counted with its cost, so that very short messages fill the queue too.
         flow.queued_bytes += len(message) + MESSAGE_COST_BYTES
         flow.was_full = flow.queued_bytes >= QUEUE_HIGH_BYTES

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
-from peersd_protocol.constants import ASK_HASHES_MAX, GAP_DELAY_MS, HAVE_DELAY_MS, VECTOR_LOGS_MAX
+from peersd_protocol.constants import ASK_HASHES_MAX, GAP_DELAY_MS, HAVE_DELAY_MS, VECTOR_LOGS_MAX, VECTOR_TIPS_MAX
 from peersd_protocol.entries import LogKey
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
 from peersd_protocol.messages import (
@@ -135,7 +135,8 @@ class Replication:
 
     def is_equal(self, session: SessionId) -> bool:
         """Whether the remote side of an open session durably holds exactly what this side holds."""
-        return self._sessions[session].durable == self._own
+        state = self._sessions[session]
+        return state.durable == self._own and not state.brought
 
     def is_eager(self, session: SessionId) -> bool:
         """Whether new entries are pushed on an open session; if not, they are only announced."""
@@ -171,8 +172,8 @@ class Replication:
 
     def _receive_vector(self, session: SessionId, state: SessionState, part: VectorPart) -> list[Effect]:
         state.vector_parts.update(part.vector)
-        if len(state.vector_parts) > VECTOR_LOGS_MAX:
-            raise RemoteProtocolError(CloseCode.TOO_LARGE, "logs in a vector")
+        if len(state.vector_parts) > VECTOR_LOGS_MAX or sum(map(len, state.vector_parts.values())) > VECTOR_TIPS_MAX:
+            raise RemoteProtocolError(CloseCode.TOO_LARGE, "logs or tips in a vector")
         if part.more:
             return []
         vector, state.vector_parts = state.vector_parts, {}
@@ -180,8 +181,9 @@ class Replication:
         return [Compare(session, vector), *self._check_equal(session, state)]
 
     def _receive_have(self, session: SessionId, state: SessionState, vector: Vector, now_ms: int) -> list[Effect]:
-        if len(state.durable.keys() | vector.keys()) > VECTOR_LOGS_MAX:
-            raise RemoteProtocolError(CloseCode.TOO_LARGE, "logs in a vector")
+        tips = sum(len(tips) for log, tips in state.durable.items() if log not in vector) + sum(map(len, vector.values()))
+        if len(state.durable.keys() | vector.keys()) > VECTOR_LOGS_MAX or tips > VECTOR_TIPS_MAX:
+            raise RemoteProtocolError(CloseCode.TOO_LARGE, "logs or tips in a vector")
         state.state_durable(vector)
         return self._asking.note_named(state, vector, now_ms) + self._check_equal(session, state)
 
@@ -240,8 +242,8 @@ class Replication:
             effects += self._retry_parked(set(outcome.void), now_ms)
         for parked in outcome.parked:
             if parked.tip is not None:
-                state.prove_durable(*parked.tip)
-            if state.park(parked):
+                state.note_brought(*parked.tip)
+            if state.park(parked, now_ms):
                 effects += self._timers.set(TIMER_GAPS, now_ms + GAP_DELAY_MS)
             elif parked.tip is not None:
                 effects += self._asking.note_gap(state, *parked.tip, now_ms)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from peersd_protocol.constants import ASKED_MAX, GAP_DELAY_MS, WANT_TIMEOUT_MS
+from peersd_protocol.constants import ASKED_MAX, GAP_DELAY_MS, LEAVE_WAIT_MS, WANT_TIMEOUT_MS
 from peersd_protocol.entries import LogKey
-from peersd_protocol.replication_effects import Compare, Comparison, Due, Effect, Ingested, SessionId
+from peersd_protocol.replication_effects import Compare, Comparison, Due, Effect, Ingest, Ingested, SessionId
 from peersd_protocol.replication_session import Gap, Holdings, SessionState, Timers
 from peersd_protocol.vectors import Tip, Vector
 
@@ -32,6 +32,8 @@ class Asking:
         self._sessions = sessions
         self._timers = timers
         self._asked: dict[LogKey, SessionId] = {}
+        self._progress_ms = 0
+        """When any session last brought something that it was asked for."""
 
     # --- What sessions hold -----------------------------------------------------------------------------------------------------
 
@@ -84,9 +86,11 @@ class Asking:
         return effects
 
     def took(self, session: SessionState, outcome: Ingested, now_ms: int) -> None:
-        """A session brought a message. Blocks, and runs that wait for them, name no log and count as what it was asked for."""
-        if outcome.is_new and (not outcome.held or not outcome.held.keys().isdisjoint(session.asks)):
-            session.progress_ms = now_ms
+        """A session brought a message. What it was not asked for is no progress, however much it brings of it."""
+        if outcome.new:
+            session.news_ms = now_ms
+        if not outcome.new.isdisjoint(session.asks):
+            session.progress_ms = self._progress_ms = now_ms
 
     def arrived(self, tips: Iterable[tuple[LogKey, Tip]], now_ms: int) -> list[Effect]:
         """These entries are here, held or void."""
@@ -98,6 +102,7 @@ class Asking:
                 if not asks[log]:
                     del asks[log], self._asked[log]
             for session in self._sessions.values():
+                session.note_arrived(log, tip)
                 gap = session.gaps.get(log)
                 if gap is not None and gap.tip == tip:
                     del session.gaps[log]
@@ -115,12 +120,19 @@ class Asking:
     def gaps_expired(self, now_ms: int) -> list[Effect]:
         """Asks for the gaps that have been open for GAP_DELAY_MS, and after what parked runs lack."""
         effects = self._ask_for_gaps(now_ms, {})
-        parked = [id_ for id_, session in self._sessions.items() if session.parked]
-        if parked and not self._asked:
-            for id_ in parked:
-                self._sessions[id_].owes_ask = True
-                effects.append(Due(id_))
-        return effects + (self._timers.set(TIMER_GAPS, now_ms + GAP_DELAY_MS) if parked else [])
+        for id_, session in self._sessions.items():
+            if now_ms - max(session.news_ms, self._progress_ms) >= LEAVE_WAIT_MS:
+                effects += [Ingest(id_, parting.packed, is_final=True) for parting in session.unpark_partings()]
+        parked = {id_: session for id_, session in self._sessions.items() if session.parked}
+        if not self._asked:
+            for id_, session in parked.items():
+                if session.may_ask(now_ms):
+                    session.owes_ask = True
+                    effects.append(Due(id_))
+        if parked:
+            at_ms = min(session.asks_from_ms for session in parked.values())
+            effects += self._timers.set(TIMER_GAPS, max(at_ms, now_ms + GAP_DELAY_MS))
+        return effects
 
     def _ask_for_gaps(self, now_ms: int, moved: Mapping[LogKey, SessionId]) -> list[Effect]:
         """Has the store compare what sessions hold of the logs whose gaps are due.

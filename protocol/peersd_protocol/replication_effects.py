@@ -41,11 +41,14 @@ class Parked:
         packed: what to hand to the store again.
         missing: hashes of the entries.
         tip: (log, tip) that it brings.
+        is_parting: whether it ends its sender's membership, and waits only for what the sender had written before. Then it is
+            taken in without that in the end.
     """
 
     packed: Runs | Block
     missing: frozenset[bytes]
     tip: tuple[LogKey, Tip] | None = None
+    is_parting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +59,15 @@ class Ingested:
         held: tips that the message proves the sender to hold.
         parked: what has to wait.
         void: hashes of entries that were taken in and are not told of, which others may wait for all the same.
-        is_new: whether it brought anything that was not here.
         void_tips: ends of runs that it brought and that are here and void, so that they need not be asked for.
+        new: the logs of what it brought and that was not here.
     """
 
     held: Mapping[LogKey, Tip]
     parked: tuple[Parked, ...] = ()
     void: tuple[bytes, ...] = ()
-    is_new: bool = True
     void_tips: tuple[tuple[LogKey, Tip], ...] = ()
+    new: frozenset[LogKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +142,17 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """Hand these to the store in one go, then call `ingested` with what came of them."""
+    """Hand these to the store in one go, then call `ingested` with what came of them.
+
+    Attributes:
+        session: whose they are.
+        packed: them.
+        is_final: whether a parting (see Parked) waits for nothing of its sender's any more.
+    """
 
     session: SessionId
     packed: Runs | Block
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Pushing:
         Answers to WANTs show nothing, and the other way has to be one that goes on pushing: else this side could be cut off.
         """
         session = self._sessions[id_]
-        if outcome.is_new or session.asks:
+        if outcome.new or session.asks:
             return []
         if not any(
             tip[0] > session.answers.get(log, 0) and self._has_other_way(id_, tip[1]) for log, tip in outcome.held.items()

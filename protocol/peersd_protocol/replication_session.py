@@ -6,9 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from peersd_protocol.constants import PARKED_BYTES_MAX, PARKED_RUNS_MAX
+from peersd_protocol.constants import (
+    ASK_WAIT_MS_MAX,
+    ASKED_MAX,
+    GAP_DELAY_MS,
+    PARKED_BYTES_MAX,
+    PARKED_HASH_BYTES,
+    PARKED_RUNS_MAX,
+)
 from peersd_protocol.entries import LogKey
-from peersd_protocol.messages import Block, Runs, WantItem
+from peersd_protocol.messages import Runs, WantItem
 from peersd_protocol.replication_effects import Parked, SetTimer
 from peersd_protocol.replication_stream import Stream
 from peersd_protocol.vectors import Tip, Vector
@@ -74,6 +81,7 @@ class SessionState:
     Attributes:
         lot: shared by all sessions of the link.
         progress_ms: when it last brought something that it was asked for, or was asked.
+        news_ms: when it last brought anything that was not here, or a parting (see Parked).
         durable: what the remote side said it holds.
         view: the greatest sequence per log that the remote side holds or is being sent.
         vector_parts: of a vector that is still coming.
@@ -89,6 +97,9 @@ class SessionState:
         answers: per log, the greatest sequence that it was ever asked for.
         gaps: per log, what it was not asked for yet.
         parked: what it brought too early.
+        ask_wait_ms, asks_from_ms: how long after the last ASK the next may be said, and when.
+        brought: per log, the end of the last run that it brought and that could not be taken in. Whether the remote side holds
+            it is not known: runs end at entries that are void at their sender, too.
         brought_void: per log, the last run's end that it brought and that is not held here.
     """
 
@@ -111,6 +122,10 @@ class SessionState:
     answers: dict[LogKey, int] = field(default_factory=dict)
     gaps: dict[LogKey, Gap] = field(default_factory=dict)
     parked: list[Parked] = field(default_factory=list)
+    news_ms: int = 0
+    ask_wait_ms: int = 0
+    asks_from_ms: int = 0
+    brought: dict[LogKey, Tip] = field(default_factory=dict)
     brought_void: dict[LogKey, Tip] = field(default_factory=dict)
 
     def graft(self) -> None:
@@ -123,6 +138,7 @@ class SessionState:
     def state_vector(self, vector: Mapping[LogKey, Sequence[Tip]]) -> None:
         """The remote side named all that it holds."""
         self.durable.clear()
+        self.brought.clear()
         self.state_durable(vector)
         self.answers = {log: seq for log, seq in self.answers.items() if log in vector}
 
@@ -130,6 +146,7 @@ class SessionState:
         """The remote side named all tips of these logs."""
         for log, tips in vector.items():
             self.durable[log] = {tip: seq for seq, tip in tips}
+            self.brought.pop(log, None)
             self.raise_view(log, max(seq for seq, _ in tips))
 
     def prove_durable(self, log: LogKey, tip: Tip) -> None:
@@ -139,6 +156,17 @@ class SessionState:
         if seq > max(known.values(), default=0):
             self.durable[log] = {name: seq} if len(known) <= 1 else {**known, name: seq}
         self.raise_view(log, seq)
+
+    def note_brought(self, log: LogKey, tip: Tip) -> None:
+        """The remote side sent a run that ends here, and it could not be taken in yet; in at most ASKED_MAX logs."""
+        if log in self.brought or len(self.brought) < ASKED_MAX:
+            self.brought[log] = tip
+            self.raise_view(log, tip[0])
+
+    def note_arrived(self, log: LogKey, tip: Tip) -> None:
+        """This entry is here, held or void."""
+        if self.brought.get(log) == tip:
+            del self.brought[log]
 
     def note_held(self, own: Holdings, restated: Set[LogKey]) -> None:
         """What this side holds of these logs has changed: what the remote side brought when it was void here may be held now.
@@ -156,9 +184,12 @@ class SessionState:
         self.view[log] = max(self.view.get(log, 0), seq)
 
     def unknown_tips(self, own: Holdings, log: LogKey) -> list[Tip]:
-        """What the remote side holds of a log and is no tip here; ascending."""
+        """What the remote side holds of a log, or has brought of it, and is no tip here; ascending."""
         known = own.get(log, {})
-        return sorted((seq, tip) for tip, seq in self.durable.get(log, {}).items() if tip not in known)
+        named = {(seq, tip) for tip, seq in self.durable.get(log, {}).items()}
+        if log in self.brought:
+            named.add(self.brought[log])
+        return sorted(tip for tip in named if tip[1] not in known)
 
     def open_wants(self) -> list[WantItem]:
         """Of what is to be asked for, what has neither come nor been asked of others meanwhile."""
@@ -166,23 +197,45 @@ class SessionState:
 
     # --- What came too early ----------------------------------------------------------------------------------------------------
 
-    def park(self, parked: Parked) -> bool:
+    def park(self, parked: Parked, now_ms: int) -> bool:
         """Keeps a run for later; False where there is no room."""
-        size = _size(parked.packed)
+        if parked in self.parked:
+            return True  # what was asked for again has come again
+        size = _size(parked)
         if len(self.parked) >= PARKED_RUNS_MAX or self.lot.bytes_parked + size > self.lot.bytes_max:
             return False
         self.lot.bytes_parked += size
         self.parked.append(parked)
+        self.ask_wait_ms, self.asks_from_ms = 0, min(self.asks_from_ms, now_ms + GAP_DELAY_MS)
+        if parked.is_parting:
+            self.news_ms = now_ms
         return True
 
     def unpark(self, hashes: set[bytes] | None = None) -> list[Parked]:
         """Takes out what waits for one of these entries, or everything."""
-        ready = [parked for parked in self.parked if hashes is None or parked.missing & hashes]
+        return self._take_out([parked for parked in self.parked if hashes is None or parked.missing & hashes])
+
+    def unpark_partings(self) -> list[Parked]:
+        """Takes out the partings."""
+        return self._take_out([parked for parked in self.parked if parked.is_parting])
+
+    def _take_out(self, ready: list[Parked]) -> list[Parked]:
         if ready:
-            self.parked = [parked for parked in self.parked if hashes is not None and not parked.missing & hashes]
-            self.lot.bytes_parked -= sum(_size(parked.packed) for parked in ready)
+            taken = set(map(id, ready))
+            self.parked = [parked for parked in self.parked if id(parked) not in taken]
+            self.lot.bytes_parked -= sum(map(_size, ready))
         return ready
 
+    def may_ask(self, now_ms: int) -> bool:
+        """Whether the time for the next ASK has come; then the one after it waits twice as long."""
+        if now_ms < self.asks_from_ms:
+            return False
+        self.ask_wait_ms = min(ASK_WAIT_MS_MAX, max(GAP_DELAY_MS, 2 * self.ask_wait_ms))
+        self.asks_from_ms = now_ms + self.ask_wait_ms
+        return True
 
-def _size(packed: Runs | Block) -> int:
-    return len(packed.payload) if isinstance(packed, Runs) else len(packed.data)
+
+def _size(parked: Parked) -> int:
+    packed = parked.packed
+    size = len(packed.payload) if isinstance(packed, Runs) else len(packed.data)
+    return size + PARKED_HASH_BYTES * (1 + len(parked.missing))

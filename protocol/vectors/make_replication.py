@@ -93,7 +93,7 @@ class Script:
 
     def known(self, session: int, log: LogKey, seq: int) -> Script:
         """A session brought an entry that was here."""
-        outcome = Ingested({log: (seq, entry_hash(log, seq))}, is_new=False)
+        outcome = Ingested({log: (seq, entry_hash(log, seq))})
         run = lambda: self.machine.ingested(session, outcome, 40)  # noqa: E731
         return self.step("known", run, session=session, log=plain(log), seq=seq, hash=entry_hash(log, seq).hex())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from typing import Final
 
 from peersd.testing.worlds import Group, User, World, secret
@@ -74,6 +75,12 @@ def data_log(user: User, epoch: int = 0) -> LogKey:
 def tip(log: LogKey, seq: int) -> Cut:
     """A tip of a data log."""
     return Cut(log.kind, log.device, log.epoch, seq, secret("entry", seq))
+
+
+def cut_at(state: GroupState, user: User, log: LogKey, first_past: Collection[bytes] = ()) -> int | None:
+    """The greatest sequence of a log up to which a user's entries may stand: 0 for nothing, None where there is no cut."""
+    limits = state.limits(user.id, log, first_past)
+    return min(max((tip.seq for tip in tips), default=0) for tips in limits) if limits else None
 
 
 def hashes(acts: tuple[Act, ...]) -> list[bytes]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peersd_protocol.constants import ADDRESSES_PER_DEVICE_MAX, DEVICES_REMEMBERED_MAX, DIAL_REFUSED_MS
-from peersd_protocol.dialing import CancelTimer, Dial, Dialing, Effect, Patience, SetTimer, TargetKey
+from peersd_protocol.dialing import CancelTimer, Dial, Dialing, Effect, Patience, SetTimer
 from peersd_protocol.errors import LocalProtocolError
 
 BOB, CAROL = b"\x0b" * 32, b"\x0c" * 32
@@ -15,10 +15,10 @@ HOME, WORK, CAFE = "ws://one:1", "ws://two:2", "ws://three:3"
 
 
 def at(url: str, device: bytes = BOB) -> Dial:
-    return Dial(device, device, url)
+    return Dial(device, url)
 
 
-def fail(dialing: Dialing, key: TargetKey = BOB, now_ms: int = 0, jitter: float = 1.0) -> list[Effect]:
+def fail(dialing: Dialing, key: bytes = BOB, now_ms: int = 0, jitter: float = 1.0) -> list[Effect]:
     return dialing.dial_ended(key, now_ms, jitter)
 
 
@@ -113,7 +113,7 @@ def test_a_changed_network_during_a_dial_tries_all_again_after_it() -> None:
 def test_a_linked_device_is_not_dialled() -> None:
     dialing = Dialing()
     dialing.want_device(BOB, [HOME])
-    assert dialing.linked(BOB, 0, dialled=BOB) == []
+    assert dialing.linked(BOB, 0, is_dialled=True) == []
     assert dialing.network_changed() == []
     assert dialing.want_device(BOB, [WORK]) == []
     assert dialing.timer_expired(BOB, 10) == []
@@ -147,7 +147,7 @@ def test_after_a_link_that_lived_the_waits_start_over() -> None:
     for _ in range(5):
         fail(dialing)
         dialing.timer_expired(BOB, 0)
-    dialing.linked(BOB, 1_000, dialled=BOB)
+    dialing.linked(BOB, 1_000, is_dialled=True)
     assert dialing.unlinked(BOB, 31_000, 1.0) == [SetTimer(BOB, 31_500)]
 
 
@@ -155,7 +155,7 @@ def test_after_a_link_that_did_not_live_they_grow() -> None:
     dialing = Dialing()
     dialing.want_device(BOB, [HOME])
     for now_ms, wait_ms in ((0, 500), (10_000, 1_000), (20_000, 2_000)):
-        dialing.linked(BOB, now_ms, dialled=BOB)
+        dialing.linked(BOB, now_ms, is_dialled=True)
         assert dialing.unlinked(BOB, now_ms + 999, 1.0) == [SetTimer(BOB, now_ms + 999 + wait_ms)]
         assert dialing.timer_expired(BOB, 0) == [at(HOME)]
 
@@ -199,32 +199,6 @@ def test_wanted_again_during_the_old_dial_there_is_still_one() -> None:
     assert fail(dialing) == [SetTimer(BOB, 500)]
 
 
-def test_an_address_without_a_device_is_dialled_for_anyone() -> None:
-    dialing = Dialing()
-    assert dialing.want_url(HOME) == [Dial(HOME, None, HOME)]
-    assert fail(dialing, HOME) == [SetTimer(HOME, 500)]
-    assert dialing.timer_expired(HOME, 500) == [Dial(HOME, None, HOME)]
-
-
-def test_the_device_behind_an_address_takes_its_place() -> None:
-    dialing = Dialing()
-    dialing.want_url(HOME)
-    assert dialing.linked(BOB, 0, dialled=HOME) == []
-    assert dialing.targets == (BOB,)
-    assert dialing.unlinked(BOB, 0, 1.0) == [SetTimer(BOB, 500)]
-    assert dialing.timer_expired(BOB, 500) == [at(HOME)]
-
-
-def test_the_device_behind_an_address_may_be_one_that_waits() -> None:
-    dialing = Dialing()
-    dialing.want_device(BOB, [HOME])
-    fail(dialing)
-    dialing.want_url(WORK)
-    assert dialing.linked(BOB, 0, dialled=WORK) == [CancelTimer(BOB)]
-    dialing.unlinked(BOB, 0, 1.0)
-    assert dialing.timer_expired(BOB, 0) == [at(WORK)]
-
-
 def test_the_newest_addresses_push_out_the_oldest() -> None:
     dialing = Dialing()
     urls = [f"ws://host:{port}" for port in range(ADDRESSES_PER_DEVICE_MAX + 5)]
@@ -246,22 +220,21 @@ def test_dials_beyond_the_bound_queue_and_take_turns() -> None:
     assert fail(dialing, devices[1]) == [at(WORK, devices[0])]
     assert dialing.linked(devices[1], 0) == []
     assert fail(dialing, devices[2]) == [at(WORK, devices[2])]
-    assert dialing.linked(devices[0], 0, dialled=devices[0]) == []
+    assert dialing.linked(devices[0], 0, is_dialled=True) == []
 
 
 def test_the_end_of_a_dial_that_nobody_began_is_our_own_fault() -> None:
     with pytest.raises(LocalProtocolError):
         fail(Dialing())
     with pytest.raises(LocalProtocolError):
-        Dialing().linked(BOB, 0, dialled=BOB)
+        Dialing().linked(BOB, 0, is_dialled=True)
 
 
-def test_only_what_is_wanted_is_dialled_and_addresses_that_stand_alone_stay() -> None:
+def test_only_what_is_wanted_is_dialled() -> None:
     dialing = Dialing()
-    dialing.want_url(CAFE)
     assert dialing.want_only({BOB: [HOME], CAROL: [WORK]}) == [at(HOME), at(WORK, CAROL)]
     assert dialing.want_only({CAROL: [WORK]}) == []
-    assert dialing.targets == (CAFE, CAROL)
+    assert dialing.targets == (CAROL,)
 
 
 def test_a_device_that_is_wanted_again_waits_on_where_it_left_off() -> None:
@@ -274,6 +247,17 @@ def test_a_device_that_is_wanted_again_waits_on_where_it_left_off() -> None:
     assert dialing.want_only({BOB: [HOME]}) == []
     assert dialing.timer_expired(BOB, 1_500) == [at(HOME)]
     assert fail(dialing, now_ms=1_500) == [SetTimer(BOB, 2_500)]
+
+
+def test_a_new_address_of_a_device_that_is_wanted_again_is_tried_at_once_alone() -> None:
+    dialing = Dialing()
+    dialing.want_device(BOB, [HOME])
+    assert fail(dialing, now_ms=1_000) == [SetTimer(BOB, 1_500)]
+    dialing.timer_expired(BOB, 1_500)
+    assert fail(dialing, now_ms=1_500) == [SetTimer(BOB, 2_500)]
+    dialing.unwant(BOB)
+    assert dialing.want_only({BOB: [WORK, HOME]}) == [at(WORK)]
+    assert fail(dialing, now_ms=1_600) == [SetTimer(BOB, 3_600)], "the waits do not start over"
 
 
 def test_a_dial_that_fails_after_its_target_was_unwanted_counts() -> None:
@@ -309,11 +293,11 @@ def test_who_did_not_answer_is_failing_until_a_link_or_another_network() -> None
 def test_who_wants_no_link_is_not_dialled_again_at_once_even_after_a_link_that_lived(jitter: float, wait_ms: int) -> None:
     dialing = Dialing()
     dialing.want_device(BOB, [HOME, WORK])
-    dialing.linked(BOB, 0, dialled=BOB)
+    dialing.linked(BOB, 0, is_dialled=True)
     assert dialing.unlinked(BOB, 100_000, jitter, is_refused=True) == [SetTimer(BOB, 100_000 + wait_ms)]
     assert (set(dialing.refused), set(dialing.failing)) == ({BOB}, set())
     assert dialing.timer_expired(BOB, 200_000) == [at(HOME)]
-    dialing.linked(BOB, 200_000, dialled=BOB)
+    dialing.linked(BOB, 200_000, is_dialled=True)
     assert dialing.refused == set()
 
 
@@ -322,7 +306,7 @@ def test_the_waits_for_who_refuses_again_and_again_grow() -> None:
     dialing.want_device(BOB, [HOME])
     waits = []
     for _ in range(9):
-        dialing.linked(BOB, 0, dialled=BOB)
+        dialing.linked(BOB, 0, is_dialled=True)
         [timer] = dialing.unlinked(BOB, 40_000, 1.0, is_refused=True)
         assert isinstance(timer, SetTimer)
         waits.append(timer.at_ms - 40_000)
@@ -372,32 +356,29 @@ class Driver:
     """Performs a Dialing's effects and checks what must always hold."""
 
     def __init__(self) -> None:
-        self.in_flight: set[TargetKey] = set()
-        self.timers: set[TargetKey] = set()
+        self.in_flight: set[bytes] = set()
+        self.timers: set[bytes] = set()
         self.linked: set[bytes] = set()
-        self.with_urls: set[TargetKey] = set()
+        self.with_urls: set[bytes] = set()
         self.dialing = Dialing(in_flight_max=2)
 
     def perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Dial):
-                assert effect.target not in self.in_flight, "two dials for one target"
-                assert effect.target not in self.linked, "a dial although linked"
-                self.in_flight.add(effect.target)
+                assert effect.device not in self.in_flight, "two dials for one device"
+                assert effect.device not in self.linked, "a dial although linked"
+                self.in_flight.add(effect.device)
             elif isinstance(effect, SetTimer):
-                self.timers.add(effect.timer)
+                self.timers.add(effect.device)
             else:
-                assert effect.timer in self.timers, "nothing to cancel"
-                self.timers.remove(effect.timer)
+                assert effect.device in self.timers, "nothing to cancel"
+                self.timers.remove(effect.device)
 
     def step(self, what: int, device: bytes, url: str) -> None:
         dialing, key = self.dialing, min(self.in_flight, key=str, default=None)
         if what == 0:
             self.with_urls.add(device)
             self.perform(dialing.want_device(device, [url]))
-        elif what == 1:
-            self.with_urls.add(url)
-            self.perform(dialing.want_url(url))
         elif what == 2:
             self.with_urls.discard(device)
             self.perform(dialing.unwant(device))
@@ -408,11 +389,8 @@ class Driver:
             self.perform(dialing.dial_ended(key, 0, 0.5))
         elif what == 5 and key is not None:
             self.in_flight.remove(key)
-            reached = key if isinstance(key, bytes) else device
-            self.linked.add(reached)
-            if key in self.with_urls and isinstance(key, str):
-                self.with_urls = self.with_urls - {key} | {reached}
-            self.perform(dialing.linked(reached, 0, dialled=key))
+            self.linked.add(key)
+            self.perform(dialing.linked(key, 0, is_dialled=True))
         elif what == 6:
             self.linked.add(device)
             self.perform(dialing.linked(device, 0))
@@ -426,7 +404,7 @@ class Driver:
             self.in_flight.remove(key)
             self.perform(dialing.dial_ended(key, 0, 0.5, is_refused=True))
         elif what == 11:
-            self.with_urls = {key for key in self.with_urls if isinstance(key, str)} | {device}
+            self.with_urls = {device}
             self.perform(dialing.want_only({device: [url]}))
         elif what == 8 and self.timers:
             timer = min(self.timers, key=str)

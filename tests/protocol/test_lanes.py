@@ -346,6 +346,62 @@ def test_a_session_lives_from_its_acceptance_on() -> None:
     assert machine.ended(2, CloseCode.NORMAL, NOW + LANE_LIVED_MS - 1) == [SetTimer(NOW + LANE_LIVED_MS - 1 + 2 * LANE_RETRY_MS)]
 
 
+def blamed(machine: Lanes, now_ms: int) -> list[Effect]:
+    """The remote side opens, and what it sends breaks a rule; then it opens again at once."""
+    [accept] = machine.requested(WISH, G, now_ms, proof=False)
+    assert isinstance(accept, Accept)
+    machine.ended(accept.lane, CloseCode.BAD_SIGNATURE, now_ms, is_remote_fault=True)
+    return machine.requested(WISH, G, now_ms, proof=False)
+
+
+def test_who_broke_a_rule_is_refused_for_waits_that_double() -> None:
+    """Else each OPEN would be a session, and a line in the log: thousands a second."""
+    machine = lanes(is_dialler=False)
+    machine.set_groups({G: MEMBER}, 0)
+    now_ms = 1
+    for wait_ms in (1, 2, 4, 8, 16, 32, 60, 60):
+        assert blamed(machine, now_ms) == [Refuse(WISH)]
+        now_ms += wait_ms * LANE_RETRY_MS
+        assert machine.requested(WISH, G, now_ms - 1, proof=False) == [Refuse(WISH)]
+
+
+def test_who_broke_a_rule_is_refused_after_it_opened_again_too() -> None:
+    """Its OPEN came before its rubbish was looked at, and waits for the lane's end."""
+    machine = lanes(is_dialler=False)
+    machine.set_groups({G: MEMBER}, 0)
+    [accept] = machine.requested(1, G, 1, proof=False)
+    assert isinstance(accept, Accept)
+    assert machine.requested(2, G, 1, proof=False) == [End(accept.lane, CloseCode.NORMAL)]
+    assert Refuse(2) in machine.ended(accept.lane, CloseCode.BAD_BODY, 2, is_remote_fault=True)
+
+
+def test_a_change_of_standing_forgives_no_broken_rule_and_a_session_that_lived_does() -> None:
+    machine = lanes(is_dialler=False)
+    machine.set_groups({G: MEMBER}, 0)
+    blamed(machine, 1)
+    machine.set_groups({G: NONE}, 2)
+    machine.set_groups({G: MEMBER}, 3)
+    assert machine.requested(WISH, G, 4, proof=False) == [Refuse(WISH)]
+    [accept] = machine.requested(WISH, G, 1 + LANE_RETRY_MS, proof=False)
+    assert isinstance(accept, Accept)
+    lived_ms = 1 + LANE_RETRY_MS + LANE_LIVED_MS
+    machine.ended(accept.lane, CloseCode.NORMAL, lived_ms)
+    blamed(machine, lived_ms)
+    assert machine.requested(WISH, G, lived_ms + LANE_RETRY_MS - 1, proof=False) == [Refuse(WISH)]
+    [again] = machine.requested(WISH, G, lived_ms + LANE_RETRY_MS, proof=False)
+    assert isinstance(again, Accept)
+
+
+def test_what_the_remote_side_finds_wrong_here_is_no_reason_to_refuse_it() -> None:
+    machine = lanes(is_dialler=False)
+    machine.set_groups({G: MEMBER}, 0)
+    [accept] = machine.requested(1, G, 1, proof=False)
+    assert isinstance(accept, Accept)
+    machine.ended(accept.lane, CloseCode.BAD_SIGNATURE, 2)
+    [again] = machine.requested(2, G, 2, proof=False)
+    assert isinstance(again, Accept)
+
+
 def test_a_change_of_standing_starts_the_waits_over_and_opens_at_once() -> None:
     machine = lanes()
     opened = machine.set_groups({G: MEMBER}, NOW)

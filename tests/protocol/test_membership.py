@@ -14,6 +14,7 @@ from peersd_protocol.errors import LocalProtocolError
 from peersd_protocol.membership import evaluate
 from peersd_protocol.roles import Deed, Role, may_grant
 from peersd_protocol.schema_ops import ColumnDef, CreateTable
+from tests.protocol.membership_cast import cut_at
 
 TABLE = CreateTable("t", (ColumnDef("id", "TEXT"), ColumnDef("a", "TEXT")), (0,))
 
@@ -544,4 +545,4 @@ def test_a_thousand_acts_are_evaluated_quickly(cast: Cast) -> None:
 
 def test_a_log_that_nobody_cut_has_no_cut(cast: Cast) -> None:
     log = LogKey(Kind.DATA, b"", cast.will.device.id, bytes(16))
-    assert cast.group.state().cut(cast.will.id, log) is None
+    assert cut_at(cast.group.state(), cast.will, log) is None

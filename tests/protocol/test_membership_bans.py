@@ -8,7 +8,7 @@ from peersd.testing.worlds import FIRST_MS, secret
 from peersd_protocol.acts import Ban, Unban
 from peersd_protocol.group_state import BanState
 from peersd_protocol.roles import Role, may_ban, may_lift_ban
-from tests.protocol.membership_cast import Cast, agreed, data_log, hashes, tip
+from tests.protocol.membership_cast import Cast, agreed, cut_at, data_log, hashes, tip
 
 ROLES = [Role.NONE, Role.READER, Role.WRITER, Role.MODERATOR, Role.ADMIN, Role.OWNER, Role.FOUNDER]
 
@@ -57,7 +57,7 @@ def test_a_ban_cuts_like_a_removal(cast: Cast) -> None:
     cast.group.ban(cast.mona, cast.will, data_tips=[tip(named, 3)])
     backdated = cast.group.write(cast.will, [], seen=before)
     state = agreed(cast.group)
-    assert [state.cut(cast.will.id, log, hashes(before)) for log in (named, unnamed)] == [3, 0]
+    assert [cut_at(state, cast.will, log, hashes(before)) for log in (named, unnamed)] == [3, 0]
     assert backdated.hash in state.void
 
 

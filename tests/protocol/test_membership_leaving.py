@@ -9,6 +9,7 @@ from peersd_protocol.cuts import killed_by
 from peersd_protocol.entries import Act, Kind, LogKey
 from peersd_protocol.roles import Role
 from peersd_protocol.schema_ops import ColumnDef, CreateTable
+from tests.protocol.membership_cast import cut_at
 
 TABLE = CreateTable("t", (ColumnDef("id", "TEXT"),), (0,))
 
@@ -178,12 +179,12 @@ def test_a_leave_names_the_data_logs_that_still_count() -> None:
     _, group, (_, will) = found(Role.WRITER)
     first, second = data_log(will), data_log(will, 1)
     heads = hashes(group.acts)
-    assert group.state().cut(will.id, first, heads) is None
+    assert cut_at(group.state(), will, first, heads) is None
     group.leave(will, data_tips=[tip(first, 12)])
     state = group.state()
-    assert state.cut(will.id, first, heads) == 12
+    assert cut_at(state, will, first, heads) == 12
     assert state.limits(will.id, first, heads) == ((tip(first, 12),),)
-    assert state.cut(will.id, second, heads) == 0
+    assert cut_at(state, will, second, heads) == 0
     assert state.limits(will.id, second, heads) == ((),)
 
 
@@ -191,8 +192,8 @@ def test_the_cut_of_one_user_leaves_another_user_of_the_same_log_alone() -> None
     world, group, (_, will, rita) = found(Role.WRITER, Role.WRITER)
     world.add_device(rita, "shared", keys=will.device.keys)
     group.leave(will)
-    assert group.state().cut(will.id, data_log(will)) == 0
-    assert group.state().cut(rita.id, data_log(will)) is None
+    assert cut_at(group.state(), will, data_log(will)) == 0
+    assert cut_at(group.state(), rita, data_log(will)) is None
 
 
 def test_a_log_begun_after_coming_back_is_not_cut() -> None:
@@ -203,9 +204,9 @@ def test_a_log_begun_after_coming_back_is_not_cut() -> None:
     back = hashes(group.acts)
     state = group.state()
     assert state.role_of(will.id) == Role.WRITER
-    assert state.cut(will.id, data_log(will, 1), back) is None
-    assert state.cut(will.id, data_log(will, 1), left) == 0
-    assert state.cut(will.id, data_log(will), back) == 12  # the old epoch stays cut
+    assert cut_at(state, will, data_log(will, 1), back) is None
+    assert cut_at(state, will, data_log(will, 1), left) == 0
+    assert cut_at(state, will, data_log(will), back) == 12  # the old epoch stays cut
     assert state.may_write(will.id, will.device.id, back)
     assert not state.may_write(will.id, will.device.id, left)
 
@@ -262,7 +263,7 @@ def test_an_admission_that_has_not_seen_the_leave_does_not_undo_it() -> None:
     state = group.state()
     assert state.role_of(will.id) == Role.NONE
     assert not state.may_write(will.id, will.device.id, hashes(group.acts))
-    assert state.cut(will.id, data_log(will), [admission.hash]) == 0
+    assert cut_at(state, will, data_log(will), [admission.hash]) == 0
 
 
 def test_a_stranger_cannot_leave() -> None:

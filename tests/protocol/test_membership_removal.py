@@ -9,7 +9,7 @@ import pytest
 from peersd.testing.worlds import FIRST_MS
 from peersd_protocol.acts import Remove
 from peersd_protocol.roles import Role, may_remove
-from tests.protocol.membership_cast import Cast, agreed, data_log, hashes, tip
+from tests.protocol.membership_cast import Cast, agreed, cut_at, data_log, hashes, tip
 
 ROLES = [Role.NONE, Role.READER, Role.WRITER, Role.MODERATOR, Role.ADMIN, Role.OWNER, Role.FOUNDER]
 
@@ -66,7 +66,7 @@ def test_a_removed_writer_cannot_backdate(cast: Cast) -> None:
     state = agreed(cast.group)
     assert state.limits(cast.will.id, named, before) == ((tip(named, 12),),)
     assert state.limits(cast.will.id, unnamed, before) == ((),)
-    assert state.cut(cast.will.id, unnamed, before) == 0
+    assert cut_at(state, cast.will, unnamed, before) == 0
     # By the past that it claims to have seen it might write; the cut is what keeps it out.
     assert state.may_write(cast.will.id, cast.will.device.id, before)
     assert not state.may_write(cast.will.id, cast.will.device.id, hashes(cast.group.acts))

@@ -10,7 +10,7 @@ from peersd.testing.worlds import User
 from peersd_protocol.acts import SetRole
 from peersd_protocol.constants import LEAVE_ROUNDS_MAX
 from peersd_protocol.roles import Role, may_set_role
-from tests.protocol.membership_cast import Cast, agreed, data_log, hashes, tip
+from tests.protocol.membership_cast import Cast, agreed, cut_at, data_log, hashes, tip
 
 ROLES = [Role.NONE, Role.READER, Role.WRITER, Role.MODERATOR, Role.ADMIN, Role.OWNER, Role.FOUNDER]
 GRANTED = ROLES[1:-1]
@@ -158,8 +158,8 @@ def test_a_demotion_to_reader_cuts_data_logs_too(cast: Cast) -> None:
     first_past = hashes(cast.group.acts)
     cast.group.demote(cast.adam, cast.mona, Role.READER, data_tips=[tip(named, 12)])
     state = agreed(cast.group)
-    assert state.cut(cast.mona.id, named, first_past) == 12
-    assert state.cut(cast.mona.id, unnamed, first_past) == 0
+    assert cut_at(state, cast.mona, named, first_past) == 12
+    assert cut_at(state, cast.mona, unnamed, first_past) == 0
     assert not state.may_write(cast.mona.id, cast.mona.device.id, hashes(cast.group.acts))
     assert state.may_write(cast.mona.id, cast.mona.device.id, first_past)
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
+from peersd.testing.machines.mesh_network import Network, device_id, user_id
 from peersd_protocol.constants import (
     GROUP_LINKS_MAX,
     IDLE_LINK_MS,
@@ -20,7 +21,6 @@ from peersd_protocol.constants import (
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.mesh import Decision, LinkView, Mesh, MeshView
 from peersd_protocol.rings import make_ring, neighbours, pair_hash
-from tests.protocol.mesh_network import Network, device_id, user_id
 
 GROUP, A, OTHER = b"g" * 32, b"a" * 32, b"o" * 32
 OLD_MS = LINK_AGE_MIN_MS

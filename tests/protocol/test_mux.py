@@ -599,6 +599,33 @@ def test_a_live_message_behind_a_half_sent_bulk_message_lends_it_its_turn() -> N
     assert order.count(second) == done
 
 
+def sent_on(pair: MuxPair, number: int) -> list[bytes]:
+    """The short messages that a side sends on a channel, in their order."""
+    return [payload[1:] for name, channel, payload in frames_of(pair.dialler) if (name, channel) == ("DATA_END", number)]
+
+
+def test_a_live_message_that_keeps_its_place_stays_behind_the_bulk_of_its_channel_and_no_other() -> None:
+    pair = MuxPair()
+    busy, other = pair.open(), pair.open()
+    for number, message in ((other, b"bulk of another"), (busy, b"bulk 1"), (busy, b"bulk 2")):
+        pair.dialler.send(number, message, bulk=True)
+    pair.dialler.send(busy, b"entry", bulk=False, in_order=True)
+    pair.dialler.send(busy, b"have", bulk=False)
+    pair.dialler.send(other, b"have of another", bulk=False)
+    pair.dialler.send(busy, b"entry after it", bulk=False, in_order=True)
+    assert sent_on(pair, busy) == [b"have", b"bulk 1", b"bulk 2", b"entry", b"entry after it"]
+
+
+def test_where_no_bulk_waits_a_live_message_that_keeps_its_place_goes_before_that_of_other_channels() -> None:
+    pair = MuxPair()
+    idle, busy = pair.open(), pair.open()
+    feed(pair.dialler, encode_number_frame(FrameType.CREDIT, busy, 2**20))
+    pair.dialler.send(busy, bytes(400_000), bulk=True)
+    frames_of(pair.dialler)
+    pair.dialler.send(idle, b"entry", bulk=False, in_order=True)
+    assert next(channel for _, channel, _ in frames_of(pair.dialler)) == idle
+
+
 def test_channels_of_one_class_take_turns_by_bytes_and_not_by_messages() -> None:
     pair = MuxPair()
     large, small = pair.open(), pair.open()

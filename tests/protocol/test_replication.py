@@ -12,6 +12,7 @@ from peersd_protocol.constants import (
     SEQ_MAX,
     STAGED_BODIES_MAX,
     VECTOR_LOGS_MAX,
+    VECTOR_TIPS_MAX,
     WANT_SAMPLES_MAX,
 )
 from peersd_protocol.entries import Kind, LogKey
@@ -113,6 +114,23 @@ def test_a_vector_of_more_logs_than_the_bound_is_refused() -> None:
             with pytest.raises(RemoteProtocolError) as refused:
                 machine.receive(1, message, 0)
             assert refused.value.close_code is CloseCode.TOO_LARGE
+
+
+def test_a_vector_of_more_tips_than_the_bound_is_refused_whatever_message_names_them() -> None:
+    """Eight tips of each log that there may be took 60 MiB."""
+    tips = tuple((seq, bytes([seq]) * 32) for seq in range(1, 9))
+    logs = [LogKey(Kind.DATA, b"", number.to_bytes(32, "big"), bytes(16)) for number in range(VECTOR_TIPS_MAX // 8 + 1)]
+    vectors: list[Vector] = [dict.fromkeys(part, tips) for part in (logs[:2040], logs[2040:4080], logs[4080:])]
+    for kind in ("vector", "have"):
+        machine = opened(1)
+        encoded = [
+            canonical.encode([1, True, vector_value(one)] if kind == "vector" else [5, vector_value(one)]) for one in vectors
+        ]
+        machine.receive(1, encoded[0], 0)
+        machine.receive(1, encoded[1], 0)
+        with pytest.raises(RemoteProtocolError) as refused:
+            machine.receive(1, encoded[2], 0)
+        assert refused.value.close_code is CloseCode.TOO_LARGE
 
 
 # --- What is told of new entries ------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peersd_protocol import canonical
-from peersd_protocol.constants import PARKED_BYTES_MAX, PARKED_RUNS_MAX, WANT_ITEMS_MAX
+from peersd_protocol.constants import PARKED_BYTES_MAX, PARKED_HASH_BYTES, PARKED_RUNS_MAX, WANT_ITEMS_MAX
 from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.messages import Ask, Have, Runs, Want, decode_message, encode_ask, encode_runs, encode_vector_parts
 from peersd_protocol.replication import (
@@ -173,21 +173,29 @@ def test_a_want_moves_after_5_s_without_progress() -> None:
 def test_messages_that_bring_nothing_are_no_progress() -> None:
     machine = asked_of_the_first()
     machine.receive(1, encode_runs([]), 3000)
-    machine.ingested(1, Ingested({}, is_new=False), 3000)
+    machine.ingested(1, Ingested({}), 3000)
     assert comparisons(machine.timer_expired("wants", 5000)) == [Compare(2, {THEIRS: (tip(3),)})]
 
 
 def test_messages_that_bring_other_logs_are_no_progress() -> None:
     """Else what a session cannot serve would never be asked of others, as long as it pushes."""
     machine = asked_of_the_first()
-    machine.ingested(1, Ingested({CONTROL: tip(1)}), 3000)
+    machine.ingested(1, Ingested({CONTROL: tip(1)}, new=frozenset({CONTROL})), 3000)
+    assert comparisons(machine.timer_expired("wants", 5000)) == [Compare(2, {THEIRS: (tip(3),)})]
+
+
+@pytest.mark.parametrize("void", [(), (tip(9)[1],)], ids=["blocks", "void entries"])
+def test_what_is_not_held_of_other_logs_is_no_progress_either(void: tuple[bytes, ...]) -> None:
+    """Else any member could hold up what others wrote: with rubbish of its own that counts for nothing."""
+    machine = asked_of_the_first()
+    machine.ingested(1, Ingested({}, void=void, new=frozenset({CONTROL})), 3000)
     assert comparisons(machine.timer_expired("wants", 5000)) == [Compare(2, {THEIRS: (tip(3),)})]
 
 
 @pytest.mark.parametrize("brought", [{THEIRS: tip(2)}, {}], ids=["entries", "blocks"])
-def test_messages_that_bring_something_are_progress(brought: dict[LogKey, tuple[int, bytes]]) -> None:
+def test_messages_that_bring_something_of_what_is_asked_are_progress(brought: dict[LogKey, tuple[int, bytes]]) -> None:
     machine = asked_of_the_first()
-    machine.ingested(1, Ingested(brought), 3000)
+    machine.ingested(1, Ingested(brought, new=frozenset({THEIRS})), 3000)
     assert machine.timer_expired("wants", 5000) == [SetTimer("wants", 8000)]
     assert comparisons(machine.timer_expired("wants", 8000)) == [Compare(2, {THEIRS: (tip(3),)})]
 
@@ -307,7 +315,7 @@ def test_a_parked_run_is_tried_again_when_something_it_lacks_is_here() -> None:
 def test_what_waits_for_an_entry_is_taken_up_when_that_arrives_void() -> None:
     machine = asked_of_the_first()
     waiting = parked(1, b"v" * 32)
-    machine.ingested(1, Ingested({}, (waiting,), is_new=False), 10)
+    machine.ingested(1, Ingested({}, (waiting,)), 10)
     assert Ingest(1, waiting.packed) in machine.ingested(2, Ingested({}, void=(b"v" * 32,)), 20)
 
 
@@ -360,8 +368,8 @@ def test_so_many_runs_are_parked_and_no_more() -> None:
     lot = ParkingLot()
     machine = Replication(START)
     machine.session_opened(1, lot, START, 0)
-    machine.ingested(1, Ingested({}, tuple(parked(1, b"z" * 32) for _ in range(PARKED_RUNS_MAX + 5))), 0)
-    assert lot.bytes_parked == PARKED_RUNS_MAX
+    machine.ingested(1, Ingested({}, tuple(parked(size, b"z" * 32) for size in range(PARKED_RUNS_MAX + 5))), 0)
+    assert lot.bytes_parked == sum(size + 2 * PARKED_HASH_BYTES for size in range(PARKED_RUNS_MAX))
 
 
 def test_all_sessions_of_a_link_park_so_many_bytes_and_no_more() -> None:
@@ -369,18 +377,19 @@ def test_all_sessions_of_a_link_park_so_many_bytes_and_no_more() -> None:
     one, other = Replication(START), Replication(START)
     one.session_opened(1, lot, START, 0)
     other.session_opened(2, lot, START, 0)
-    one.ingested(1, Ingested({}, (parked(PARKED_BYTES_MAX - 10, b"z" * 32),)), 0)
+    beside = 2 * PARKED_HASH_BYTES  # the run, and what it lacks
+    one.ingested(1, Ingested({}, (parked(PARKED_BYTES_MAX - 2 * beside - 10, b"z" * 32),)), 0)
     other.ingested(2, Ingested({}, (parked(11, b"z" * 32),)), 0)
-    assert lot.bytes_parked == PARKED_BYTES_MAX - 10
+    assert lot.bytes_parked == PARKED_BYTES_MAX - beside - 10
     other.ingested(2, Ingested({}, (parked(10, b"z" * 32),)), 0)
     assert lot.bytes_parked == PARKED_BYTES_MAX
     one.session_closed(1, 0)
-    assert lot.bytes_parked == 10
+    assert lot.bytes_parked == beside + 10
 
 
 def test_duplicates_are_harmless() -> None:
     machine = opened(1)
     for _ in range(2):
         assert machine.receive(1, encode_runs([]), 0) == [Ingest(1, Runs(0, canonical.encode([])))]
-        assert machine.ingested(1, Ingested({MINE: tip(5)}, is_new=False), 0) == []
+        assert machine.ingested(1, Ingested({MINE: tip(5)}), 0) == []
     assert machine.is_equal(1)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peersd.testing.machines.replication_network import Network, Node
+from peersd.testing.machines.replication_stores import encode_entries
 from peersd_protocol.constants import GAP_DELAY_MS, HAVE_DELAY_MS
-from tests.protocol.replication_network import Network, Node
-from tests.protocol.replication_stores import encode_entries
 
 LINK_MS = 10
 HOP_MS = LINK_MS + 2

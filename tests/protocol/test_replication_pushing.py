@@ -27,13 +27,13 @@ from tests.protocol.replication_steps import (
 
 def known(held: dict[LogKey, Tip] | None = None) -> Ingested:
     """What the store says of a message that brought nothing new."""
-    return Ingested({THEIRS: tip(1)} if held is None else held, is_new=False)
+    return Ingested({THEIRS: tip(1)} if held is None else held)
 
 
 def brought(machine: Replication, session: int, seq: int = 1, now_ms: int = 0) -> list[Effect]:
     """A session brings an entry, which is passed on."""
     effects = machine.committed([committed(seq, THEIRS, seq)], now_ms, origin=session, message=b"run")
-    return effects + machine.ingested(session, Ingested({THEIRS: tip(seq)}), now_ms)
+    return effects + machine.ingested(session, Ingested({THEIRS: tip(seq)}, new=frozenset({THEIRS})), now_ms)
 
 
 def pruned(*sessions: int, remotely: int) -> Replication:
@@ -132,7 +132,7 @@ def test_only_so_many_entries_are_remembered() -> None:
 def test_a_message_that_brings_anything_new_prunes_nothing() -> None:
     machine = opened(1, 2)
     brought(machine, 1)
-    machine.ingested(2, Ingested({THEIRS: tip(1), MINE: tip(6)}), 10)
+    machine.ingested(2, Ingested({THEIRS: tip(1), MINE: tip(6)}, new=frozenset({MINE})), 10)
     assert machine.is_eager(2)
 
 

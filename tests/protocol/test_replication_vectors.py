@@ -63,7 +63,7 @@ def take(machine: Replication, own: Vector, step: Any) -> list[Effect]:
             return machine.committed(entries, 30, step["origin"], message)
         case "known":
             held = {log_of(step["log"]): (step["seq"], bytes.fromhex(step["hash"]))}
-            return machine.ingested(session, Ingested(held, is_new=False), 40)
+            return machine.ingested(session, Ingested(held), 40)
         case "parked":
             parked = Parked(Runs(0, bytes.fromhex(step["payload"])), frozenset([bytes.fromhex(step["missing"])]))
             return machine.ingested(session, Ingested({}, (parked,)), 40)

@@ -134,7 +134,7 @@ def test_its_body_comes_with_the_run_and_it_counts_like_any_other(fallen: Fallen
     (ingested, commit) = outcomes[-1]
     assert commit is not None and [entry.seq for entry in commit.entries] == [2, 3, 4]
     assert commit.message is None and commit.vector == other.vector()
-    assert ingested.held == {fallen.log: fallen.writer.store.vector()[fallen.log][0]} and ingested.is_new
+    assert ingested.held == {fallen.log: fallen.writer.store.vector()[fallen.log][0]} and ingested.new
     assert titles(fallen.other) == ["first", "title 2", "title 3", "title 4"]
     assert seqs(other, fallen.writer.store.epoch, [State.APPLIED]) == [1, 2, 3, 4]
     in_step(other, fallen.writer.store)
@@ -155,7 +155,7 @@ def test_a_body_that_is_here_already_is_not_taken_twice(fallen: Fallen) -> None:
         assert titles(fallen.other) == ["first", "title 2", "title 3", "title 4"]
     (run,) = [run for run in runs_of(fallen.writer.store) if run.last.hash == fallen.writer.store.vector()[fallen.log][0][1]]
     ingested, commit = fallen.other.store.take(packed(run))
-    assert commit is None and not ingested.is_new
+    assert commit is None and not ingested.new
 
 
 def test_bodies_that_come_in_another_order_are_shown_as_far_as_none_lacks(fallen: Fallen) -> None:

@@ -17,12 +17,14 @@ class PipeEnd:
 
     Attributes:
         sent: what left on this side.
+        in_order: those of it that stay behind the bulk of the channel, or are bulk.
         closed: the code that this side closed with.
         takes: set while `send` returns at once; replaced, it holds everything up.
     """
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
+        self.in_order: list[Message] = []
         self.closed: CloseCode | None = None
         self.takes = trio.Event()
         self.takes.set()
@@ -31,12 +33,14 @@ class PipeEnd:
         self._changed = trio.Event()
         self._is_over = False
 
-    async def send(self, message: bytes, *, bulk: bool = False) -> None:
+    async def send(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> None:
         await trio.lowlevel.checkpoint()
         await self.takes.wait()
         if self._is_over:
             raise ChannelClosed
         self.sent.append(decode_message(message))
+        if bulk or in_order:
+            self.in_order.append(self.sent[-1])
         self.peer._inbox.append(message)
         self.peer._wake()
 

@@ -14,11 +14,12 @@ import trio
 from peersd.store.handle import StoreHandle
 from peersd.store.handle import open_store as open_handle
 from peersd.sync.group_sync import OUTBOX_MESSAGES_MAX, GroupSync
-from peersd_protocol.acts import Settings, encode_body
+from peersd_protocol.acts import Cut, Leave, Settings, encode_body
+from peersd_protocol.constants import LEAVE_WAIT_MS
 from peersd_protocol.entries import Kind
 from peersd_protocol.errors import CloseCode
-from peersd_protocol.messages import Have, Runs, encode_runs
-from peersd_protocol.replication import ParkingLot
+from peersd_protocol.messages import Block, Have, Runs, encode_runs
+from peersd_protocol.replication import TIMER_GAPS, ParkingLot
 from tests.store.pools import runs_of
 from tests.store.stores import Meeting, Replica, fetch
 from tests.sync.pipes import PipeEnd, open_pipe, until
@@ -76,6 +77,39 @@ async def linked(one: Side, other: Side) -> AsyncGenerator[tuple[PipeEnd, PipeEn
         await until(lambda: one.sync.may_sleep and other.sync.may_sleep, trio.lowlevel.checkpoint)
         yield near, far
         nursery.cancel_scope.cancel()
+
+
+# --- What may overtake what -----------------------------------------------------------------------------------------------------
+
+
+async def test_entries_keep_their_order_on_a_channel_and_what_is_said_of_them_may_overtake(tmp_path: Path) -> None:
+    """A push that overtook the bulk it follows would be parked, where there is room for it."""
+    meeting = Meeting(tmp_path)
+    bob = meeting.join("bob")
+    async with syncing(meeting.founder) as one, syncing(bob) as other, linked(one, other) as (near, far):
+        for number in range(3):
+            await one.note(f"n{number}", b"body")
+        await until(lambda: len(other.notes()) == 3, other.sync.wait_progress)
+        await until(lambda: one.knows_equal(other), one.sync.wait_progress)
+        for end in (near, far):
+            assert end.in_order == [message for message in end.sent if isinstance(message, Runs | Block)]
+        assert near.in_order and any(isinstance(message, Have) for message in far.sent)
+
+
+async def test_a_leave_that_names_what_never_comes_is_taken_in_when_it_has_waited_long_enough(tmp_path: Path) -> None:
+    meeting = Meeting(tmp_path)
+    bob = meeting.join("bob")
+    ghost = Cut(Kind.DATA, bob.person.keys.device, b"e" * 16, 7, b"g" * 32)
+    body = encode_body(Leave(((bob.user, (ghost,)),)))
+    async with syncing(meeting.founder) as one, syncing(bob) as other, linked(one, other):
+        await other.handle.act(bob.user, Kind.CONTROL, body)
+        (session,) = one.sync._sessions.values()
+        parked = one.sync._machine._sessions[session.id].parked
+        await until(lambda: bool(parked), one.sync.wait_progress)
+        assert other.device in one.handle.state.member_devices
+        later_ms = one.sync._clock_ms() + LEAVE_WAIT_MS
+        one.sync._perform(one.sync._machine.timer_expired(TIMER_GAPS, later_ms))
+        await until(lambda: other.device not in one.handle.state.member_devices, one.sync.wait_progress)
 
 
 # --- A channel that takes nothing -----------------------------------------------------------------------------------------------
