@@ -76,15 +76,15 @@ class NodeApi(Protocol):
         """Change what is given (never all None; an empty description or avatar removes it); the group as in `group_show`."""
         ...
 
-    async def group_hide(self, *, user: str | None, group: str, hidden: bool) -> None:
+    async def group_hide(self, *, user: str | None, group: str | None, hidden: bool) -> None:
         """Hide a group from this user's list, or show it again."""
         ...
 
-    async def group_leave(self, *, user: str | None, group: str | None) -> None:
-        """Leave a group; its file stays, read-only."""
+    async def group_leave(self, *, user: str | None, group: str | None) -> Answer | None:
+        """Leave a group; its file stays, read-only. `had_left` for who has left before."""
         ...
 
-    async def group_forget(self, *, user: str | None, group: str) -> None:
+    async def group_forget(self, *, user: str | None, group: str | None) -> None:
         """Delete the file of a group that was left."""
         ...
 

@@ -8,13 +8,16 @@ from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
 from peersd.cli import device_commands, group_commands, membership_commands
-from peersd.cli.durations import parse_duration_s
+from peersd.cli.durations import duration_up_to
 from peersd.cli.events_command import EVENT_KINDS, events
 from peersd.cli.output import Output
 from peersd.cli.sql_command import sql
 from peersd.client import Peers
 
 Command: TypeAlias = Callable[[Peers, argparse.Namespace], Awaitable[Output | None]]
+
+TIMEOUT_MAX: Final = "1h"
+"""The longest that the daemon lets a command wait."""
 
 EXAMPLES: Final = """\
 examples:
@@ -26,6 +29,24 @@ examples:
   peers sql "SELECT * FROM note"
 
 Exit status: 0, 1 (the daemon said no), 2 (usage), 3 (no daemon).
+"""
+
+
+IN_SYNC: Final = """\
+In sync is a group in which nobody else has a device, or where other devices are linked and every one of them holds
+exactly what this one holds. The column devices says of each other device by the name of its user whether it holds that
+too (equal), or how much of it it lacks: exactly where it is linked, and at most (up to) where it is offline.
+"""
+
+ROLES: Final = """\
+Each role may do what those before it may:
+  reader      read, and leave; admit who has a ticket
+  writer      write rows
+  moderator   make and revoke invites to lower roles; remove and ban who has a lower role; lift bans
+  admin       change tables, the group's name, description and avatar; give lower roles to who has a lower role
+  owner       make admins
+  founder     make owners; who made the group, and nobody else
+Anybody may lower their own role, and nobody can raise it.
 """
 
 
@@ -57,16 +78,16 @@ def _add_common(parser: argparse.ArgumentParser, default: Any) -> None:
     common.add_argument("--socket", metavar="PATH", help="the daemon's socket ($PEERSD_SOCKET)", **absent)
 
 
-def _add(parent: Any, name: str, run: Command, help_text: str, examples: str) -> argparse.ArgumentParser:
+def _add(parent: Any, name: str, run: Command, help_text: str, examples: str, details: str = "") -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = parent.add_parser(
         name,
         help=help_text,
-        description=help_text[0].upper() + help_text[1:] + ".",
+        description=help_text[0].upper() + help_text[1:] + "." + (f"\n\n{details}" if details else ""),
         epilog="examples:\n" + "".join(f"  {line.strip()}\n" for line in examples.strip().splitlines()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_common(parser, argparse.SUPPRESS)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
@@ -76,10 +97,8 @@ def _add_family(top: Any, name: str, help_text: str) -> Any:
     return family.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
 
 
-def _add_group_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-g", "--group", metavar="GROUP", help="an id, a prefix of one, a name, or personal; else the active group"
-    )
+def _add_group_flag(parser: argparse.ArgumentParser, missing: str = "the active group") -> None:
+    parser.add_argument("-g", "--group", metavar="GROUP", help=f"an id, a prefix of one, a name, or personal; else {missing}")
 
 
 def _add_device_commands(top: Any) -> None:
@@ -115,12 +134,13 @@ def _add_device_commands(top: Any) -> None:
         choices=EVENT_KINDS,
         help=_one_of(EVENT_KINDS) + "; may be repeated",
     )
-    happening.add_argument("--count", type=_parse_count, metavar="N", help="end after so many events")
+    happening.add_argument("--count", type=_count_up_to(10**18), metavar="N", help="end after so many events")
     _add(top, "stop", device_commands.stop, "stop the daemon and wait for its end", "peers stop\npeers stop --data ~/second")
 
 
 def _add_group_commands(top: Any) -> None:
-    groups = _add(top, "groups", group_commands.groups, "list your groups", "peers groups\npeers groups --all")
+    groups_examples = "peers groups\npeers groups --all"
+    groups = _add(top, "groups", group_commands.groups, "list your groups", groups_examples, IN_SYNC)
     groups.add_argument("--all", action="store_true", help="hidden groups and those left, too")
     family = _add_family(top, "group", "make, show, change, switch and leave groups")
     create = _add(
@@ -130,6 +150,7 @@ def _add_group_commands(top: Any) -> None:
     create.add_argument("--description", metavar="TEXT")
     show_examples = "peers group show\npeers group show team"
     _add_chosen_group(_add(family, "show", group_commands.group_show, "show a group (the active one)", show_examples))
+    _add(family, "active", group_commands.group_active, "show which group is the active one", "peers group active")
     switch = _add(family, "switch", group_commands.group_switch, "make a group the active one", "peers group switch team")
     switch.add_argument("group", metavar="GROUP")
     update_examples = """
@@ -142,23 +163,24 @@ def _add_group_commands(top: Any) -> None:
     update.add_argument("--name", metavar="NAME")
     update.add_argument("--description", metavar="TEXT", help="an empty one removes it")
     avatar = update.add_mutually_exclusive_group()
-    avatar.add_argument("--avatar", metavar="FILE", help="a small picture (- reads standard input)")
+    avatar.add_argument("--avatar", metavar="FILE", help="a picture of at most 64 KiB (- reads standard input)")
     avatar.add_argument("--no-avatar", action="store_true", help="remove it")
     hide_examples = "peers group hide team\npeers group hide team --show"
     hide = _add(family, "hide", group_commands.group_hide, "hide a group from the list, or show it again", hide_examples)
-    hide.add_argument("group", metavar="GROUP")
+    _add_chosen_group(hide)
     hide.add_argument("--show", action="store_true", help="list it again")
     leave = _add(family, "leave", group_commands.group_leave, "leave a group (the active one)", "peers group leave team")
     _add_chosen_group(leave)
     forget = _add(family, "forget", group_commands.group_forget, "delete the file of a group left", "peers group forget team")
-    forget.add_argument("group", metavar="GROUP")
+    _add_chosen_group(forget)
     schema = _add(top, "schema", group_commands.schema, "show a group's tables", "peers schema\npeers schema -g team")
     _add_group_flag(schema)
 
 
 def _add_chosen_group(parser: argparse.ArgumentParser) -> None:
     # Two ways to say the same, as -g works everywhere else; given neither, the active group is meant.
-    parser.add_argument("name_or_id", metavar="GROUP", nargs="?", help="an id, a prefix of one, a name, or personal")
+    words = "an id, a prefix of one, a name, or personal; else the active group"
+    parser.add_argument("name_or_id", metavar="GROUP", nargs="?", help=words)
     parser.add_argument("-g", "--group", help=argparse.SUPPRESS)
 
 
@@ -169,7 +191,7 @@ def _add_membership_commands(top: Any) -> None:
     members.add_argument("--left", action="store_true", help="those who left or were removed, too")
     family = _add_family(top, "member", "change what members may do, and remove them")
     role_examples = "peers member set-role ben moderator\npeers member set-role usr-mfrggzdf reader -g team"
-    role = _add(family, "set-role", membership_commands.member_set_role, "give a member another role", role_examples)
+    role = _add(family, "set-role", membership_commands.member_set_role, "give a member another role", role_examples, ROLES)
     _add_user(role)
     role.add_argument(
         "role", metavar="ROLE", choices=membership_commands.ROLE_NAMES, help=_one_of(membership_commands.ROLE_NAMES)
@@ -203,8 +225,10 @@ def _add_invite_commands(top: Any) -> None:
     create.add_argument(
         "--role", choices=membership_commands.ROLE_NAMES, default="writer", help="what the joiner becomes (writer)"
     )
-    create.add_argument("--expires", type=parse_duration_s, default="7d", metavar="DURATION", help="such as 30m, 12h, 7d (7d)")
-    create.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join by it (1)")
+    create.add_argument(
+        "--expires", type=duration_up_to("3650d"), default="7d", metavar="DURATION", help="such as 30m, 12h, 7d (7d)"
+    )
+    create.add_argument("--uses", type=_count_up_to(1_000_000), default=1, metavar="N", help="how many may join by it (1)")
     _add_group_flag(_add(family, "list", membership_commands.invite_list, "list a group's invites", "peers invite list -g team"))
     revoke = _add(
         family,
@@ -242,23 +266,28 @@ def _add_data_commands(top: Any) -> None:
     parser.add_argument("-f", "--file", metavar="FILE", help="statements, run one after another up to the first that fails")
     parser.add_argument("--transaction", action="store_true", help="all statements (writes only) or none")
     parser.add_argument("--csv", action="store_true", help="rows as CSV")
-    parser.add_argument("--limit", type=int, metavar="N", help="rows at most (10000)")
+    parser.add_argument("--limit", type=_count_up_to(1_000_000), metavar="N", help="rows at most (10000)")
     _add_timeout(parser, "30s")
     sync_examples = "peers sync\npeers sync -g team --wait --timeout 2m"
     sync = _add(top, "sync", device_commands.sync, "show how far other devices are, or wait for them", sync_examples)
-    _add_group_flag(sync)
+    _add_group_flag(sync, "all your groups")
     sync.add_argument("--wait", action="store_true", help="until they durably hold all that this device holds now")
     sync.add_argument("--device", action="append", dest="devices", metavar="DEVICE", help="wait for this one; may be repeated")
-    _add_timeout(sync, "60s")
+    # No default here: it goes with --wait, and who gives it without has meant something else.
+    sync.add_argument("--timeout", type=duration_up_to(TIMEOUT_MAX), metavar="DURATION", help="give up waiting after (60s)")
 
 
-def _parse_count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:18])):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text[:18])
+def _count_up_to(most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text[:20]) if text.isascii() and text.isdigit() else 0
+        if not 1 <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
+        return number
+
+    return parse
 
 
 def _add_timeout(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
-        "--timeout", type=parse_duration_s, default=default, metavar="DURATION", help=f"give up after ({default})"
+        "--timeout", type=duration_up_to(TIMEOUT_MAX), default=default, metavar="DURATION", help=f"give up after ({default})"
     )

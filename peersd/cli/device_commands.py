@@ -7,10 +7,14 @@ from typing import Final
 
 import trio
 
-from peersd.cli.output import Output
+from peersd.cli.group_commands import device_words, lag_words
+from peersd.cli.output import Output, UsageError
 from peersd.cli.process_end import ProcessEnd
-from peersd.cli.tables import escape, format_facts, format_records
+from peersd.cli.tables import escape, format_cell, format_facts, format_records, shorten_ids
 from peersd.client import Peers
+
+SYNC_WAIT_S: Final = 60
+"""How long `peers sync --wait` waits unless told otherwise."""
 
 STOP_WAIT_S: Final = 60.0
 """Longer than the daemon ever takes to stop; after that `peers stop` says so."""
@@ -51,7 +55,8 @@ async def status(peers: Peers, arguments: argparse.Namespace) -> Output:
 async def links(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers links`."""
     answer = await peers.links()
-    shown = [{**link, "channels": len(link["channels"])} for link in answer]
+    short = shorten_ids(link["device_id"] for link in answer)
+    shown = [{**link, "channels": len(link["channels"]), "device_id": short[link["device_id"]]} for link in answer]
     columns = {
         "device_name": "device",
         "device_id": "id",
@@ -79,7 +84,9 @@ async def devices(peers: Peers, arguments: argparse.Namespace) -> Output:
         "added_at": "added",
         "revoked_at": "revoked",
     }
-    return Output(answer, format_records(answer, columns, "no devices"))
+    short = shorten_ids(device["device_id"] for device in answer)
+    shown = [{**device, "device_id": short[device["device_id"]]} for device in answer]
+    return Output(answer, format_records(shown, columns, "no devices"))
 
 
 async def connect(peers: Peers, arguments: argparse.Namespace) -> Output:
@@ -97,18 +104,24 @@ async def disconnect(peers: Peers, arguments: argparse.Namespace) -> Output:
 async def sync(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers sync`."""
     if arguments.wait:
-        answer = await peers.call(
-            "sync.wait", group=arguments.group, devices=arguments.devices or None, timeout_s=arguments.timeout
-        )
-        return Output(answer, "the other devices hold everything\n")
+        return await _wait(peers, arguments)
+    if arguments.devices or arguments.timeout is not None:
+        raise UsageError("--device and --timeout go with --wait")
     answer = await peers.sync_status(arguments.group)
     rows = [
-        {**device, "group": group["name"], "name": device["name"] or device["device_id"]}
+        {
+            **device,
+            "group": group["name"],
+            "name": device["name"] or device["device_id"],
+            "lag_entries": lag_words(device, "lag_entries"),
+            "lag_bytes": lag_words(device, "lag_bytes"),
+        }
         for group in answer
         for device in group["devices"]
     ]
     columns = {
         "group": "group",
+        "user_names": "user",
         "name": "device",
         "online": "online",
         "equal": "equal",
@@ -117,6 +130,19 @@ async def sync(peers: Peers, arguments: argparse.Namespace) -> Output:
         "last_equal_at": "last equal",
     }
     return Output(answer, format_records(rows, columns, "no other devices"))
+
+
+async def _wait(peers: Peers, arguments: argparse.Namespace) -> Output:
+    timeout_s = SYNC_WAIT_S if arguments.timeout is None else arguments.timeout
+    answer = await peers.call("sync.wait", group=arguments.group, devices=arguments.devices or None, timeout_s=timeout_s)
+    devices = [format_cell(device_words(device)) for device in answer.get("devices", ())]
+    passed_over = [format_cell(group["name"]) for group in answer.get("passed_over", ())]
+    note = f"not waited for, as no other device is linked there: {', '.join(passed_over)}\n" if passed_over else ""
+    if not devices:
+        return Output(answer, "there is no other device to wait for\n", note)
+    if len(devices) == 1:
+        return Output(answer, f"{devices[0]} holds everything\n", note)
+    return Output(answer, f"{len(devices)} devices hold everything: {', '.join(devices)}\n", note)
 
 
 async def stop(peers: Peers, arguments: argparse.Namespace) -> Output:

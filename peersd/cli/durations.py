@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import Final
 
 UNITS_S: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -28,3 +29,16 @@ def parse_duration_s(text: str) -> int:
     if seconds < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 7d, 12h, 30m or 1h30m")
     return seconds
+
+
+def duration_up_to(longest: str) -> Callable[[str], int]:
+    """A parser of durations, made for argparse, that takes none above `longest`."""
+    seconds_max = parse_duration_s(longest)
+
+    def parse(text: str) -> int:
+        seconds = parse_duration_s(text)
+        if seconds > seconds_max:
+            raise argparse.ArgumentTypeError(f"{text!r} is too long; at most {longest}")
+        return seconds
+
+    return parse

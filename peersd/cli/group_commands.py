@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from peersd.cli.input import read_file
 from peersd.cli.output import Output, UsageError
-from peersd.cli.tables import escape, format_facts, format_records
+from peersd.cli.tables import escape, format_facts, format_records, shorten_ids
 from peersd.client import NoDaemon, Peers, PeersError
 
 AVATAR_BYTES_MAX: Final = 1024 * 1024
@@ -42,7 +42,11 @@ async def groups(peers: Peers, arguments: argparse.Namespace) -> Output:
         except PeersError:
             # One damaged group must not hide all others; `peers sync` says what is wrong.
             pass
-    shown = [{**group, "devices": _copies_words(copies.get(group["group_id"], ()))} for group in answer]
+    short = shorten_ids(group["group_id"] for group in answer)
+    shown = [
+        {**group, "group_id": short[group["group_id"]], "devices": _copies_words(copies.get(group["group_id"], ()))}
+        for group in answer
+    ]
     columns = {**_GROUP_COLUMNS, "hidden": "hidden"} if arguments.all else _GROUP_COLUMNS
     return Output(answer, format_records(shown, columns, "no groups"))
 
@@ -59,6 +63,12 @@ async def group_show(peers: Peers, arguments: argparse.Namespace) -> Output:
     return Output(answer, _group_facts(answer))
 
 
+async def group_active(peers: Peers, arguments: argparse.Namespace) -> Output:
+    """`peers group active`."""
+    answer = await peers.active_group()
+    return Output(answer, f"active group: {escape(answer['name'])} ({escape(answer['group_id'])})\n")
+
+
 async def group_switch(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers group switch`."""
     answer = await peers.switch_group(arguments.group)
@@ -68,6 +78,8 @@ async def group_switch(peers: Peers, arguments: argparse.Namespace) -> Output:
 async def group_update(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers group update`."""
     avatar = None
+    if not arguments.no_avatar and (arguments.name, arguments.description, arguments.avatar) == (None, None, None):
+        raise UsageError("give at least one of --name, --description, --avatar and --no-avatar")
     if arguments.no_avatar:
         avatar = b""
     elif arguments.avatar is not None:
@@ -82,28 +94,36 @@ async def group_update(peers: Peers, arguments: argparse.Namespace) -> Output:
 
 async def group_hide(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers group hide`."""
-    answer = await peers.call("group.hide", group=arguments.group, hidden=not arguments.show)
+    group, name = await _named(peers, arguments)
+    answer = await peers.call("group.hide", group=group, hidden=not arguments.show)
     if arguments.show:
-        return Output(answer, f"{escape(arguments.group)} is listed again\n")
-    return Output(answer, f"{escape(arguments.group)} is hidden; it syncs on, and `peers groups --all` shows it\n")
+        return Output(answer, f"{escape(name)} is not hidden any more\n")
+    return Output(answer, f"{escape(name)} is hidden, and otherwise as it was; `peers groups --all` shows it\n")
 
 
 async def group_leave(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers group leave`."""
-    group = name = chosen_group(arguments)
-    if group is None:
-        # Asked first and then named, so that what is reported as left is what was left.
-        active = await peers.active_group()
-        group, name = active["group_id"], f"{active['name']} ({active['group_id']})"
+    group, name = await _named(peers, arguments)
     answer = await peers.call("group.leave", group=group)
-    note = "its file stays here, read-only; peers group forget deletes it\n"
-    return Output(answer, f"left {escape(name or group)}\n", note)
+    if answer.get("had_left"):
+        return Output(answer, f"you had left {escape(name)} before\n")
+    return Output(answer, f"left {escape(name)}\n", "its file stays here, read-only; peers group forget deletes it\n")
 
 
 async def group_forget(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers group forget`."""
-    answer = await peers.call("group.forget", group=arguments.group)
-    return Output(answer, f"forgot {escape(arguments.group)}: its file is deleted\n")
+    group, name = await _named(peers, arguments)
+    answer = await peers.call("group.forget", group=group)
+    return Output(answer, f"forgot {escape(name)}: its file is deleted\n")
+
+
+async def _named(peers: Peers, arguments: argparse.Namespace) -> tuple[str, str]:
+    """The group that is meant, and how to call it: asked first where none was named, so that what is told is what was done."""
+    group = chosen_group(arguments)
+    if group is not None:
+        return group, group
+    active = await peers.active_group()
+    return active["group_id"], f"{active['name']} ({active['group_id']})"
 
 
 async def schema(peers: Peers, arguments: argparse.Namespace) -> Output:
@@ -131,20 +151,33 @@ def chosen_group(arguments: argparse.Namespace) -> str | None:
     return named if named is not None else flagged
 
 
+def device_words(device: Mapping[str, Any]) -> str:
+    """A device by its users and its name, as in `ben's laptop`."""
+    users = " and ".join(device.get("user_names", ()))
+    name = str(device["name"] or device["device_id"])
+    return f"{users}'s {name}" if users else name
+
+
+def lag_words(device: Mapping[str, Any], key: str) -> object:
+    """How far behind a device is, `lag_entries` or `lag_bytes`; without a session only what it last said of itself is known."""
+    return f"up to {device[key]}" if device[key] and not device["online"] else device[key]
+
+
 def _copy_words(device: Mapping[str, Any]) -> str:
     """What is known of another device's copy of a group."""
     if device["equal"]:
         return "equal"
-    entries = device["lag_entries"]
     last = device["last_equal_at"]
-    return f"{entries} {'entry' if entries == 1 else 'entries'} behind, " + (f"last equal {last}" if last else "never seen equal")
+    entries = f"{lag_words(device, 'lag_entries')} {'entry' if device['lag_entries'] == 1 else 'entries'}"
+    return f"{entries} behind, " + (f"last equal {last}" if last else "never seen equal")
 
 
 def _copies_words(devices: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(devices) <= DEVICES_NAMED_MAX:
-        return [f"{device['name'] or device['device_id']}: {_copy_words(device)}" for device in devices]
+        return [f"{device_words(device)}{'' if device['online'] else ' (offline)'}: {_copy_words(device)}" for device in devices]
     equal = sum(1 for device in devices if device["equal"])
-    return [f"{equal} of {len(devices)} equal"]
+    offline = sum(1 for device in devices if not device["online"])
+    return [f"{equal} of {len(devices)} equal" + (f" ({offline} offline)" if offline else "")]
 
 
 def _index_words(index: Mapping[str, Any]) -> str:
@@ -153,7 +186,11 @@ def _index_words(index: Mapping[str, Any]) -> str:
 
 
 def _group_facts(group: dict[str, Any]) -> str:
-    facts = {name.replace("_", " "): value for name, value in group.items() if name != "avatar"}
+    facts = {name.replace("_", " "): value for name, value in group.items() if name not in ("avatar", "voided_entries")}
+    voided = group.get("voided_entries")
+    if voided:
+        entries = "1 entry" if voided == 1 else f"{voided} entries"
+        facts["voided"] = f"{entries} written here after your right to write had been taken elsewhere; no device shows them"
     avatar = group.get("avatar")
     if avatar is not None:
         facts["avatar"] = f"{len(avatar)} bytes"

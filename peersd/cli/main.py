@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from peersd.cli.arguments import make_parser
+from peersd.cli.errors import print_error
 from peersd.cli.output import Output, UsageError, write_text
 from peersd.cli.tables import escape
 from peersd.client import NoDaemon, PeersError, open_client
@@ -24,7 +25,10 @@ EXIT_INTERRUPTED: Final = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 (the daemon said no), 2 (usage), 3 (no daemon), 130 (interrupted)."""
-    arguments = make_parser().parse_args(argv)
+    arguments, extra = make_parser().parse_known_args(argv)
+    if extra:
+        # Here, for argparse would show the usage of `peers` and not of the command.
+        arguments.parser.error(f"unrecognized arguments: {' '.join(extra)}")
     try:
         _print(trio.run(_run, arguments), as_json=arguments.json)
         return EXIT_OK
@@ -32,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"peers: {escape(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except PeersError as error:
-        _print_error(error, as_json=arguments.json)
+        command = arguments.parser.prog
+        print_error(error, as_json=arguments.json, command=command, data=arguments.data, socket=arguments.socket)
         if isinstance(error, NoDaemon):
             return EXIT_NO_DAEMON
         return EXIT_USAGE if error.code == "invalid_params" else EXIT_REFUSED
@@ -52,16 +57,6 @@ def _print(output: Output | None, *, as_json: bool) -> None:
     if output.note and not as_json:
         sys.stderr.write(output.note)
     write_text(encode_json(output.answer, ascii_only=True) + "\n" if as_json else output.text)
-
-
-def _print_error(error: PeersError, *, as_json: bool) -> None:
-    if as_json:
-        told = {"error": {**error.data, "code": error.code, "message": error.message, "hint": error.hint}}
-        print(encode_json(told, ascii_only=True), file=sys.stderr)
-        return
-    print(f"peers: {escape(error.message)} ({escape(error.code)})", file=sys.stderr)
-    if error.hint:
-        print(f"  hint: {escape(error.hint)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

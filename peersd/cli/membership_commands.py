@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from peersd.cli.input import read_input
-from peersd.cli.output import Output
-from peersd.cli.tables import escape, format_records
+from peersd.cli.output import Output, UsageError
+from peersd.cli.tables import escape, format_records, shorten_ids
 from peersd.client import Peers
 
 TICKET_BYTES_MAX: Final = 65_536
@@ -19,7 +19,15 @@ ROLE_NAMES: Final = ("owner", "admin", "moderator", "writer", "reader")
 async def members(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers members`."""
     answer = await peers.members(arguments.group, include_left=arguments.left)
-    shown = [{**member, "devices": [_device_words(device) for device in member["devices"]]} for member in answer]
+    short = shorten_ids(member["user_id"] for member in answer)
+    shown = [
+        {
+            **member,
+            "user_id": short[member["user_id"]],
+            "devices": [_device_words(device) for device in member["devices"]],
+        }
+        for member in answer
+    ]
     columns = {"name": "name", "user_id": "id", "role": "role", "joined_at": "joined", "devices": "devices"}
     if arguments.left:
         columns |= {"left_at": "left", "ended": "how"}
@@ -55,7 +63,12 @@ async def ban_list(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers ban list`."""
     answer = await peers.bans(arguments.group)
     columns = {"name": "name", "user_id": "id", "reason": "reason", "banned_by": "by", "banned_at": "at"}
-    return Output(answer, format_records(answer, columns, "no bans"))
+    short = shorten_ids(user for ban in answer for user in (ban["user_id"], ban["banned_by"]))
+    shown = [
+        {**ban, "user_id": short[ban["user_id"]], "banned_by": ban.get("banned_by_name") or short[ban["banned_by"]]}
+        for ban in answer
+    ]
+    return Output(answer, format_records(shown, columns, "no bans"))
 
 
 async def invite_create(peers: Peers, arguments: argparse.Namespace) -> Output:
@@ -74,16 +87,26 @@ async def invite_create(peers: Peers, arguments: argparse.Namespace) -> Output:
 async def invite_list(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers invite list`."""
     answer = await peers.invites(arguments.group)
+    short = shorten_ids(text for invite in answer for text in (invite["invite_id"], invite["created_by"]))
+    shown = [
+        {
+            **invite,
+            "invite_id": short[invite["invite_id"]],
+            "state": invite["state"].replace("_", " "),
+            "uses": f"{invite['uses']} of {invite['max_uses']}",
+            "created_by": invite["created_by_name"] or short[invite["created_by"]],
+        }
+        for invite in answer
+    ]
     columns = {
         "invite_id": "id",
         "role": "role",
-        "expires_at": "expires",
+        "state": "state",
         "uses": "uses",
-        "max_uses": "of",
-        "revoked": "revoked",
+        "expires_at": "expires",
         "created_by": "by",
     }
-    return Output(answer, format_records(answer, columns, "no invites"))
+    return Output(answer, format_records(shown, columns, "no invites"))
 
 
 async def invite_revoke(peers: Peers, arguments: argparse.Namespace) -> Output:
@@ -97,7 +120,13 @@ async def join(peers: Peers, arguments: argparse.Namespace) -> Output:
     ticket = arguments.ticket
     if ticket == "-":
         ticket = read_input("ticket", TICKET_BYTES_MAX)
-    answer = await peers.join("".join(ticket.split()), timeout_s=arguments.timeout)
+    ticket = "".join(ticket.split())
+    if not ticket:
+        raise UsageError("there is no ticket: it is what `peers invite create` prints on a member's device")
+    answer = await peers.join(ticket, timeout_s=arguments.timeout)
+    if answer.get("was_member"):
+        name, role = escape(answer["name"]), escape(answer["role"])
+        return Output(answer, f"you are a member of {name} already, as {role} ({escape(answer['group_id'])})\n")
     return Output(answer, f"joined {escape(answer['name'])} as {escape(answer['role'])} ({escape(answer['group_id'])})\n")
 
 

@@ -17,6 +17,10 @@ _BLANK_LETTERS: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uf
 """Letters and marks that show as nothing all the same: a name of them alone would look like none, or like another's."""
 
 
+SHORT_ID_CHARS: Final = 12
+"""Of an id in a table: `grp-` and 40 bits, which no other group of a user begins with but by a chance of one in millions."""
+
+
 def escape(text: str) -> str:
     """The text with control and formatting characters as the escapes that Python writes in a string."""
     if text.isascii() and text.isprintable():
@@ -63,6 +67,15 @@ def format_records(records: Sequence[Mapping[str, Any]], columns: Mapping[str, s
         return empty + "\n"
     rows = [[_dashed(record.get(key)) for key in columns] for record in records]
     return format_table(list(columns.values()), rows)
+
+
+def shorten_ids(ids: Iterable[str]) -> dict[str, str]:
+    """For each id its beginning, long enough to tell all of these apart; commands take it in the place of the id."""
+    known = set(ids)
+    length = SHORT_ID_CHARS
+    while len({text[:length] for text in known}) < len(known):
+        length += 1
+    return {text: text[:length] for text in known}
 
 
 def format_facts(facts: Mapping[str, object]) -> str:

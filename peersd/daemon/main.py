@@ -13,12 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from peersd import crash_points
 from peersd.daemon.config import Config, ConfigError, load_config
 from peersd.daemon.logs import start_logging
 from peersd.errors import PeersdError
 
-FILES_MAX: Final = 65_536
-"""Open files at most: thousands of groups, and sockets (guess)."""
+FILES_WANTED: Final = (65_536, 10_240)
+"""Open files at most: thousands of groups, and sockets (guess); or what macOS takes whatever its hard limit says."""
 
 ARENAS_MAX: Final = 2
 _M_ARENA_MAX: Final = -8
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             listen=arguments.listen,
             advertise=arguments.advertise,
         )
-    except ConfigError as error:
+        crash_points.arm(os.environ.get(crash_points.VARIABLE, ""))
+    except (ConfigError, ValueError) as error:
         print(f"peersd: {error}", file=sys.stderr)
         return 2
     return _run(config)
@@ -79,9 +81,13 @@ def _run(config: Config) -> int:
 def _raise_file_limit() -> None:
     """Takes what the system allows: each open group holds some files, and the usual soft limit of 1,024 ends near 300 groups."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    for files in FILES_WANTED:
+        wanted = files if hard == resource.RLIM_INFINITY else min(hard, files)
+        if soft >= wanted:
+            return
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
 
 
 def _limit_arenas() -> None:

@@ -128,12 +128,13 @@ class Channel:
         """Why the channel is closed; None while it is open."""
         return self._inbox.closed
 
-    async def send(self, message: bytes, *, bulk: bool = False) -> None:
+    async def send(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> None:
         """Queues a message; waits while the channel's queue is full (512 KiB).
 
         Args:
             message: 1 to MESSAGE_BYTES_MAX bytes.
             bulk: whether it may wait for live messages, of any channel.
+            in_order: whether a live one stays behind the bulk messages that wait on this channel.
 
         Raises:
             ChannelIsClosed: nothing of the message was or will be sent.
@@ -143,7 +144,8 @@ class Channel:
             await self._writable.wait()
         if self.closed is not None:
             raise ChannelIsClosed(self.closed)
-        self._handle.perform(self._handle.link.send(self.number, message, self._handle.now_ms(), bulk=bulk))
+        now_ms = self._handle.now_ms()
+        self._handle.perform(self._handle.link.send(self.number, message, now_ms, bulk=bulk, in_order=in_order))
 
     async def flush(self) -> None:
         """Waits until all queued messages were handed to the network. It says nothing of their arrival.

@@ -14,9 +14,11 @@ from typing import Final, Literal
 import trio
 
 from peersd.errors import PeersdError
+from peersd.monotonic import monotonic_ms
 from peersd.net.channels import LinkHandle
 from peersd.net.listener import Opening
 from peersd.net.transport import Transport, TransportClosed
+from peersd_protocol import ids
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.link import (
     Accepted,
@@ -103,7 +105,7 @@ class _LinkRunner:
         self._link = link
         self._on_up = on_up
         self._wall_ms = wall_ms
-        self._handle = LinkHandle(link, self.perform, _now_ms, direction=direction, url="")
+        self._handle = LinkHandle(link, self.perform, monotonic_ms, direction=direction, url="")
         self._timers_at_ms: dict[str, int] = {}
         self._timers_changed = trio.Event()
         self._wake = trio.Event()
@@ -115,11 +117,13 @@ class _LinkRunner:
     @property
     def fields(self) -> dict[str, str]:
         """What a log line says of this link."""
-        return {"url": self._handle.url, "direction": self._handle.direction, "device": self._handle.remote_device.hex()}
+        device = self._handle.remote_device  # empty until the handshake is done
+        fields = {"url": self._handle.url, "direction": self._handle.direction}
+        return {**fields, "device": ids.format_id(ids.DEVICE, device) if device else ""}
 
     def stop(self, code: CloseCode, detail: str) -> None:
         """Ends the link if it is not over."""
-        self.perform(self._link.close(code, _now_ms(), detail))
+        self.perform(self._link.close(code, monotonic_ms(), detail))
 
     async def run(self, transport: Transport) -> None:
         """Runs until the link is down and its last word is written."""
@@ -128,7 +132,7 @@ class _LinkRunner:
         self._handle.count_bytes = lambda: (transport.bytes_in, transport.bytes_out)
         self._set_wall_clock()
         try:
-            self.perform(self._link.start(_now_ms()))
+            self.perform(self._link.start(monotonic_ms()))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, transport)
                 nursery.start_soon(self._keep_timers)
@@ -144,7 +148,7 @@ class _LinkRunner:
 
     async def _say_farewell(self, transport: Transport) -> None:
         try:
-            farewell = self._link.pull(_now_ms())
+            farewell = self._link.pull(monotonic_ms())
             if farewell is not None:
                 await transport.send(farewell)
         except TransportClosed:
@@ -155,7 +159,7 @@ class _LinkRunner:
         try:
             while self.down is None:
                 data = await transport.receive()
-                self.perform(receive(data, _now_ms()))
+                self.perform(receive(data, monotonic_ms()))
         except TransportClosed as error:
             self.stop(CloseCode.GOING_AWAY, f"the transport ended: {error}")
 
@@ -163,8 +167,8 @@ class _LinkRunner:
         pull, take_effects = self._link.pull, self._link.take_effects
         try:
             while self.down is None:
-                data = pull(_now_ms())
-                self.perform(take_effects(_now_ms()))
+                data = pull(monotonic_ms())
+                self.perform(take_effects(monotonic_ms()))
                 if data is not None:
                     await transport.send(data)
                 elif not self._wake.is_set():
@@ -186,14 +190,14 @@ class _LinkRunner:
             next_ms = min(self._timers_at_ms.values(), default=None)
             with trio.move_on_at(float("inf") if next_ms is None else next_ms / 1000):
                 await self._timers_changed.wait()
-            now_ms = _now_ms()
+            now_ms = monotonic_ms()
             for name in [name for name, at_ms in self._timers_at_ms.items() if at_ms <= now_ms]:
                 if self._timers_at_ms.pop(name, None) is not None:
                     self._set_wall_clock()
                     self.perform(self._link.timer_expired(name, now_ms))
 
     def _set_wall_clock(self) -> None:
-        self._link.wall_offset_ms = self._wall_ms() - _now_ms()
+        self._link.wall_offset_ms = self._wall_ms() - monotonic_ms()
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """Performs effects in their order."""
@@ -250,7 +254,3 @@ class _LinkRunner:
         self.down = down
         self._handle.note_down(down.code)
         self._ended.set()
-
-
-def _now_ms() -> int:
-    return int(trio.current_time() * 1000)

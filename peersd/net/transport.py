@@ -240,8 +240,8 @@ async def open_websocket(
             try:
                 with trio.fail_after(timeout_s):
                     transport = await _connect(nursery, url, parts, ssl_context)
-            except (trio.TooSlowError, OSError, trio.BrokenResourceError) as error:
-                failure = error
+            except (trio.TooSlowError, OSError, trio.BrokenResourceError, UnicodeError) as error:
+                failure = error  # UnicodeError: what stands there can be no host's name
             else:
                 is_open = True
                 try:
@@ -273,6 +273,8 @@ def _describe(error: Exception) -> str:
         causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
         inner = next((cause for cause in causes if isinstance(cause, OSError)), error)
         return inner.strerror or str(inner)
+    if isinstance(error, UnicodeError):
+        return "its host's name cannot be one"
     return "something answers there, but no WebSocket"
 
 

@@ -7,10 +7,12 @@ from typing import Final
 
 import trio
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.net.channels import IncomingOpen, LinkHandle
 from peersd.node.group import Group, Opened
 from peersd.store.authority import decode_body
+from peersd_protocol import ids
 from peersd_protocol.acts import encode_body
 from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS
 from peersd_protocol.entries import Act, Kind
@@ -54,7 +56,7 @@ async def admit(
         raise Refusal(None)
     async with group.use() as opened:
         await _admit(group, opened, proof, wish, handle, own_users, wall_ms)
-    _log.info("member_admitted", extra={"fields": {"group": group.id[:4].hex(), "user": proof.user[:4].hex()}})
+    _log.info("member_admitted", extra={"fields": {"group": group.text_id, "user": ids.format_id(ids.USER, proof.user)}})
 
 
 async def _admit(
@@ -78,10 +80,11 @@ async def _admit(
         except PeersdError as error:
             raise Refusal(None) from error  # this group's file cannot be written now
         except RemoteProtocolError as error:
-            _log.warning("redemption_refused", extra={"fields": {"group": group.id[:4].hex(), "detail": error.detail}})
+            _log.warning("redemption_refused", extra={"fields": {"group": group.text_id, "detail": error.detail}})
             raise Refusal("invite_invalid") from error
         if opened.state.role_of(proof.user):
             return
+        reach(CrashPoint.ADMISSION_BEGUN)
         act = proof.admit(handle.remote_device, handle.handshake_hash)
         try:
             await opened.store.act(admitting, Kind.CONTROL, encode_body(act))

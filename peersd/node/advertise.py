@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 import ifaddr
 
+_log = logging.getLogger("peersd.node")
+
+
+class OwnAddresses:
+    """The machine's addresses as the system told them last: it cannot tell them while no file handle is left."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[str, ...] = ()
+        self._told: list[str] = []
+        self._is_failing = False
+
+    def behind(self, listen_urls: Iterable[str]) -> list[str]:
+        """See advertised_urls; what was told last for the same URLs if the system tells nothing now."""
+        asked = tuple(listen_urls)
+        try:
+            told = advertised_urls(asked)
+        except OSError as error:
+            if not self._is_failing:
+                _log.warning("addresses_unknown", extra={"fields": {"reason": str(error)}})
+            self._is_failing = True
+            return list(self._told) if asked == self._asked else []
+        self._is_failing = False
+        self._asked, self._told = asked, told
+        return list(told)
+
 
 def advertised_urls(listen_urls: Iterable[str]) -> list[str]:
     """The URLs behind what is listened on.
 
     Wildcards become the machine's own addresses; loopback stays only where nothing else is there.
+
+    Raises:
+        OSError: the system does not tell.
     """
     found: dict[str, bool] = {}
     for url in listen_urls:

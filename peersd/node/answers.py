@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -16,9 +16,13 @@ from peersd.node.naming import find, format_stamp, format_time
 from peersd_protocol import ids
 from peersd_protocol.devicekeys import is_device_name
 from peersd_protocol.roles import format_role
+from peersd_protocol.vectors import Vector
 
 if TYPE_CHECKING:
     from peersd.node.node import Node, User
+
+_LOOK_S: Final = 0.2
+"""Between two looks at whether any of several groups has a session: nothing tells of all at once."""
 
 
 def host_name() -> str:
@@ -105,7 +109,7 @@ async def group_in_full(node: Node, user: User, known: Group) -> Mapping[str, An
     """group.show."""
     async with known.use() as opened:
         state = opened.state
-        voided = await opened.store.call(opened.store.store.voided, user.id)
+        voided = await opened.store.voided(user.id)
         return {
             **group(node, user, known.id),
             "description": state.description,
@@ -160,6 +164,7 @@ async def bans(known: Group) -> Sequence[Mapping[str, Any]]:
             "name": state.users[user].name if user in state.users else "",
             "reason": ban.reason,
             "banned_by": user_text(ban.banned_by),
+            "banned_by_name": state.users[ban.banned_by].name if ban.banned_by in state.users else "",
             "banned_at": format_stamp(ban.banned_hlc),
         }
         for user, ban in sorted(state.bans.items(), key=lambda item: item[1].banned_hlc)
@@ -284,6 +289,7 @@ async def _copy(known: Group, device: bytes, lanes: Mapping[bytes, bool], node: 
     return {
         "device_id": device_text(device),
         "name": known.summary.device_name(device),
+        "user_names": _user_names_in(known, device),
         "online": device in lanes,
         "equal": is_equal,
         "last_equal_at": format_time(node.wall_ms() if device in lanes and is_equal else view.last_equal_ms),
@@ -292,23 +298,68 @@ async def _copy(known: Group, device: bytes, lanes: Mapping[bytes, bool], node: 
     }
 
 
-async def wait_synced(node: Node, known: Group, devices: Sequence[str] | None) -> None:
-    """Returns once the named devices, or all with a session at the time, durably hold all that this one holds now.
+def _user_names_in(known: Group, device: bytes) -> list[str]:
+    return [known.summary.members[user].name for user in known.summary.member_devices.get(device, ())]
+
+
+async def wait_synced(node: Node, groups: Sequence[Group], devices: Sequence[str] | None) -> Mapping[str, Any]:
+    """Returns once devices durably hold all that this one holds now.
+
+    Args:
+        node: this one.
+        groups: which groups are meant.
+        devices: the named devices, each in the groups in which it is a member's; None for all with a session when their turn
+            comes. Of several groups those without any are passed over, once there is one with a session.
+
+    Returns:
+        The devices that hold everything, each with the groups in which it was waited for; and the groups passed over.
 
     Raises:
-        PeersdError: `user_not_found` for a device that is none of a member.
+        PeersdError: `user_not_found` for a device that is none of a member in any of the groups; why a file cannot be opened.
     """
-    wanted: set[bytes] | None = None
-    if devices is not None:
-        candidates = [(device_text(device), known.summary.device_name(device), device) for device in known.summary.member_devices]
-        wanted = {find(text, candidates, code="user_not_found", what="device") for text in devices}
-    elif not _other_devices(node, known):
-        return
-    async with known.use() as opened:
-        vector = opened.sync.vector()
-        while True:
-            named = wanted if wanted is not None else set(known.lanes())
-            if (wanted is not None or named) and all(known.covers(opened, device, vector) for device in named):
-                return
-            with trio.move_on_after(1.0):  # a session that begins is no progress of another
-                await opened.sync.wait_progress()
+    named = None if devices is None else _named_devices(node, groups, devices)
+    awaited: list[tuple[Group, frozenset[bytes] | None, Vector]] = []
+    for group in groups:
+        others = frozenset(_other_devices(node, group))
+        chosen = None if named is None else named & others
+        if others if chosen is None else chosen:
+            async with group.use() as opened:
+                awaited.append((group, chosen, opened.sync.vector()))
+    if named is None and len(groups) > 1:
+        while awaited and not any(group.lanes() for group, _, _ in awaited):  # noqa: ASYNC110 - no event tells of all groups
+            await trio.sleep(_LOOK_S)
+    passed_over = [group for group, chosen, _ in awaited if chosen is None and len(groups) > 1 and not group.lanes()]
+    waited: dict[bytes, list[Group]] = {}
+    for group, chosen, vector in awaited:
+        if group in passed_over:
+            continue
+        async with group.use() as opened:
+            while True:
+                wanted = group.lanes().keys() if chosen is None else chosen
+                if wanted and all(group.covers(opened, device, vector) for device in wanted):
+                    for device in wanted:
+                        waited.setdefault(device, []).append(group)
+                    break
+                with trio.move_on_after(1.0):  # a session that begins is no progress of another
+                    await opened.sync.wait_progress()
+    return {
+        "devices": [
+            {
+                "device_id": device_text(device),
+                "name": where[0].summary.device_name(device),
+                "user_names": _user_names_in(where[0], device),
+                "group_ids": [group.text_id for group in where],
+            }
+            for device, where in waited.items()
+        ],
+        "passed_over": [{"group_id": group.text_id, "name": group.name} for group in passed_over],
+    }
+
+
+def _named_devices(node: Node, groups: Sequence[Group], devices: Sequence[str]) -> frozenset[bytes]:
+    candidates = {
+        device: (device_text(device), group.summary.device_name(device), device)
+        for group in groups
+        for device in _other_devices(node, group)
+    }
+    return frozenset(find(text, candidates.values(), code="user_not_found", what="other device") for text in devices)

@@ -9,9 +9,11 @@ from typing import Any, Final
 
 import trio
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.node import answers, groups, invites, joining, members, queries
 from peersd.node.device_file import create_device
+from peersd.node.environment import Environment
 from peersd.node.events import EventStream
 from peersd.node.genesis import make_user
 from peersd.node.group import Group, Keeping
@@ -31,8 +33,8 @@ CLOSE_TIMEOUT_S: Final = 10.0
 class ApiNode(Node):
     """A node with the methods of the local API. Made by `open_node`."""
 
-    def __init__(self, data_dir: Path, advertise: Sequence[str], patience: Patience | None) -> None:
-        super().__init__(data_dir, advertise, patience)
+    def __init__(self, data_dir: Path, advertise: Sequence[str], patience: Patience | None, environment: Environment) -> None:
+        super().__init__(data_dir, advertise, patience, environment)
         self._init_lock = trio.Lock()
 
     def cut_off(self) -> None:
@@ -62,6 +64,7 @@ class ApiNode(Node):
                 )
             if self.device is None:
                 self.device = create_device(self.data_dir, device_name or answers.host_name(), self.entropy)
+                reach(CrashPoint.KEY_SAVED)
             epoch = self.entropy(EPOCH_BYTES)
             new = make_user(
                 self.device,
@@ -72,6 +75,7 @@ class ApiNode(Node):
                 wall_ms=self.wall_ms(),
             )
             personal = await self.add_new_user(new, epoch)
+            reach(CrashPoint.USER_REGISTERED)
             return answers.initialised(self.device, new, personal)
 
     # --- Groups --------------------------------------------------------------------------------------------------------
@@ -118,17 +122,18 @@ class ApiNode(Node):
         acting = self.user(user)
         return answers.group(self, acting, self.group(acting, None).id)
 
-    async def group_hide(self, *, user: str | None, group: str, hidden: bool) -> None:
+    async def group_hide(self, *, user: str | None, group: str | None, hidden: bool) -> None:
         """group.hide."""
         acting = self.user(user)
         await groups.hide(acting, self.group(acting, group), hidden=hidden)
 
-    async def group_leave(self, *, user: str | None, group: str | None) -> None:
+    async def group_leave(self, *, user: str | None, group: str | None) -> Mapping[str, Any]:
         """group.leave."""
         acting = self.user(user)
-        await members.leave(self, acting, self.group(acting, group))
+        has_left = await members.leave(self, acting, self.group(acting, group))
+        return {} if has_left else {"had_left": True}
 
-    async def group_forget(self, *, user: str | None, group: str) -> None:
+    async def group_forget(self, *, user: str | None, group: str | None) -> None:
         """group.forget."""
         acting = self.user(user)
         await groups.forget(self, acting, self.group(acting, group))
@@ -179,7 +184,7 @@ class ApiNode(Node):
 
     async def invite_list(self, *, user: str | None, group: str | None) -> Sequence[Mapping[str, Any]]:
         """invite.list."""
-        return await invites.list_all(self.group(self.user(user), group))
+        return await invites.list_all(self, self.group(self.user(user), group))
 
     async def invite_revoke(self, *, user: str | None, group: str | None, invite_id: str) -> None:
         """invite.revoke."""
@@ -240,27 +245,29 @@ class ApiNode(Node):
     async def sync_status(self, *, user: str | None, group: str | None) -> Sequence[Mapping[str, Any]]:
         """sync.status."""
         acting = self.user(user)
-        return [await answers.sync(self, one) for one in self._some(acting, group)]
+        return [await answers.sync(self, one) for one in self._some(acting, group) if group is not None or one.failure is None]
 
-    async def sync_wait(self, *, user: str | None, group: str | None, devices: Sequence[str] | None, timeout_s: float) -> None:
+    async def sync_wait(
+        self, *, user: str | None, group: str | None, devices: Sequence[str] | None, timeout_s: float
+    ) -> Mapping[str, Any]:
         """sync.wait."""
-        acting = self.user(user)
-        with trio.move_on_after(timeout_s) as scope:
-            for one in self._some(acting, group):
-                await answers.wait_synced(self, one, devices)
-        if scope.cancelled_caught:
-            raise PeersdError("timeout", "Not all devices hold everything yet.", hint="`peers sync` shows which.", retry=True)
+        meant = self._some(self.user(user), group)
+        with trio.move_on_after(timeout_s):
+            return await answers.wait_synced(self, meant, devices)
+        if not any(one.lanes() for one in meant):
+            message, hint = "No other device is linked here.", "`peers links` shows links; `peers connect URL` makes one."
+            raise PeersdError("timeout", message, hint=hint, retry=True)
+        raise PeersdError("timeout", "Not all devices hold everything yet.", hint="`peers sync` shows which.", retry=True)
 
     async def events_open(self, *, kinds: frozenset[str] | None) -> EventStream:
         """events.subscribe."""
         return self.events.open(kinds)
 
     def _some(self, user: User, group: str | None) -> list[Group]:
-        """The group named, else all that the user is in and that can be opened."""
+        """The group named, else all that the user is in."""
         if group is not None:
             return [self.group(user, group)]
-        here = [user.personal, *(self.groups[one] for one, entry in user.group_ids.items() if entry.left_at_ms is None)]
-        return [one for one in here if one.failure is None]
+        return [user.personal, *(self.groups[one] for one, entry in user.group_ids.items() if entry.left_at_ms is None)]
 
 
 @asynccontextmanager
@@ -273,6 +280,7 @@ async def open_node(
     links_deny: Sequence[bytes] = (),
     patience: Patience | None = None,
     keeping: Keeping | None = None,
+    environment: Environment | None = None,
 ) -> AsyncGenerator[ApiNode, None]:
     """Runs a node until the context is left.
 
@@ -284,18 +292,22 @@ async def open_node(
         links_deny: the devices that get no link.
         patience: the waits between dials.
         keeping: how long stores stay open.
+        environment: what it runs in; None for the machine's own.
 
     Raises:
         PeersdError: `unreachable`, `store_corrupt`.
     """
-    node = ApiNode(data_dir, advertise, patience)
+    node = ApiNode(data_dir, advertise, patience, environment or Environment())
     node.keeping = keeping or Keeping()
     node.set_links(links_max, links_deny)
-    async with trio.open_nursery() as nursery:
-        try:
-            await node.start(nursery, listen)
-            yield node
-        finally:
-            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-                await node.stop()
-            nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                await node.start(nursery, listen)
+                yield node
+            finally:
+                with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                    await node.stop()
+                nursery.cancel_scope.cancel()
+    finally:
+        node.local.close()  # the last tasks have ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 _log = logging.getLogger("peersd.node")
@@ -36,15 +36,20 @@ def median_offset_ms(offsets_ms: Iterable[int]) -> int:
 
 
 class PeerClock:
-    """The corrected clock. `now_ms` may be called in any thread."""
+    """The corrected clock. `now_ms` may be called in any thread.
 
-    def __init__(self) -> None:
+    Args:
+        wall_ms: the wall clock.
+    """
+
+    def __init__(self, wall_ms: Callable[[], int]) -> None:
+        self._wall_ms = wall_ms
         self.offset_ms = 0
         self._is_told = False
 
     def now_ms(self) -> int:
         """Milliseconds since 1970, corrected."""
-        return wall_clock_ms() + self.offset_ms
+        return self._wall_ms() + self.offset_ms
 
     def note_peers(self, offsets_ms: Iterable[int]) -> None:
         """Takes over what the linked peers' clocks say now."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
 
 from peersd.errors import PeersdError
+from peersd.monotonic import monotonic_ms
+from peersd.node.environment import Environment
 from peersd.node.summary import digest_of
-from peersd.store.local_state import LocalState
+from peersd.store.local_state import LocalState, View
+from peersd_protocol import ids
 from peersd_protocol.beacons import Beacon, BeaconBook, Effect, Holding, Keep, Send, compact_holdings
 from peersd_protocol.signing import SigningKey
 from peersd_protocol.vectors import Vector
@@ -32,9 +35,28 @@ class DeviceView:
     last_seen_ms: int | None = None
 
 
+@dataclass(frozen=True)
+class KeptCopies:
+    """What node.db keeps of the other devices' copies of a group.
+
+    Attributes:
+        beacons: their last ones.
+        views: by device id.
+    """
+
+    beacons: Sequence[Beacon] = ()
+    views: Mapping[bytes, View] = field(default_factory=dict)
+
+
+def load_copies(local: LocalState, group_id: bytes) -> KeptCopies:
+    """Reads what is kept of a group's copies; to be called in a thread."""
+    return KeptCopies(local.load_beacons(group_id), local.load_views(group_id))
+
+
 class CopiesHost(Protocol):
     """What the copies of a group need of the node."""
 
+    environment: Environment
     local: LocalState
 
     def wall_ms(self) -> int:
@@ -69,6 +91,7 @@ class Copies:
         host: the node.
         group_id: of the group.
         members: the live devices of its members.
+        kept: what was kept of them.
         post: called with a lane's number and a message about beacons for it.
         on_due: called when it is time to publish this device's beacon again, if it has something new to say.
 
@@ -82,6 +105,7 @@ class Copies:
         host: CopiesHost,
         group_id: bytes,
         members: Collection[bytes],
+        kept: KeptCopies,
         post: Callable[[int, bytes], None],
         on_due: Callable[[], None],
     ) -> None:
@@ -93,8 +117,8 @@ class Copies:
         self._timer_changed = trio.Event()
         self._is_timing = False
         self._held: tuple[bytes, Sequence[Holding]] | None = None
-        self.book = BeaconBook(group_id, host.own_device(), host.local.load_beacons(group_id))
-        self.views = {device: DeviceView(*view) for device, view in host.local.load_views(group_id).items()}
+        self.book = BeaconBook(group_id, host.own_device(), kept.beacons)
+        self.views = {device: DeviceView(*view) for device, view in kept.views.items()}
         self._unsaved_beacons: dict[bytes, Beacon] = {}
         self._unsaved_views: set[bytes] = set()
         self.set_members(members)
@@ -121,11 +145,12 @@ class Copies:
         views = [(device, self.view(device).last_equal_ms, self.view(device).last_seen_ms) for device in seen]
         try:
             if beacons:
-                await trio.to_thread.run_sync(self._host.local.save_beacons, self._group_id, list(beacons.values()))
+                await self._host.environment.threads.run(self._host.local.save_beacons, self._group_id, list(beacons.values()))
             if views:
-                await trio.to_thread.run_sync(self._host.local.save_views, self._group_id, views)
+                await self._host.environment.threads.run(self._host.local.save_views, self._group_id, views)
         except PeersdError as error:
-            _log.warning("copies_not_saved", extra={"fields": {"group": self._group_id[:4].hex(), "reason": error.message}})
+            fields = {"group": ids.format_id(ids.GROUP, self._group_id), "reason": error.message}
+            _log.warning("copies_not_saved", extra={"fields": fields})
             self._unsaved_beacons = {**beacons, **self._unsaved_beacons}
             self._unsaved_views |= seen
 
@@ -133,11 +158,11 @@ class Copies:
 
     def set_members(self, devices: Collection[bytes]) -> None:
         """The members' devices are these from now on."""
-        self._perform(self.book.set_members(devices, _now_ms()))
+        self._perform(self.book.set_members(devices, monotonic_ms()))
 
     def lane_opened(self, lane: int, device: bytes, remote_summary: bytes) -> None:
         """A channel of the group was opened; `remote_summary` are the 8 bytes that its other side stated."""
-        self._perform(self.book.session_opened(lane, device, remote_summary, _now_ms()))
+        self._perform(self.book.session_opened(lane, device, remote_summary, monotonic_ms()))
 
     def lane_closed(self, lane: int) -> None:
         """A channel of the group is over."""
@@ -149,11 +174,11 @@ class Copies:
         Raises:
             RemoteProtocolError: the channel is to be closed with its code.
         """
-        self._perform(self.book.receive(lane, message, _now_ms()))
+        self._perform(self.book.receive(lane, message, monotonic_ms()))
 
     def message_sent(self, lane: int) -> None:
         """A lane has taken what was posted to it."""
-        self._perform(self.book.message_sent(lane, _now_ms()))
+        self._perform(self.book.message_sent(lane, monotonic_ms()))
 
     def publish(self, vector: Vector | None) -> None:
         """Publishes this device's beacon if it has something new to say.
@@ -169,7 +194,7 @@ class Copies:
         if self._held is None:
             return
         host = self._host
-        self._perform(self.book.publish(host.own_addresses(), *self._held, _now_ms(), host.wall_ms(), host.signing_key()))
+        self._perform(self.book.publish(host.own_addresses(), *self._held, monotonic_ms(), host.wall_ms(), host.signing_key()))
 
     def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -196,15 +221,11 @@ class Copies:
         """Waits while a timer is set."""
         while self._timer_ms is not None:
             self._timer_changed = trio.Event()
-            with trio.move_on_at((self._timer_ms + 1) / 1000):  # clocks of whole milliseconds must have reached it, too
+            with trio.move_on_at(self._timer_ms / 1000):
                 await self._timer_changed.wait()
-            now_ms = _now_ms()
+            now_ms = monotonic_ms()
             if self._timer_ms <= now_ms:
                 self._timer_ms = None
                 self._perform(self.book.timer_expired(now_ms))
                 self._on_due()
         self._is_timing = False
-
-
-def _now_ms() -> int:
-    return int(trio.current_time() * 1000)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd_protocol import canonical
 from peersd_protocol.devicekeys import DeviceKeys
@@ -78,6 +79,7 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    reach(CrashPoint.KEY_WRITTEN)
     os.replace(temporary, path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import trio
 
-from peersd_protocol.dialing import CancelTimer, Dial, Dialing, Effect, Patience, SetTimer, TargetKey
+from peersd.monotonic import monotonic_ms
+from peersd_protocol.dialing import CancelTimer, Dial, Dialing, Effect, Patience, SetTimer
 
 _log = logging.getLogger("peersd.node")
 
@@ -24,13 +24,17 @@ class Dialer:
         dial: begins a dial, without waiting; its end is told by `linked` or `dial_ended`.
         changed: called when `failing` or `refused` may have changed.
         patience: the waits between dials.
+        draw: gives random numbers from 0 to below 1, which the waits vary by.
     """
 
-    def __init__(self, dial: Callable[[Dial], None], changed: Callable[[], None], patience: Patience | None) -> None:
+    def __init__(
+        self, dial: Callable[[Dial], None], changed: Callable[[], None], patience: Patience | None, draw: Callable[[], float]
+    ) -> None:
+        self._draw = draw
         self._dial = dial
         self._changed = changed
         self._machine = Dialing(patience)
-        self._timers: dict[TargetKey, float] = {}
+        self._timers: dict[bytes, float] = {}
         self._timers_changed = trio.Event()
 
     @property
@@ -52,7 +56,7 @@ class Dialer:
             now = trio.current_time()
             for timer in [timer for timer, at in self._timers.items() if at <= now]:
                 if self._timers.pop(timer, None) is not None:
-                    self._perform(self._machine.timer_expired(timer, now_ms()))
+                    self._perform(self._machine.timer_expired(timer, monotonic_ms()))
 
     async def run_network_watch(self, addresses: Callable[[], Iterable[str]]) -> None:
         """Dials all that waits when the machine's own addresses have changed, until cancelled."""
@@ -82,17 +86,17 @@ class Dialer:
         """No link to this device is wanted."""
         self._perform(self._machine.unwant(device))
 
-    def linked(self, device: bytes, dialled: TargetKey | None) -> None:
+    def linked(self, device: bytes, *, is_dialled: bool) -> None:
         """A link is up and stays."""
-        self._perform(self._machine.linked(device, now_ms(), dialled=dialled))
+        self._perform(self._machine.linked(device, monotonic_ms(), is_dialled=is_dialled))
 
     def unlinked(self, device: bytes, *, is_refused: bool) -> None:
         """A link ended and no other took its place."""
-        self._perform(self._machine.unlinked(device, now_ms(), random.random(), is_refused=is_refused))
+        self._perform(self._machine.unlinked(device, monotonic_ms(), self._draw(), is_refused=is_refused))
 
-    def dial_ended(self, target: TargetKey, *, is_refused: bool = False) -> None:
+    def dial_ended(self, target: bytes, *, is_refused: bool = False) -> None:
         """A dial ended without a link that stays."""
-        self._perform(self._machine.dial_ended(target, now_ms(), random.random(), is_refused=is_refused))
+        self._perform(self._machine.dial_ended(target, monotonic_ms(), self._draw(), is_refused=is_refused))
         self._changed()
 
     def _perform(self, effects: Iterable[Effect]) -> None:
@@ -105,8 +109,3 @@ class Dialer:
                     self._timers_changed.set()
                 case CancelTimer(timer):
                     self._timers.pop(timer, None)
-
-
-def now_ms() -> int:
-    """Monotonic time in milliseconds."""
-    return int(trio.current_time() * 1000)

@@ -6,14 +6,15 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import trio
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
-from peersd.node.copies import Copies, CopiesHost
+from peersd.node.copies import Copies, CopiesHost, KeptCopies
 from peersd.node.lane import Lane
 from peersd.node.summary import Summary, digest_of, summarise
 from peersd.store.handle import StoreHandle, open_store
@@ -33,6 +34,9 @@ T = TypeVar("T")
 
 LOOK_S: Final = 1.0
 """Between two looks at whether a store is idle."""
+
+OPEN_AGAIN_S: Final = 1.0
+"""Between two tries to open a file that another program holds, or that has no room (guess; each waits for a lock itself)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ class Group:
         path: the SQLite file.
         opener: opens its store; runs in a thread.
         summary: what is known of it.
+        kept: what is known of other devices' copies.
         is_current: whether the summary's digest is that of the file as it is now.
         own_device: this device's id.
         create: makes the store, in place of `opener` the first time.
@@ -140,6 +145,7 @@ class Group:
         path: Path,
         opener: Callable[[], Store],
         summary: Summary,
+        kept: KeptCopies,
         own_device: bytes,
         *,
         is_current: bool,
@@ -166,7 +172,7 @@ class Group:
         self._lanes: dict[int, Lane] = {}
         self._lane_numbers = 0
         self._publish_due = trio.Event()
-        self.copies = Copies(host, summary.group_id, summary.member_devices, self._post, self.beacon_due)
+        self.copies = Copies(host, summary.group_id, summary.member_devices, kept, self._post, self.beacon_due)
 
     @property
     def id(self) -> bytes:
@@ -247,8 +253,9 @@ class Group:
         failure: PeersdError | None = None
         try:
             await self._local(self._host.local.clear_mark, self.id)
+            reach(CrashPoint.SUMMARY_CLEARED)
             self.is_current = False
-            async with open_store(self._create or self._opener, self.path) as store:
+            async with open_store(self._create or self._opener, self.path, self._host.environment.threads) as store:
                 self._create = None
                 try:
                     opened = await self._begin(store)
@@ -273,7 +280,7 @@ class Group:
             nursery.start_soon(self._run_publishing, opened)
             self._opened, self.failure = opened, None
             self._close_asked, self._closing = trio.Event(), trio.Event()
-            self._acts_changed()
+            self._acts_changed(opened)
             self._wake_lanes()
             self._turned()
             try:
@@ -299,7 +306,7 @@ class Group:
 
     async def _begin(self, store: StoreHandle) -> Opened:
         vector = await store.call(store.store.vector)
-        sync = GroupSync(store, vector, self.id[:4].hex(), on_equal=self.copies.note_equal)
+        sync = GroupSync(store, vector, self.text_id, on_equal=self.copies.note_equal)
         tell_sessions = store.on_commit
 
         def committed(commit: Commit, origin: SessionId | None) -> None:
@@ -309,8 +316,10 @@ class Group:
                 self._host.rows_changed(self)
 
         store.on_commit = committed
-        store.on_acts = self._acts_changed
-        return Opened(store, sync, vector, digest_of(self.id, vector))
+        opened = Opened(store, sync, vector, digest_of(self.id, vector))
+        # Of this store, while it closes too: an act or an intake that has begun comes to its end, and counts.
+        store.on_acts = partial(self._acts_changed, opened)
+        return opened
 
     async def _wait_idle(self, opened: Opened) -> bool:
         """Waits until nothing has needed the store for a while; False if it is to be closed at once."""
@@ -331,9 +340,10 @@ class Group:
         self.summary = replace(self.summary, digest=digest_of(self.id, vector))
         self.is_current = True
         await self._local(self._host.local.save_summary, self.id, self.summary.encode(), self.path)
+        reach(CrashPoint.SUMMARY_SAVED)
 
     async def _local(self, call: Callable[..., T], *args: object) -> T:
-        return await trio.to_thread.run_sync(call, *args)
+        return await self._host.environment.threads.run(call, *args)
 
     def _is_at_rest(self) -> bool:
         """Whether the store is closed, and nothing opens or closes it."""
@@ -353,12 +363,11 @@ class Group:
 
     # --- What changed -----------------------------------------------------------------------------------------------------------
 
-    def _acts_changed(self) -> None:
+    def _acts_changed(self, opened: Opened) -> None:
         """The group's state may have changed. Whoever is no member any more gets nothing from here on."""
-        assert self._opened is not None
         before = self.summary
-        self.summary = summarise(self._opened.state, before.digest)
-        self._opened.sync.drop_outsiders(lambda device: device in self.summary.member_devices)
+        self.summary = summarise(opened.state, before.digest)
+        opened.sync.drop_outsiders(lambda device: device in self.summary.member_devices)
         self.copies.set_members(self.summary.member_devices)
         if self.summary != before:
             self._host.summary_changed(self, before)
@@ -398,21 +407,27 @@ class Group:
         return code
 
     async def _serve_lane(self, lane: Lane, lot: ParkingLot, stated: Stated | None) -> CloseCode:
+        has_failed = False
         while True:
             try:
-                if stated is not None and self._is_at_rest() and stated.digest == self.summary.digest:
+                if not has_failed and stated is not None and self._is_at_rest() and stated.digest == self.summary.digest:
                     await self._sleep(lane)
                 code = await self._run_session(lane, lot, stated)
             except ChannelClosed:
                 return CloseCode.NORMAL
             except RemoteProtocolError as error:
-                fields = {"group": self.text_id, "device": lane.device[:4].hex(), "detail": error.detail}
+                fields = {"group": self.text_id, "device": ids.format_id(ids.DEVICE, lane.device), "detail": error.detail}
                 _log.warning("session closed for a fault of the remote side", extra={"fields": fields})
                 return error.close_code
-            except PeersdError:
-                return CloseCode.INTERNAL  # this group's file: other groups on the link go on
+            except PeersdError as error:
+                if not error.retry or self._host.is_stopping or self._is_discarded:
+                    return CloseCode.INTERNAL  # this group's file: other groups on the link go on
+                has_failed = True
+                await trio.sleep(OPEN_AGAIN_S)  # what the other side sent waits in the channel
+                continue
             if code is not None:
                 return code
+            has_failed = False
             while self._turning is not None:
                 await self._turning.done.wait()
             stated = Stated(self.summary.digest, None)
@@ -466,7 +481,8 @@ class Group:
         found = {}
         for lane in self._lanes.values():
             session = sessions.get(lane.device)
-            is_equal = self._opened is not None and session is not None and self._opened.sync.is_equal(session)
+            sync = self._opened.sync if self._opened else None
+            is_equal = sync is not None and session is not None and sync.stalled is None and sync.is_equal(session)
             found[lane.device] = lane.is_dormant or is_equal
         return found
 

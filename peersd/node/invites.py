@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from peersd.errors import PeersdError
 from peersd.node.group import Group
 from peersd.node.naming import find, format_time
+from peersd.store.refusals import not_allowed
 from peersd_protocol import ids
 from peersd_protocol.acts import Invite, RevokeInvite, encode_body
 from peersd_protocol.constants import TICKET_ADDRESSES_MAX
 from peersd_protocol.entries import Kind
+from peersd_protocol.group_state import InviteState
 from peersd_protocol.roles import Role, format_role, may_grant, parse_role
 from peersd_protocol.signing import SEED_BYTES, SigningKey
 from peersd_protocol.tickets import Ticket
@@ -20,19 +22,8 @@ if TYPE_CHECKING:
     from peersd.node.node import Node, User
 
 
-def not_allowed(role: Role, needed: str) -> PeersdError:
-    """The error for who has too low a role."""
-    return PeersdError(
-        "not_allowed",
-        f"This needs the role {needed}; yours is {format_role(role)}.",
-        hint="Ask an admin of the group for that role.",
-        role_needed=needed,
-        role_held=format_role(role),
-    )
-
-
-def _role_that_grants(granted: Role) -> str:
-    return next(format_role(role) for role in sorted(Role) if may_grant(role, granted))
+def _role_that_grants(granted: Role) -> Role:
+    return next((role for role in sorted(Role) if may_grant(role, granted)), Role.FOUNDER)
 
 
 async def create(node: Node, user: User, group: Group, role: str, expires_in_s: int, max_uses: int) -> Mapping[str, Any]:
@@ -42,7 +33,7 @@ async def create(node: Node, user: User, group: Group, role: str, expires_in_s: 
     if group.summary.personal:
         raise PeersdError("not_allowed", "Nobody can be invited to a personal group.", hint="Create a group first.")
     if not may_grant(held, granted):
-        raise not_allowed(held, _role_that_grants(granted) if granted < Role.FOUNDER else "none")
+        raise not_allowed(group.summary, user.id, _role_that_grants(granted))
     seed = node.entropy(SEED_BYTES)
     expires_ms = node.wall_ms() + expires_in_s * 1000
     act = Invite(granted, expires_ms, max_uses, SigningKey(seed).public)
@@ -71,9 +62,19 @@ def _addresses(node: Node, group: Group) -> tuple[str, ...]:
     return tuple(dict.fromkeys(in_turns))[:TICKET_ADDRESSES_MAX]
 
 
-async def list_all(group: Group) -> Sequence[Mapping[str, Any]]:
+def _state_of(invite: InviteState, wall_ms: int) -> str:
+    """open, or why nobody joins by it any more."""
+    if invite.revoked or invite.withdrawn:
+        return "revoked"
+    if invite.uses >= invite.max_uses:
+        return "used_up"
+    return "expired" if invite.expires_ms < wall_ms else "open"
+
+
+async def list_all(node: Node, group: Group) -> Sequence[Mapping[str, Any]]:
     """invite.list."""
     async with group.use() as opened:
+        users = opened.state.members
         return [
             {
                 "invite_id": ids.format_id(ids.INVITE, invite_hash),
@@ -83,6 +84,8 @@ async def list_all(group: Group) -> Sequence[Mapping[str, Any]]:
                 "uses": invite.uses,
                 "revoked": invite.revoked or invite.withdrawn,
                 "created_by": ids.format_id(ids.USER, invite.created_by),
+                "created_by_name": users[invite.created_by].name if invite.created_by in users else "",
+                "state": _state_of(invite, node.wall_ms()),
                 "overused": invite.overused,
             }
             for invite_hash, invite in opened.state.invites.items()
@@ -97,6 +100,6 @@ async def revoke(user: User, group: Group, invite_id: str) -> None:
         invite = opened.state.invites[found]
         held = opened.state.role_of(user.id)
         if not may_grant(held, invite.role):
-            raise not_allowed(held, _role_that_grants(Role(invite.role)))
+            raise not_allowed(opened.state, user.id, _role_that_grants(Role(invite.role)), opened.state.bans)
         if not invite.revoked:
             await opened.store.act(user.id, Kind.CONTROL, encode_body(RevokeInvite(found)))

@@ -45,9 +45,9 @@ class Lane:
         self._posted: bytes | None = None
         self._has_posted = trio.Event()
 
-    async def send(self, message: bytes, *, bulk: bool = False) -> None:
+    async def send(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> None:
         """See GroupSync."""
-        await self._channel.send(message, bulk=bulk)
+        await self._channel.send(message, bulk=bulk, in_order=in_order)
 
     async def receive(self) -> bytes:
         """The next message that is not about beacons; see GroupSync."""

@@ -9,19 +9,22 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
 from peersd.errors import PeersdError
+from peersd.monotonic import monotonic_ms
 from peersd.net.channels import LinkHandle
 from peersd.net.listener import Opening
 from peersd.net.runner import run_link
-from peersd.net.transport import open_websocket, parse_link_url
-from peersd.node.dialer import Dialer, now_ms
+from peersd.net.transport import parse_link_url
+from peersd.node.dialer import Dialer
+from peersd.node.environment import Environment
+from peersd_protocol import ids
 from peersd_protocol.constants import BOOT_ID_BYTES, LINKS_MAX
 from peersd_protocol.devicekeys import DeviceKeys
-from peersd_protocol.dialing import Dial, Patience, TargetKey
+from peersd_protocol.dialing import Dial, Patience
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.handshake import Handshake, Role
 from peersd_protocol.link import Link
@@ -30,8 +33,6 @@ from peersd_protocol.linktable import Link as TableLink
 from peersd_protocol.mesh import LinkView
 
 _log = logging.getLogger("peersd.node")
-
-Entropy: TypeAlias = Callable[[int], bytes]
 
 KEY_BYTES: Final = 32
 
@@ -61,7 +62,7 @@ class Links:
         keys: the device's keys.
         serve: runs for each link that stays, in a task of the link's, until the link is down.
         changed: called when a link came up, was confirmed or went down, and when dials told who answers and who does not.
-        entropy: makes random bytes.
+        environment: how others are reached, the clock and chance.
         patience: the waits between dials.
         on_link: called with True when a link came up and with False when it went down; of two links to one device that follow
             each other, the end of the first is told before the second.
@@ -78,7 +79,7 @@ class Links:
         keys: DeviceKeys,
         serve: Callable[[LinkHandle], Awaitable[None]],
         changed: Callable[[], None],
-        entropy: Entropy,
+        environment: Environment,
         patience: Patience | None = None,
         *,
         on_link: Callable[[LinkHandle, bool], None] | None = None,
@@ -93,10 +94,10 @@ class Links:
         self._on_link = on_link
         self._on_alarm = on_alarm
         self._addresses = addresses
-        self._entropy = entropy
-        self._boot_id = entropy(BOOT_ID_BYTES)
+        self._environment = environment
+        self._boot_id = environment.entropy(BOOT_ID_BYTES)
         self._table = LinkTable(keys.device)
-        self._dialer = Dialer(self._start_dial, changed, patience)
+        self._dialer = Dialer(self._start_dial, changed, patience, environment.draw)
         self._handles: dict[int, LinkHandle] = {}
         self._up_ms: dict[LinkHandle, int] = {}
         self._ids = itertools.count(1)
@@ -165,19 +166,23 @@ class Links:
             if self._addresses is not None:
                 nursery.start_soon(self._dialer.run_network_watch, self._addresses)
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # others may decide on links once more before their own end reaches them
 
     async def serve_socket(self, opening: Opening) -> None:
         """Runs the link on a socket that was accepted; lets no exception out."""
         with suppress(PeersdError):
-            await run_link(opening, self._link(Role.LISTENER), self._on_up, direction="in")
+            wall_ms = self._environment.wall_ms
+            await run_link(opening, self._link(Role.LISTENER), self._on_up, direction="in", wall_ms=wall_ms)
 
     def _link(self, role: Role, expected_device: bytes | None = None) -> Link:
         handshake = Handshake(
             role,
             self._keys,
             boot_id=self._boot_id,
-            ephemeral_private=self._entropy(KEY_BYTES),
+            ephemeral_private=self._environment.entropy(KEY_BYTES),
             replaces=self._table.replaces if role is Role.DIALLER else b"",
             expected_device=expected_device,
         )
@@ -186,12 +191,12 @@ class Links:
     async def _on_up(self, handle: LinkHandle) -> None:
         await self._carry(handle, None, None)
 
-    async def _carry(self, handle: LinkHandle, target: TargetKey | None, found: _Found | None) -> None:
+    async def _carry(self, handle: LinkHandle, target: bytes | None, found: _Found | None) -> None:
         """Asks whether the link may stay; serves it while it does.
 
         Args:
             handle: a link whose handshake is done.
-            target: what the dial was for that made it, if the dialing machine asked for one.
+            target: the device that the dialing machine had dialled for it, if it had.
             found: told which link there is to the remote device: this one, or the one that stays in its place.
         """
         if handle.is_down or self._turn_away(handle, found):
@@ -199,7 +204,7 @@ class Links:
                 self._dialer.dial_ended(target, is_refused=handle.down_code is CloseCode.REFUSED)
             return
         link_id = next(self._ids)
-        self._handles[link_id], self._up_ms[handle] = handle, now_ms()
+        self._handles[link_id], self._up_ms[handle] = handle, monotonic_ms()
         stays = False
         try:
             stays = self._take_in(link_id, handle)
@@ -207,7 +212,7 @@ class Links:
                 found.settle(self.to_device(handle.remote_device))
             if not stays:
                 return
-            self._dialer.linked(handle.remote_device, dialled=target)
+            self._dialer.linked(handle.remote_device, is_dialled=target is not None)
             self._tell(handle, is_up=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tell_answered, handle)
@@ -219,6 +224,8 @@ class Links:
             elif target is not None:
                 self._dialer.dial_ended(target)
             del self._handles[link_id], self._up_ms[handle]
+            received, sent = self._bytes_of_ended
+            self._bytes_of_ended = received + handle.bytes_in, sent + handle.bytes_out
 
     def _note_end(self, link_id: int) -> None:
         """A link ended by itself. One that was replaced is not in the table any more, and its end was told then."""
@@ -277,7 +284,7 @@ class Links:
 
     def _tell(self, handle: LinkHandle, *, is_up: bool) -> None:
         if is_up:
-            fields = {"device": handle.remote_device[:4].hex(), "url": handle.url, "direction": handle.direction}
+            fields = {"device": ids.format_id(ids.DEVICE, handle.remote_device), "url": handle.url, "direction": handle.direction}
             _log.info("link_up", extra={"fields": fields})
         if self._on_link is not None:
             self._on_link(handle, is_up)
@@ -290,7 +297,8 @@ class Links:
     def _raise_alarm(self, alarm: Alarm) -> None:
         if alarm.device not in self._alarmed:
             self._alarmed.add(alarm.device)
-            _log.warning("alarm", extra={"fields": {"alarm": alarm.name, "device": alarm.device[:4].hex()}})
+            fields = {"alarm": alarm.name, "device": ids.format_id(ids.DEVICE, alarm.device)}
+            _log.warning("alarm", extra={"fields": fields})
             if self._on_alarm is not None:
                 self._on_alarm(alarm.name, alarm.device)
 
@@ -359,7 +367,8 @@ class Links:
         for handle in self.handles():
             if handle.direction == "out" and handle.url == url and device in (None, handle.remote_device):
                 return handle
-        assert self._nursery is not None
+        if self._nursery is None:
+            raise PeersdError("busy", "The links are being closed.", hint="Try again once the daemon runs.", retry=True)
         found = _Found()
         self._nursery.start_soon(self._dial, url, device, None, found, timeout_s)
         await found.settled.wait()
@@ -377,17 +386,15 @@ class Links:
         if other is not None:
             return await self._await_kept(other, url)
         if handle.down_code is CloseCode.REFUSED:
-            hint = "It has as many links as it may, or was told to deny this device."
+            hint = "It has as many links as it may, or was told there to deny this device or to disconnect from it."
             raise PeersdError("unreachable", f"the device at {url} wants no link with this one now", hint=hint, retry=True)
         raise PeersdError("unreachable", f"the link to {url} ended at once", hint="Try again.", retry=True)
 
     def _start_dial(self, dial: Dial) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self._dial, dial.url, dial.device, dial.target, None, DIAL_TIMEOUT_S)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._dial, dial.url, dial.device, dial.device, None, DIAL_TIMEOUT_S)
 
-    async def _dial(
-        self, url: str, device: bytes | None, target: TargetKey | None, found: _Found | None, timeout_s: float
-    ) -> None:
+    async def _dial(self, url: str, device: bytes | None, target: bytes | None, found: _Found | None, timeout_s: float) -> None:
         """Dials once and runs the link that comes of it."""
         is_up = False
 
@@ -398,8 +405,9 @@ class Links:
 
         error: PeersdError | None = None
         try:
-            opening = open_websocket(url, timeout_s=timeout_s)
-            down = await run_link(opening, self._link(Role.DIALLER, device), on_up, direction="out")
+            opening = self._environment.network.dial(url, timeout_s)
+            link, wall_ms = self._link(Role.DIALLER, device), self._environment.wall_ms
+            down = await run_link(opening, link, on_up, direction="out", wall_ms=wall_ms)
             error = PeersdError("unreachable", f"no link to {url}: {down.detail}", hint="Check the address.", retry=True)
         except PeersdError as failure:
             error = failure

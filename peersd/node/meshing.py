@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from peersd.node.dialer import now_ms
+from peersd.monotonic import monotonic_ms
 from peersd.node.links import Links
 from peersd_protocol.mesh import Decision, Mesh, MeshView
 
@@ -69,7 +69,7 @@ class Meshing:
         """Decides until cancelled."""
         while True:
             self._changed = trio.Event()
-            decision = self._mesh.decide(self._view(), now_ms())
+            decision = self._mesh.decide(self._view(), monotonic_ms())
             self._apply(decision)
             await trio.sleep(DECIDE_INTERVAL_S)
             again_at_ms = decision.again_at_ms
@@ -77,7 +77,7 @@ class Meshing:
                 await self._changed.wait()
 
     def _admits(self, device: bytes) -> bool:
-        return self._mesh.admits(self._view(), device, now_ms())
+        return self._mesh.admits(self._view(), device, monotonic_ms())
 
     def _view(self) -> MeshView:
         shared, links = self._shared(), self._links

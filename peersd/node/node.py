@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import Final, cast
 
 import trio
 
+from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.net.channels import ChannelIsClosed, LinkHandle
-from peersd.net.listener import Opening, open_listener
+from peersd.net.listener import Opening
 from peersd.node import registry
 from peersd.node.addresses import Addresses
-from peersd.node.advertise import advertised_urls
-from peersd.node.clock import WATCH_INTERVAL_S, PeerClock, wall_clock_ms
+from peersd.node.clock import WATCH_INTERVAL_S, PeerClock
 from peersd.node.device_file import Device, load_device
+from peersd.node.environment import Environment
 from peersd.node.events import Events
 from peersd.node.files import GroupFiles
 from peersd.node.genesis import NewUser, make_group
@@ -30,6 +30,7 @@ from peersd.node.registry import Registration
 from peersd.node.sharing import Sharing
 from peersd.node.summary import Summary
 from peersd.store.local_state import LocalState
+from peersd.store.uuid7 import Uuid7
 from peersd_protocol import canonical, ids
 from peersd_protocol.acts import NONCE_BYTES, Genesis
 from peersd_protocol.constants import LINKS_MAX, TICKET_ADDRESSES_MAX
@@ -63,6 +64,7 @@ class User:
         group_ids: the groups that the user is or was in, oldest first, each as it is registered.
         active: the group that a missing `group` means.
         untold: groups that the user left and that no other member has heard of yet.
+        noting: held while the registry is brought in line with what a group says.
     """
 
     id: bytes
@@ -70,6 +72,7 @@ class User:
     group_ids: dict[bytes, Registration] = field(default_factory=dict)
     active: bytes = b""
     untold: set[bytes] = field(default_factory=set)
+    noting: trio.Lock = field(default_factory=trio.Lock)
 
     @property
     def name(self) -> str:
@@ -78,8 +81,9 @@ class User:
         return member.name if member else ""
 
     def note_hidden(self, group: bytes, *, hidden: bool) -> None:
-        """A group is hidden, or shown again."""
-        self.group_ids[group] = replace(self.group_ids[group], hidden=hidden)
+        """A group is hidden, or shown again, unless it was forgotten meanwhile."""
+        if group in self.group_ids:
+            self.group_ids[group] = replace(self.group_ids[group], hidden=hidden)
 
 
 class Node:
@@ -89,13 +93,16 @@ class Node:
         data_dir: the data folder, locked by the caller.
         advertise: addresses to put into tickets and beacons instead of the machine's own.
         patience: the waits between dials.
+        environment: what it runs in.
     """
 
-    def __init__(self, data_dir: Path, advertise: Sequence[str], patience: Patience | None) -> None:
+    def __init__(self, data_dir: Path, advertise: Sequence[str], patience: Patience | None, environment: Environment) -> None:
         self.data_dir = data_dir
-        self.wall_ms: Callable[[], int] = wall_clock_ms
-        self.clock = PeerClock()
-        self.entropy: Callable[[int], bytes] = secrets.token_bytes
+        self.environment = environment
+        self.wall_ms = environment.wall_ms
+        self.clock = PeerClock(environment.wall_ms)
+        self.entropy = environment.entropy
+        self.uuid7 = Uuid7(environment.wall_ms, environment.entropy)
         self.device: Device | None = None
         self.users: dict[bytes, User] = {}
         self.files = GroupFiles(self)
@@ -103,8 +110,9 @@ class Node:
         self.events = Events(self.wall_ms)
         self.links: Links | None = None
         self.sharings: dict[LinkHandle, Sharing] = {}
-        self.addresses = Addresses(self.local)
+        self.addresses = Addresses(self.local, environment.threads, environment.wall_ms)
         self.joining: dict[bytes, trio.Lock] = {}
+        self.leave_heard = trio.Event()
         self.listen_urls: tuple[str, ...] = ()
         self.is_stopping = False
         self.keeping = Keeping()
@@ -130,6 +138,7 @@ class Node:
         if self.device is not None:
             for path in self.files.user_paths():
                 await self._open_user(path)
+            await self._settle_unregistered()
         self.listen_urls = await nursery.start(self._listen, listen)
         nursery.start_soon(self._run_saving)
         if self.users:
@@ -147,8 +156,8 @@ class Node:
         self, urls: Sequence[str], task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Listens from the start, so that an address in use shows at once; before `init` sockets are closed again."""
-        async with open_listener(urls, self._serve_socket) as listener:
-            task_status.started(listener.urls)
+        async with self.environment.network.listen(urls, self._serve_socket) as listening:
+            task_status.started(listening)
             await trio.sleep_forever()
 
     async def _serve_socket(self, opening: Opening) -> None:
@@ -162,7 +171,7 @@ class Node:
             self.device.keys,
             self._serve_link,
             self._wake_mesh,
-            self.entropy,
+            self.environment,
             self._patience,
             on_link=self._note_link,
             on_alarm=self._note_alarm,
@@ -170,6 +179,7 @@ class Node:
         )
         self._mesh = Meshing(self.own_device(), self.links, self._shared, self.addresses.of, self.addresses.was_reached)
         self.links.set_limits(*self._limits)
+        self._look_for_addresses()
         await nursery.start(self.links.run)
         nursery.start_soon(self._mesh.run)
         nursery.start_soon(self._watch_clocks)
@@ -229,7 +239,8 @@ class Node:
             await self._save()
 
     async def _save(self) -> None:
-        """Writes to node.db what groups have learned of other copies."""
+        """Writes to node.db where devices can be reached, and what groups have learned of other copies."""
+        await self.addresses.save()
         for group in list(self.groups.values()):
             await group.copies.save()
 
@@ -240,9 +251,15 @@ class Node:
         user = self.files.user_of(path)
         if user is None:
             return
+        if await self.files.drop_unwritten(path):
+            return  # `init` was cut off, as below
         personal = await self.files.find_personal(path)
-        if personal.summary.members_count:
+        if personal.summary.role_of(user):
             await self._add_user(user, personal)
+        elif personal.summary.members_count:
+            raise PeersdError(
+                "store_corrupt", f"{path.name} is another user's.", hint="Restore it from a backup of the data folder."
+            )
         else:
             # `init` was cut off before the user existed; it has told nobody of it and can be run again.
             await self.files.delete(personal)
@@ -256,7 +273,7 @@ class Node:
             registered = await registry.registered(opened.store)
         left = cast("list[bytes]", canonical.decode(untold, bytes_max=len(untold))) if isinstance(untold, bytes) else []
         added = User(user, personal, {}, active if isinstance(active, bytes) else personal.id, set(left))
-        kept = await trio.to_thread.run_sync(self.local.load_summaries, self.files.group_path)
+        kept = await self.environment.threads.run(self.local.load_summaries, self.files.group_path)
         for text, registration in registered.items():
             group_id = ids.parse_id(ids.GROUP, text)
             added.group_ids[group_id] = registration
@@ -265,6 +282,23 @@ class Node:
         self.users[user] = added
         for group_id in added.group_ids:
             await self.note_registration(added, self.groups[group_id])
+
+    async def _settle_unregistered(self) -> None:
+        """Ends what was cut off while a group was made, joined or forgotten.
+
+        Where this device is a member's, as after a join that the other side knows of, the group is registered; where it is none,
+        nothing in the file was ever acknowledged, or it was to be forgotten, so it is deleted.
+        """
+        for group in await self.files.find_unregistered() if self.users else ():
+            members = group.summary.member_devices.get(self.own_device(), ())
+            known = [self.users[user] for user in members if user in self.users]
+            for user in known:
+                await self.add_group(user, group)
+            if not members:
+                await self.files.delete(group)
+            elif not known:
+                self.groups.pop(group.id)  # of a user whose personal group is not here
+            _log.info("group_settled", extra={"fields": {"group": group.text_id, "registered": len(known)}})
 
     async def add_new_user(self, new: NewUser, epoch: bytes) -> Group:
         """Makes the personal group of a user who has just come to be, and begins to link.
@@ -277,9 +311,17 @@ class Node:
         genesis = Genesis(new.name, self.entropy(NONCE_BYTES), personal=True)
         run = make_group(self.device, new.user, (new.user,), genesis, epoch=epoch, wall_ms=self.wall_ms())
         personal = await self.files.make(self.files.user_path(new.user), run.last.hash, [new.run, run], epoch)
-        await self._add_user(new.user, personal)
-        if self.links is None:
-            await self._start_links()
+        reach(CrashPoint.USER_CREATED)
+        try:
+            await self._add_user(new.user, personal)
+        except BaseException:
+            # Who is told of a failure makes another user; the next start must not find this one.
+            self.users.pop(new.user, None)
+            await self.files.delete(personal)
+            raise
+        with trio.CancelScope(shield=True):  # from here on there is a user: not one without links
+            if self.links is None:
+                await self._start_links()
         return personal
 
     async def discard_group(self, group: Group) -> None:
@@ -295,8 +337,8 @@ class Node:
     # --- What groups tell and ask (see group.Host) ------------------------------------------------------------------------------
 
     def own_addresses(self) -> tuple[str, ...]:
-        """What beacons state."""
-        return tuple(self.advertised()[:TICKET_ADDRESSES_MAX])
+        """What beacons and tickets state: as of the last look, since to ask the system takes a while."""
+        return self._stated_addresses[:TICKET_ADDRESSES_MAX]
 
     def signing_key(self) -> SigningKey:
         """This device's key."""
@@ -351,6 +393,8 @@ class Node:
             try:
                 await task(*args)
             except PeersdError as error:
+                if self.is_stopping:
+                    return  # the next start looks at it again
                 _log.error("not_noted", extra={"fields": {"code": error.code, "reason": error.message}})
 
         if not self.is_stopping:
@@ -358,16 +402,19 @@ class Node:
 
     async def note_registration(self, user: User, group: Group) -> None:
         """Brings the registry in line with what the group's acts say of its name and of the user's membership."""
-        registration = user.group_ids.get(group.id)
-        if registration is None:
+        if group.id not in user.group_ids:
             return
-        async with user.personal.use() as opened:
-            if group.name and registration.name != group.name:
-                registration = user.group_ids[group.id] = replace(registration, name=group.name)
+        # One at a time: who returns has it noted, whoever noted it.
+        async with user.noting, user.personal.use() as opened:
+            # Looked at again after each wait: the group may be forgotten meanwhile.
+            registration = user.group_ids.get(group.id)
+            if registration is not None and group.name and registration.name != group.name:
+                user.group_ids[group.id] = replace(registration, name=group.name)
                 await registry.rename(opened.store, user.id, group.text_id, group.name)
-            is_member = bool(group.summary.role_of(user.id))
-            if not is_member and user.id in group.summary.members and registration.left_at_ms is None:
-                registration = user.group_ids[group.id] = replace(registration, left_at_ms=self.wall_ms())
+            registration = user.group_ids.get(group.id)
+            has_left = user.id in group.summary.members and not group.summary.role_of(user.id)
+            if registration is not None and has_left and registration.left_at_ms is None:
+                user.group_ids[group.id] = replace(registration, left_at_ms=self.wall_ms())
                 await registry.note_left(opened.store, user.id, group.text_id, self.wall_ms())
                 member = group.summary.members.get(user.id)
                 reason = member.ended if member else None
@@ -387,6 +434,7 @@ class Node:
         handle.serving.set()
         if handle.direction == "out":
             self.addresses.answered(handle.remote_device, handle.url)
+            self.nursery().start_soon(self.addresses.save)
         try:
             await sharing.run()
         finally:
@@ -412,6 +460,8 @@ class Node:
             for user in self.users.values():
                 user.untold.discard(group.id)
                 self._nursery_start(self.save_untold, user)
+            self.leave_heard.set()
+            self.leave_heard = trio.Event()
             self._wake_sharings()
 
     async def save_untold(self, user: User) -> None:
@@ -464,7 +514,7 @@ class Node:
 
     def advertised(self) -> list[str]:
         """The addresses that others may reach this device at."""
-        return list(self._advertise) or advertised_urls(self.listen_urls)
+        return list(self._advertise) or self.environment.network.reachable_at(self.listen_urls)
 
     # --- Who and which ----------------------------------------------------------------------------------------------------------
 
@@ -503,6 +553,7 @@ class Node:
         is_first = all(registration.left_at_ms is not None for registration in user.group_ids.values())
         async with user.personal.use() as opened:
             await registry.register(opened.store, user.id, group.text_id, group.name, self.wall_ms())
+        reach(CrashPoint.GROUP_REGISTERED)
         user.group_ids[group.id] = Registration(group.name)
         if is_first and user.active == user.personal.id:
             await self.activate(user, group.id)

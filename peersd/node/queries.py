@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,12 +30,14 @@ async def execute(user: bytes, group: Opened, sql: str, params: Params, timeout_
 
     Tried as a write first, since that is what it is nearly always: the sandbox tells the other kind apart before anything runs.
     """
-    request = Request([Statement(sql, params)], time.monotonic() + timeout_s)
+    request = Request([Statement(sql, params)], group.store.deadline_s(timeout_s))
     try:
         done = await group.store.write(Write(user, request))
     except PeersdError as error:
-        # SQLite fails some of them in its own words before the sandbox is asked, such as VACUUM within a transaction.
-        about_schema = error.code == "schema_refused" or (error.code == "sql_error" and await group.store.is_schema(sql, params))
+        # SQLite fails some of them in its own words before the sandbox is asked, such as VACUUM within a transaction; and who
+        # may not write at all must be told the role that changes the schema, not the one that writes.
+        is_unclear = error.code in ("sql_error", "not_allowed")
+        about_schema = error.code == "schema_refused" or (is_unclear and await group.store.is_schema(sql, params))
         if not about_schema:
             raise
         return await _change_schema(user, group, sql)
@@ -70,7 +71,7 @@ async def transaction(
         Statement(sql, param_sets[0]) if len(param_sets) == 1 else Statement(sql, params_seq=param_sets)
         for sql, param_sets in statements
     ]
-    done = await group.store.write(Write(user, Request(listed, time.monotonic() + timeout_s)))
+    done = await group.store.write(Write(user, Request(listed, group.store.deadline_s(timeout_s))))
     return {"changes": [result.changes for result in done.results], "last_entry": _last_entry(done)}
 
 

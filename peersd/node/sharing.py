@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from peersd.errors import PeersdError
+from peersd.monotonic import monotonic_ms
 from peersd.net.channels import Channel, ChannelIsClosed, IncomingOpen, LinkHandle, OpenRefused
 from peersd.node.admission import Refusal, admit
 from peersd.node.group import Group, Stated
 from peersd.sync.group_sync import ChannelClosed
+from peersd_protocol import ids
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.lanes import (
     Accept,
@@ -59,10 +61,10 @@ class SessionChannel:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    async def send(self, message: bytes, *, bulk: bool = False) -> None:
+    async def send(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> None:
         """See GroupSync."""
         try:
-            await self._channel.send(message, bulk=bulk)
+            await self._channel.send(message, bulk=bulk, in_order=in_order)
         except ChannelIsClosed as error:
             raise ChannelClosed from error
 
@@ -115,7 +117,7 @@ class Sharing:
         self._node = node
         is_dialler = handle.direction == "out"
         self._own_side, self._remote_side = (SIDE_DIALLER, SIDE_LISTENER) if is_dialler else (SIDE_LISTENER, SIDE_DIALLER)
-        self._machine = Lanes(is_dialler=is_dialler, now_ms=_now_ms())
+        self._machine = Lanes(is_dialler=is_dialler, now_ms=monotonic_ms())
         self._lot = ParkingLot()
         self._scopes: dict[LaneId, trio.CancelScope] = {}
         self._channels: dict[LaneId, Channel] = {}
@@ -161,7 +163,7 @@ class Sharing:
             OpenRefused, ChannelIsClosed: it did not come to a session.
             RemoteProtocolError: the answer cannot be read.
         """
-        lane, effects = self._machine.join(group.id, _now_ms())
+        lane, effects = self._machine.join(group.id, monotonic_ms())
         join = self._joins[lane] = _Join(payload, proof_messages)
         self._perform(effects)
         try:
@@ -178,7 +180,7 @@ class Sharing:
         if lane in self._scopes:
             self._scopes[lane].cancel()
         elif self._joins.pop(lane, None) is not None:
-            self._perform(self._machine.ended(lane, None, _now_ms()))
+            self._perform(self._machine.ended(lane, None, monotonic_ms()))
 
     # --- What goes into the machine ---------------------------------------------------------------------------------------------
 
@@ -191,10 +193,10 @@ class Sharing:
                 await self._changed.wait()
             if trio.current_time() >= self._timer_s:
                 self._timer_s = math.inf
-                self._perform(self._machine.timer_expired(_now_ms()))
+                self._perform(self._machine.timer_expired(monotonic_ms()))
 
     def _state_groups(self) -> None:
-        self._perform(self._machine.set_groups(self._node.standings(self._handle.remote_device), _now_ms()))
+        self._perform(self._machine.set_groups(self._node.standings(self._handle.remote_device), monotonic_ms()))
 
     def _request(self, incoming: IncomingOpen) -> None:
         try:
@@ -205,7 +207,7 @@ class Sharing:
         wish = next(self._wish_ids)
         self._wishes[wish] = _Wish(incoming, payload)
         group = self._group_of(payload.token)
-        self._perform(self._machine.requested(wish, group, _now_ms(), proof=payload.proof is not None))
+        self._perform(self._machine.requested(wish, group, monotonic_ms(), proof=payload.proof is not None))
 
     def _group_of(self, token: bytes) -> bytes | None:
         for id_ in self._node.groups.keys() - self._tokens.values():
@@ -243,33 +245,38 @@ class Sharing:
                     self._timer_s = at_ms / 1000
                     self._changed.set()
 
-    def _begin(self, lane: LaneId, group: bytes, serve: Callable[..., Awaitable[None]], *args: object) -> None:
+    def _begin(self, lane: LaneId, group: bytes, serve: Callable[..., Awaitable[CloseCode | None]], *args: object) -> None:
         assert self._nursery is not None
         self._scopes[lane] = trio.CancelScope()
         self._nursery.start_soon(self._run_lane, lane, group, serve, args)
 
     async def _run_lane(
-        self, lane: LaneId, group_id: bytes, serve: Callable[..., Awaitable[None]], args: Sequence[object]
+        self, lane: LaneId, group_id: bytes, serve: Callable[..., Awaitable[CloseCode | None]], args: Sequence[object]
     ) -> None:
         """Runs one lane to its end, however that comes, and tells the machine of it."""
+        own_code: CloseCode | None = None
         try:
             with self._scopes[lane]:
-                await serve(*args)
+                own_code = await serve(*args)
         except (OpenRefused, ChannelIsClosed, PeersdError) as error:
             self._fail_join(lane, error)
         except RemoteProtocolError as error:
-            _log.warning("open_failed", extra={"fields": {"group": group_id[:4].hex(), "detail": error.detail}})
+            own_code = error.close_code
+            _log.warning("open_failed", extra={"fields": {"group": ids.format_id(ids.GROUP, group_id), "detail": error.detail}})
             self._fail_join(lane, error)
         finally:
             self._fail_join(lane, ChannelIsClosed(CloseCode.GOING_AWAY))
             self._joins.pop(lane, None)
             del self._scopes[lane]
             channel = self._channels.pop(lane, None)
+            if channel is not None and channel.closed is None:
+                channel.close(own_code or CloseCode.NORMAL)  # it came to no session, which would have closed it
             code = channel.closed if channel else None
             group = self._node.groups.get(group_id)
             if group is not None and code is CloseCode.NOT_MEMBER:
                 self._node.note_not_member(group, self._handle.remote_device)
-            self._perform(self._machine.ended(lane, code, _now_ms()))
+            is_remote_fault = own_code is not None and own_code.is_fault_of_other
+            self._perform(self._machine.ended(lane, code, monotonic_ms(), is_remote_fault=is_remote_fault))
 
     def _fail_join(self, lane: LaneId, error: Exception) -> None:
         if lane in self._joins:
@@ -277,45 +284,45 @@ class Sharing:
 
     # --- Lanes ------------------------------------------------------------------------------------------------------------------
 
-    async def _open(self, lane: LaneId, group_id: bytes) -> None:
+    async def _open(self, lane: LaneId, group_id: bytes) -> CloseCode | None:
         group = self._node.groups.get(group_id)
         if group is None:
-            return
+            return None
         stated = await group.digest()
         token = group_token(group_id, self._handle.handshake_hash, self._own_side)
         channel = await self._handle.open(OpenPayload(token, stated.digest, group.copies.book.summary()).encode())
         self._channels[lane] = channel
         accept = decode_accept(channel.accept_payload)
-        self._perform(self._machine.accepted(lane, _now_ms()))
-        await self._serve(group, channel, accept.digest == stated.digest, stated, accept.beacons)
+        self._perform(self._machine.accepted(lane, monotonic_ms()))
+        return await self._serve(group, channel, accept.digest == stated.digest, stated, accept.beacons)
 
-    async def _open_proved(self, lane: LaneId, group_id: bytes) -> None:
+    async def _open_proved(self, lane: LaneId, group_id: bytes) -> CloseCode | None:
         join, group = self._joins[lane], self._node.groups.get(group_id)
         if group is None:
-            return
+            return None
         channel = await self._handle.open(join.payload.encode(), join.messages)
         self._channels[lane] = channel
         accept = decode_accept(channel.accept_payload)
-        self._perform(self._machine.accepted(lane, _now_ms()))
+        self._perform(self._machine.accepted(lane, monotonic_ms()))
         join.answered.set()
-        await group.run_lane(self._handle.remote_device, SessionChannel(channel), self._lot, None, accept.beacons)
+        return await group.run_lane(self._handle.remote_device, SessionChannel(channel), self._lot, None, accept.beacons)
 
-    async def _accept(self, lane: LaneId, wish_id: WishId, group_id: bytes) -> None:
+    async def _accept(self, lane: LaneId, wish_id: WishId, group_id: bytes) -> CloseCode | None:
         wish, group = self._wishes.pop(wish_id), self._node.groups.get(group_id)
         try:
             if group is None:
-                return
+                return None
             stated = await group.digest()
             channel = wish.incoming.accept(AcceptPayload(stated.digest, group.copies.book.summary()).encode())
             self._channels[lane] = channel
-            await self._serve(group, channel, wish.payload.digest == stated.digest, stated, wish.payload.beacons)
+            return await self._serve(group, channel, wish.payload.digest == stated.digest, stated, wish.payload.beacons)
         finally:
             if not wish.incoming.is_answered:
                 wish.incoming.refuse()
 
-    async def _serve(self, group: Group, channel: Channel, is_equal: bool, stated: Stated, remote_beacons: bytes) -> None:
+    async def _serve(self, group: Group, channel: Channel, is_equal: bool, stated: Stated, remote_beacons: bytes) -> CloseCode:
         equal = stated if is_equal else None
-        await group.run_lane(self._handle.remote_device, SessionChannel(channel), self._lot, equal, remote_beacons)
+        return await group.run_lane(self._handle.remote_device, SessionChannel(channel), self._lot, equal, remote_beacons)
 
     async def _say_farewell(self, lane: LaneId, wish_id: WishId, group_id: bytes) -> None:
         """Sends a device that is no member's any more the acts that say so, and nothing else."""
@@ -325,7 +332,7 @@ class Sharing:
                 return
             device = self._handle.remote_device
             async with group.use() as opened:
-                messages = await opened.store.call(opened.store.store.farewell, device)
+                messages = await opened.store.farewell(device)
             channel = self._channels[lane] = wish.incoming.accept(AcceptPayload(bytes(DIGEST_BYTES)).encode())
             with trio.move_on_after(FAREWELL_TIMEOUT_S):
                 for message in messages:
@@ -352,10 +359,6 @@ class Sharing:
             pass
         if is_admitted:
             self._state_groups()
-            self._perform(self._machine.admitted(wish_id, _now_ms()))
+            self._perform(self._machine.admitted(wish_id, monotonic_ms()))
         else:
-            self._perform(self._machine.not_admitted(wish_id, reason, _now_ms()))
-
-
-def _now_ms() -> int:
-    return int(trio.current_time() * 1000)
+            self._perform(self._machine.not_admitted(wish_id, reason, monotonic_ms()))

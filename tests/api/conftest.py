@@ -18,7 +18,10 @@ from peersd.api.line_reader import LineReader
 from peersd.api.methods import Api, Methods
 from peersd.api.server import ApiServer, open_api_server
 from peersd.api.socket_path import listen_on
+from peersd.cli.main import main
 from peersd.errors import PeersdError
+
+PeersRun = Callable[..., Awaitable[tuple[int, str, str]]]
 
 GROUP: dict[str, Any] = {
     "group_id": "grp-aaaa",
@@ -79,6 +82,8 @@ ANSWERS: dict[str, Any] = {
             "uses": 0,
             "revoked": False,
             "created_by": "usr-aaaa",
+            "created_by_name": "ada\x1b",
+            "state": "used_up",
         }
     ],
     "invite_revoke": None,
@@ -142,6 +147,7 @@ ANSWERS: dict[str, Any] = {
                 {
                     "device_id": "dev-bbbb",
                     "name": "phone\r",
+                    "user_names": ["ben\u202e"],
                     "online": True,
                     "equal": True,
                     "last_equal_at": "2026-01-03T00:00:00.000Z",
@@ -151,6 +157,7 @@ ANSWERS: dict[str, Any] = {
                 {
                     "device_id": "dev-cccc",
                     "name": "",
+                    "user_names": [],
                     "online": False,
                     "equal": False,
                     "last_equal_at": None,
@@ -160,7 +167,13 @@ ANSWERS: dict[str, Any] = {
             ],
         }
     ],
-    "sync_wait": None,
+    "sync_wait": {
+        "devices": [
+            {"device_id": "dev-bbbb", "name": "phone\r", "user_names": ["ben"], "group_ids": ["grp-aaaa"]},
+            {"device_id": "dev-cccc", "name": "", "user_names": [], "group_ids": ["grp-aaaa"]},
+        ],
+        "passed_over": [{"group_id": "grp-bbbb", "name": "trip"}],
+    },
 }
 
 
@@ -322,6 +335,18 @@ async def served(tmp_path: Path, fake_node: Any) -> AsyncGenerator[Served]:
     path = tmp_path / "run" / "peersd.sock"
     async with open_api_server(listen_on(path), Methods(Api(fake_node, stopped.set, 0.0))) as server:
         yield Served(path, fake_node, server, stopped)
+
+
+@pytest.fixture
+def peers(served: Served, capsys: pytest.CaptureFixture[str]) -> PeersRun:
+    """Runs `peers` on the fake node; status, standard output, standard error."""
+
+    async def run(*arguments: str) -> tuple[int, str, str]:
+        status = await trio.to_thread.run_sync(main, ["--socket", str(served.path), *arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

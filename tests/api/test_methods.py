@@ -36,10 +36,12 @@ CALLS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
         {"user": "ada", "group": None, "name": None, "description": "", "avatar": b""},
     ),
     ("group.hide", {"group": "team", "hidden": True}, "group_hide", {"user": None, "group": "team", "hidden": True}),
+    ("group.hide", {"hidden": True}, "group_hide", {"user": None, "group": None, "hidden": True}),
     ("group.hide", {"group": "team", "hidden": False}, "group_hide", {"user": None, "group": "team", "hidden": False}),
     ("group.leave", {}, "group_leave", {"user": None, "group": None}),
     ("group.leave", {"group": "team", "user": "ada"}, "group_leave", {"user": "ada", "group": "team"}),
     ("group.forget", {"group": "team"}, "group_forget", {"user": None, "group": "team"}),
+    ("group.forget", {}, "group_forget", {"user": None, "group": None}),
     (
         "member.set_role",
         {"group": "team", "user": "ben", "role": "moderator"},
@@ -167,7 +169,6 @@ def test_the_commands_on_the_operations_page_exist() -> None:
 @pytest.mark.parametrize(
     ("method", "given"),
     [
-        ("sync.wait", {"timeout_s": 1}),
         ("invite.revoke", {"invite_id": "i"}),
         ("group.hide", {"group": "g", "hidden": True}),
         ("group.leave", {}),
@@ -212,9 +213,26 @@ NASTY_NAMES = [
     "zero\u200bwidth soft\u00adhyphen",
     "Z̮̞̠͙͔ͅA̗̻L̖̠̮͔G̗O̗",
     "\\u202e \\x1b[31m",
-    "personal",
+    "Personal",
 ]
 """Names that have broken programs before, all of which people may use."""
+
+
+async def test_no_group_gets_the_name_that_always_means_the_personal_one(served: Served) -> None:
+    raw = await served.connect()
+    for method in ("group.create", "group.update"):
+        error = (await raw.call(method, name="personal"))["error"]
+        assert (error["code"], error["data"]["parameter"]) == (-32602, "name")
+        assert "always means the personal group" in error["data"]["detail"] and error["data"]["hint"]
+    assert served.node.calls == []
+    assert "result" in await raw.call("group.show", group="personal")
+
+
+async def test_a_leave_and_a_wait_answer_what_the_node_says_of_them(served: Served) -> None:
+    raw = await served.connect()
+    served.node.answers["group_leave"] = {"had_left": True}
+    assert (await raw.call("group.leave"))["result"] == {"had_left": True}
+    assert (await raw.call("sync.wait", timeout_s=1))["result"] == served.node.answers["sync_wait"]
 
 
 @pytest.mark.parametrize("name", NASTY_NAMES)
@@ -330,9 +348,7 @@ async def test_positions_count_in_the_listed_order(served: Served) -> None:
         ("group.hide", {"group": "g"}, "hidden", "missing"),
         ("group.hide", {"group": "g", "hidden": None}, "hidden", "true or false"),
         ("group.hide", {"group": "g", "hidden": "yes"}, "hidden", "true or false"),
-        ("group.hide", {"hidden": True}, "group", "missing"),
         ("group.leave", {"group": 1}, "group", "a text"),
-        ("group.forget", {}, "group", "missing"),
         ("group.forget", {"group": ""}, "group", "not empty"),
         ("member.set_role", {"role": "reader"}, "user", "missing"),
         ("member.set_role", {"user": "u"}, "role", "missing"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Literal
@@ -12,6 +11,7 @@ import trio
 
 from peersd.net.channels import LinkHandle
 from peersd.net.listener import open_listener
+from peersd.node.environment import Environment
 from peersd.node.links import Links
 from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.dialing import Patience
@@ -40,7 +40,7 @@ class Peer:
         self.alarms: list[tuple[str, bytes]] = []
         self.changes = 0
         self.links = Links(
-            self.keys, self.serve, self._changed, os.urandom, patience, on_link=self._on_link, on_alarm=self._on_alarm
+            self.keys, self.serve, self._changed, Environment(), patience, on_link=self._on_link, on_alarm=self._on_alarm
         )
 
     @property

@@ -151,7 +151,7 @@ class Dialled:
     def __init__(self) -> None:
         self.dials: list[Dial] = []
         self.changes = 0
-        self.dialer = Dialer(self.dials.append, self._changed, None)
+        self.dialer = Dialer(self.dials.append, self._changed, None, lambda: 0.5)
 
     def _changed(self) -> None:
         self.changes += 1
@@ -186,7 +186,7 @@ async def test_a_wait_that_is_over_begins_a_dial(autojump_clock: trio.testing.Mo
     async with trio.open_nursery() as nursery:
         nursery.start_soon(case.dialer.run_timers)
         case.dialer.want_only({b"x" * 32: ["ws://x"], b"y" * 32: ["ws://y"]})
-        case.dialer.linked(b"y" * 32, dialled=b"y" * 32)
+        case.dialer.linked(b"y" * 32, is_dialled=True)
         case.dialer.unlinked(b"y" * 32, is_refused=True)
         case.dialer.dial_ended(b"x" * 32)
         await trio.sleep(1)

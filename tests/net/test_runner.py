@@ -179,6 +179,7 @@ class LateTransport(MemoryTransport):
 
     def __init__(self, sender: trio.MemorySendChannel[bytes], receiver: trio.MemoryReceiveChannel[bytes]) -> None:
         super().__init__(sender, receiver, "memory:late")
+        self._late = receiver
         self.come = trio.Event()
         self.come.set()
         self._waiting: deque[bytes] = deque()
@@ -189,7 +190,7 @@ class LateTransport(MemoryTransport):
             await self.come.wait()
             with suppress(trio.WouldBlock):
                 while True:
-                    self._waiting.append(self._receiver.receive_nowait())
+                    self._waiting.append(self._late.receive_nowait())
         return self._waiting.popleft()
 
 

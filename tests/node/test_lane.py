@@ -29,7 +29,7 @@ class FedChannel:
         self._changed.set()
         self._changed = trio.Event()
 
-    async def send(self, message: bytes, *, bulk: bool = False) -> None:
+    async def send(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> None:
         await trio.lowlevel.checkpoint()
         self.sent.append(message)
 

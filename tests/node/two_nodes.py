@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import trio
 
 from peersd.node import open_node
 from peersd.node.api_node import ApiNode
-from peersd.node.group import Group, Keeping
+from peersd.node.group import Group, Keeping, Opened
 from peersd.testing.pairs import NOWHERE, free_url
 from peersd.testing.processes import HANG_S, LOOK_AGAIN_S
 from peersd_protocol import ids
@@ -150,6 +151,24 @@ async def at_once(*calls: Callable[[], Awaitable[object]]) -> None:
     async with trio.open_nursery() as nursery:
         for call in calls:
             nursery.start_soon(call)
+
+
+@asynccontextmanager
+async def held_up(opened: Opened) -> AsyncGenerator[Callable[[], None]]:
+    """Within, a store's writing thread is busy until what is given is called: what comes to it waits in a row."""
+    is_begun, go_on = threading.Event(), threading.Event()
+
+    def hold_up() -> None:
+        is_begun.set()
+        assert go_on.wait(HANG_S)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(opened.store.call, hold_up)
+        try:
+            await until(is_begun.is_set)
+            yield go_on.set
+        finally:
+            go_on.set()
 
 
 def device_of(node: ApiNode) -> bytes:

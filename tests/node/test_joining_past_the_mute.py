@@ -1,0 +1,61 @@
+"""A device that is linked and says nothing holds a join up for a moment only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from peersd.net.channels import IncomingOpen, LinkHandle
+from peersd.node import joining
+from peersd.testing.processes import HANG_S
+from peersd_protocol.tickets import parse_ticket
+from peersd_protocol.tokens import BEACONS_BYTES, DIGEST_BYTES, AcceptPayload
+from tests.net.link_peers import Peer, running
+from tests.node.two_nodes import open_ada, open_ben
+
+ATTEMPT_S = 2.0
+
+
+class Mute(Peer):
+    """A device that is asked and does not answer, or accepts and is silent then."""
+
+    def __init__(self, *, accepts: bool) -> None:
+        super().__init__()
+        self._accepts = accepts
+        self.asked: list[IncomingOpen] = []
+
+    async def serve(self, handle: LinkHandle) -> None:
+        """See Links."""
+        handle.serving.set()
+        async for wish in handle.incoming:
+            self.asked.append(wish)
+            if self._accepts:
+                wish.accept(AcceptPayload(bytes(DIGEST_BYTES), bytes(BEACONS_BYTES)).encode())
+
+
+@pytest.mark.parametrize("accepts", [False, True])
+async def test_a_device_that_says_nothing_is_passed_over_for_the_next_address(tmp_path: Path, accepts: bool) -> None:
+    async with open_ada(tmp_path) as ada, open_ben(tmp_path) as ben, running(Mute(accepts=accepts)) as mute:
+        assert isinstance(mute, Mute)
+        await ada.group_create(user=None, name="one", description=None)
+        made = await ada.invite_create(user=None, group="one", role="writer", expires_in_s=3600, max_uses=1)
+        ticket = replace(parse_ticket(made["ticket"]), addresses=(mute.url, ada.listen_urls[0]))
+        joined = await joining.accept(ben, ben.user(None), ticket.format(), HANG_S, attempt_timeout_s=ATTEMPT_S)
+        assert joined["role"] == "writer"
+        assert len(mute.asked) == 1
+
+
+async def test_a_linked_device_that_says_nothing_is_asked_after_all_addresses_and_passed_over_too(tmp_path: Path) -> None:
+    async with open_ada(tmp_path) as ada, open_ben(tmp_path) as ben, running(Mute(accepts=False)) as mute:
+        assert isinstance(mute, Mute)
+        await ada.group_create(user=None, name="one", description=None)
+        made = await ada.invite_create(user=None, group="one", role="writer", expires_in_s=3600, max_uses=1)
+        ticket = replace(parse_ticket(made["ticket"]), addresses=())
+        # Linked in this order, so that the member is asked last.
+        for url in (mute.url, ada.listen_urls[0]):
+            await ben.link_connect(user=None, url=url, device_id=None, timeout_s=HANG_S)
+        joined = await joining.accept(ben, ben.user(None), ticket.format(), HANG_S, attempt_timeout_s=ATTEMPT_S)
+        assert joined["role"] == "writer"
+        assert len(mute.asked) == 1
