@@ -1,4 +1,4 @@
-"""Everything that must hold before a change lands: format, lint, types, import contracts, vectors, tests.
+"""Everything that must hold before a change lands: format, lint, types, import contracts, vectors, planted bugs, tests.
 
 All steps run even if one fails, so that one run shows all there is to mend. The exit status is 1 if any failed.
 """
@@ -72,6 +72,11 @@ def check_vectors() -> bool:
     return run(ROOT / "scripts" / "vectors", "--check")
 
 
+def check_planted() -> bool:
+    """Every planted bug can still be planted."""
+    return run(sys.executable, "-P", "-m", "scripts.sim_planted", "--check")
+
+
 def check_tests() -> bool:
     """The whole suite."""
     return run(ROOT / "scripts" / "test")
@@ -84,6 +89,7 @@ STEPS: dict[str, Callable[[], bool]] = {
     "pyright": check_pyright,
     "contracts": check_contracts,
     "vectors": check_vectors,
+    "planted": check_planted,
     "tests": check_tests,
 }
 

@@ -9,6 +9,7 @@ SQLite files. The exit status is 1 if anything differs from what it should be.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -297,7 +298,9 @@ def describe(error: BaseException) -> str:
 
 
 def main() -> int:
-    """Tells the story; 0 if all was as it should be, 1 if not, 130 after Ctrl-C."""
+    """Tells the story; 0 if all was as it should be, 1 if not, 2 on wrong usage, 130 after Ctrl-C."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(prog="scripts/demo", description=__doc__, formatter_class=formatter).parse_args()
     story = Story()
     try:
         if not run_until_interrupted(partial(tell, story)):

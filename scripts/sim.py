@@ -1,13 +1,50 @@
-"""Runs simulations by their seeds and tells which failed, with the command that replays each."""
+"""Runs simulations by their seeds and tells which failed, by which check, and how to look into it.
+
+A failure is run again with fewer and fewer steps; what is left and still fails the same check is replayed by the last line.
+
+With --frames, --kills, --planted or --scale something else is run; each has its own --help.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from dataclasses import fields
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import Final
 
 from peersd.testing.simulator import Plan, SimulationFailed, run_seed
+from peersd.testing.simulator.script import parse_numbers
+from peersd.testing.simulator.shrinking import shrink
+from scripts import sim_frames, sim_kills, sim_planted, sim_scale
+
+SEEDS_MAX: Final = 10_000
+PROGRESS_S: Final = 10.0
+
+COUNTED: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {"--frames": sim_frames.main, "--kills": sim_kills.main}
+"""Runs of something else, by the option that says how much of it."""
+
+NAMED: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {"--planted": sim_planted.main, "--scale": sim_scale.main}
+"""Runs of something else, by a flag that only names it."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a seed.
+
+    Attributes:
+        seed: which.
+        line: to be printed.
+        failure: the failure's text, its trace if that was wanted; empty if there was none.
+    """
+
+    seed: int
+    line: str
+    failure: str = ""
 
 
 def parse_seeds(text: str) -> range:
@@ -16,40 +53,105 @@ def parse_seeds(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def main() -> int:
-    """Runs the seeds; exit status 1 if one failed."""
+def run_one(seed: int, plan: Plan, only: Collection[int] | None, shrink_runs: int, *, is_traced: bool) -> Ran:
+    """Runs a seed, and again with fewer steps if it fails."""
+    began_s = time.monotonic()
+    try:
+        trace = run_seed(seed, plan, only).trace
+    except SimulationFailed as failure:
+        text = "\n".join([*failure.trace.lines, str(failure)] if is_traced else [str(failure)])
+        if shrink_runs:
+            found = shrink(seed, plan, failure, only, runs_max=shrink_runs)
+            text += f"\n{found.summary}"
+        return Ran(seed, f"seed {seed}: FAILED: {failure.name}", text)
+    took_s = time.monotonic() - began_s
+    line = f"seed {seed}: {trace.hash} {len(trace.lines)} events, {took_s:.1f} s; {trace.lines[-1].strip()}"
+    return Ran(seed, "\n".join([*trace.lines, line]) if is_traced else line)
+
+
+def run_all(
+    seeds: Iterable[int], plan: Plan, only: Collection[int] | None, shrink_runs: int, jobs: int, *, is_traced: bool
+) -> Iterator[Ran]:
+    """Runs seeds, in as many processes as are wanted; each is told of when it has ended."""
+    if jobs == 1:
+        for seed in seeds:
+            yield run_one(seed, plan, only, shrink_runs, is_traced=is_traced)
+        return
+    left = iter(seeds)
+    with ProcessPoolExecutor(jobs) as pool:
+        running: set[Future[Ran]] = set()
+        try:
+            while True:
+                for seed in islice(left, 2 * jobs - len(running)):
+                    running.add(pool.submit(run_one, seed, plan, only, shrink_runs, is_traced=is_traced))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/sim", description=__doc__)
     which = parser.add_mutually_exclusive_group()
+    every = f"0-{SEEDS_MAX - 1}"
     which.add_argument(
-        "--seeds", type=parse_seeds, default=parse_seeds("0-39"), help="first and last seed, such as 0-99 (default 0-39)"
+        "--seeds", type=parse_seeds, default=parse_seeds(every), help=f"first and last seed, such as 0-99 (default {every})"
     )
     which.add_argument("--seed", type=parse_seeds, dest="seeds", help="one seed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once (default: one a processor)")
+    parser.add_argument("--only", type=parse_numbers, help="the steps that are done, such as 3,7-9; none for none (default: all)")
     parser.add_argument("--trace", action="store_true", help="print all that happened: virtual ms, device, event")
     parser.add_argument("--until-failure", action="store_true", help="end at the first seed that fails")
+    parser.add_argument("--shrink", type=int, default=150, help="runs to spend on a shorter schedule of a failure (default 150)")
     for field in fields(Plan):
         flag = f"--{field.name.replace('_', '-')}"
         parser.add_argument(
             flag, type=int, default=field.default, help=f"see peersd.testing.simulator.Plan (default {field.default})"
         )
-    chosen = parser.parse_args()
-    plan = Plan(**{field.name: getattr(chosen, field.name) for field in fields(Plan)})
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Runs what is asked for; exit status 1 if something failed."""
+    arguments = sys.argv[1:]
+    for flag, run in NAMED.items():
+        if flag in arguments:
+            return run([argument for argument in arguments if argument != flag])
+    for option, run in COUNTED.items():
+        if any(argument.partition("=")[0] == option for argument in arguments):
+            return run(arguments)
+    return run_seeds(parse_arguments())
+
+
+def run_seeds(chosen: argparse.Namespace) -> int:
+    """Runs the seeds; returns 1 if one failed."""
+    plan = replace(Plan(), **{field.name: getattr(chosen, field.name) for field in fields(Plan)})
+    seeds: range = chosen.seeds
+    is_short = chosen.trace or len(seeds) <= 200
+    shrink_runs = 0 if chosen.trace or chosen.only is not None else chosen.shrink
     failed: list[int] = []
-    for seed in chosen.seeds:
-        began_s = time.monotonic()
-        try:
-            trace = run_seed(seed, plan).trace
-        except SimulationFailed as failure:
-            failed.append(seed)
-            print(f"seed {seed}: FAILED")
-            print(*(failure.trace.lines if chosen.trace else ()), failure, sep="\n", flush=True)
+    ended = 0
+    began_s = told_s = time.monotonic()
+    jobs = 1 if len(seeds) == 1 else chosen.jobs
+    runs = run_all(seeds, plan, chosen.only, shrink_runs, jobs, is_traced=chosen.trace)
+    for ran in runs:
+        ended += 1
+        if ran.failure or is_short:
+            print(ran.line, flush=True)
+        if ran.failure:
+            failed.append(ran.seed)
+            print(ran.failure, flush=True)
             if chosen.until_failure:
                 break
-            continue
-        if chosen.trace:
-            print(*trace.lines, sep="\n")
-        took_s = time.monotonic() - began_s
-        print(f"seed {seed}: {trace.hash} {len(trace.lines)} events, {took_s:.1f} s; {trace.lines[-1].strip()}", flush=True)
-    print(f"{len(chosen.seeds)} seeds, {len(failed)} failed{': ' + ' '.join(map(str, failed)) if failed else ''}")
+        elif not is_short and time.monotonic() - told_s >= PROGRESS_S:
+            told_s = time.monotonic()
+            print(f"{ended} of {len(seeds)} seeds, {len(failed)} failed, {told_s - began_s:.0f} s", flush=True)
+    told = f": {' '.join(map(str, sorted(failed)))}" if failed else ""
+    print(f"{ended} seeds in {time.monotonic() - began_s:.0f} s, {len(failed)} failed{told}")
     return 1 if failed else 0
 
 

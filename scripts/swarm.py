@@ -24,8 +24,8 @@ from typing import Any
 import trio
 
 from peersd.client import PeersError
-from peersd.testing.swarm_views import SwarmView, Watch
-from peersd.testing.swarms import DEVICES_MAX, TOPOLOGIES, Plan, Swarm, make_plan, open_swarm
+from peersd.testing.process_swarm import DEVICES_MAX, TOPOLOGIES, Plan, ProcessSwarm, make_plan, open_process_swarm
+from peersd.testing.process_swarm_views import SwarmView, Watch
 from scripts.swarm_output import Output, open_output
 
 REFRESH_S = 1.0
@@ -140,7 +140,7 @@ class Session:
         output: where it is shown.
     """
 
-    def __init__(self, swarm: Swarm, options: Options, output: Output) -> None:
+    def __init__(self, swarm: ProcessSwarm, options: Options, output: Output) -> None:
         self.view: SwarmView | None = None
         self.failures: list[str] = []
         self.groups: dict[str, Any] = {}
@@ -321,7 +321,7 @@ async def run(options: Options, output: Output) -> int:
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(ending.watch, nursery.cancel_scope)
-            async with open_swarm(folder, options.plan, output.tell) as swarm:
+            async with open_process_swarm(folder, options.plan, output.tell) as swarm:
                 output.start(describe(swarm, folder, options))
                 await swarm.join()
                 session = ending.session = Session(swarm, options, output)
@@ -349,7 +349,7 @@ async def run(options: Options, output: Output) -> int:
     return 128 + ending.number if ending.number is not None else 1 if failures else 0
 
 
-def describe(swarm: Swarm, folder: Path, options: Options) -> dict[str, Any]:
+def describe(swarm: ProcessSwarm, folder: Path, options: Options) -> dict[str, Any]:
     """What programs may want to know once all daemons run."""
     devices = {name: {"process": daemon.pid, "device_id": swarm.device_ids[name]} for name, daemon in swarm.daemons.items()}
     groups = {group: list(members) for group, members in options.plan.groups.items()}

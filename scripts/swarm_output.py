@@ -15,8 +15,8 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from peersd.testing.swarm_views import SwarmView
-from peersd.testing.swarms import Plan
+from peersd.testing.process_swarm import Plan
+from peersd.testing.process_swarm_views import SwarmView
 from scripts.swarm_table import format_footer, format_rows
 
 EVENTS_SHOWN = 6

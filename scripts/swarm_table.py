@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from peersd.testing.swarm_views import DeviceView, SwarmView
-from peersd.testing.swarms import Plan
+from peersd.testing.process_swarm import Plan
+from peersd.testing.process_swarm_views import DeviceView, SwarmView
 
 GROUP_COLUMNS_MAX = 6
 """Groups with a column each; of more, the rows are summed up."""

@@ -1,1 +1,1 @@
-"""The test kit that ships: simulator, oracle, proxies, real processes. Nothing in production imports it."""
+"""The test kit that ships: simulator, swarms, oracle, proxies, real processes. Nothing in production imports it."""

@@ -106,7 +106,7 @@ class Forger(Store):
         device = load_device(data)
         assert device is not None, f"there is no device key in {data}"
         context = StoreContext(device.keys.signing, _long_ago if backdated else _now, os.urandom, read_machine_id())
-        super().__init__(path, context, _AnyFileMark(data / "marks" / f"{path.stem}.mark", path), None)
+        super().__init__(path, context, _AnyFileMark(data / "marks" / f"{path.stem}.mark", path), None, is_new=False)
         self._writer = _ForgingWriter(self.log, self._authority, device.keys.signing, self._epochs, context.wall_ms)
         self.keys: DeviceKeys = device.keys
         (self.user,) = (user for user, known in self.state.users.items() if device.keys.device in known.devices)

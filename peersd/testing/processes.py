@@ -4,6 +4,10 @@
         await ada.peers("init", "--user", "ada")
         async with ada.client() as peers:
             …
+        await ada.kill()
+        await ada.start(crash_at="batch_committed:3")
+        …
+        await ada.wait_crashed("batch_committed")
 
 A daemon counts as ready when its API answers; nothing is waited out. When the body fails, the folders and the ends of the
 logs go to standard error. A line of level `error` in a log fails the context.
@@ -27,6 +31,7 @@ from typing import Any, Final
 
 import trio
 
+from peersd import crash_points
 from peersd.client import NoDaemon, Peers, open_client
 from peersd.testing import observing
 
@@ -66,10 +71,16 @@ class DaemonProcess:
         listen: what it listens on at first; afterwards always what it then got.
         arguments: more flags of `peersd run`.
         environment: more variables.
+        within: a command that runs the daemon's command in its own process, such as `nsenter` into a network.
     """
 
     def __init__(
-        self, folder: Path, listen: Sequence[str], arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        listen: Sequence[str],
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.data = folder / "data"
@@ -77,6 +88,7 @@ class DaemonProcess:
         self.config_path = folder / "peersd.toml"
         self.arguments = list(arguments)
         self._listen = list(listen)
+        self._within = list(within)
         self._short_folder: tempfile.TemporaryDirectory[str] | None = None
         self.socket = self.data / "peersd.sock"
         if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES_MAX:
@@ -123,8 +135,12 @@ class DaemonProcess:
                 assert process.poll() is None and REFUSED not in news, f"the configuration was not read:\n{news}"
                 await trio.sleep(LOOK_AGAIN_S)
 
-    async def start(self) -> None:
+    async def start(self, *, crash_at: str | None = None) -> None:
         """Start the process and return when its API answers.
+
+        Args:
+            crash_at: a crash point to arm, `NAME` or `NAME:COUNT` (peersd.crash_points). Where it is reached before the API
+                answers, this returns too; `wait_crashed` tells either way.
 
         Raises:
             AssertionError: it ended instead.
@@ -132,7 +148,17 @@ class DaemonProcess:
         assert self.process is None, "the daemon runs already"
         if not self.config_path.exists():
             self.configure()
-        command = [sys.executable, "-m", "peersd.daemon.main", "run", "--data", str(self.data), "--socket", str(self.socket)]
+        command = [
+            *self._within,
+            sys.executable,
+            "-m",
+            "peersd.daemon.main",
+            "run",
+            "--data",
+            str(self.data),
+            "--socket",
+            str(self.socket),
+        ]
         command += ["--config", str(self.config_path)]
         for url in self._listen:
             command += ["--listen", url]
@@ -144,20 +170,43 @@ class DaemonProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env={**self._environment, **({crash_points.VARIABLE: crash_at} if crash_at else {})},
                 process_group=0,
             )
-        await self._wait_ready()
+        await self._wait_ready(may_crash=crash_at is not None)
 
     async def terminate(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit status once the process has ended."""
+        self.send_signal(number)
+        return await self.wait_ended()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal; one that has ended meanwhile does not hear of it."""
         assert self.process is not None, "the daemon is not running"
         self.process.send_signal(number)
-        return await self.wait_ended()
 
     async def kill(self) -> None:
         """End it as a power cut would: SIGKILL."""
         await self.terminate(signal.SIGKILL)
+
+    async def wait_crashed(self, point: str) -> None:
+        """Return once the process has died at the crash point that it was started with.
+
+        Raises:
+            AssertionError: it ended in another way.
+        """
+        status = await self.wait_ended()
+        # Not the very last line: a thread may have logged one more before the signal came.
+        last = self.log().splitlines()[-3:]
+        assert status == -signal.SIGKILL and f"{crash_points.LOGGED} {point}" in last, f"ended with {status}: {last}"
+
+    def pause(self) -> None:
+        """Stop the process where it is, by SIGSTOP: a machine that sleeps, or hangs. Its sockets stay open."""
+        self.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on, by SIGCONT."""
+        self.send_signal(signal.SIGCONT)
 
     async def wait_ended(self) -> int:
         """The exit status, once the process has ended by itself or by a signal (negative)."""
@@ -223,6 +272,7 @@ class DaemonProcess:
         process = self.process
         if process is not None:
             try:
+                self.resume()  # a paused one would never hear of it
                 await self.terminate()
             finally:
                 if self.process is not None:
@@ -233,10 +283,12 @@ class DaemonProcess:
         if self._short_folder is not None:
             self._short_folder.cleanup()
 
-    async def _wait_ready(self) -> None:
+    async def _wait_ready(self, *, may_crash: bool) -> None:
         with trio.fail_after(HANG_S):
             while True:
                 assert self.process is not None
+                if may_crash and self.process.poll() is not None:
+                    return
                 assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.log()[-4000:]}"
                 try:
                     async with self.client() as peers:
@@ -255,6 +307,7 @@ async def open_daemon(
     listen: Sequence[str] = ("ws://127.0.0.1:0",),
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
     errors_allowed: bool = False,
 ) -> AsyncGenerator[DaemonProcess]:
     """A running daemon in the folder `base/name`, ended with the context.
@@ -265,12 +318,13 @@ async def open_daemon(
         listen: URLs; port 0 takes a free one, kept over restarts.
         arguments: more flags of `peersd run`.
         environment: more variables.
+        within: a command that runs the daemon's command in its own process.
         errors_allowed: whether lines of level error in the log are what the test is about.
 
     Raises:
         AssertionError: it did not start, or logged an error.
     """
-    daemon = DaemonProcess(base / name, listen, arguments, environment)
+    daemon = DaemonProcess(base / name, listen, arguments, environment, within)
     try:
         await daemon.start()
         yield daemon
@@ -301,5 +355,5 @@ async def run_peers(*arguments: str, stdin: bytes = b"", environment: Mapping[st
 
 def plain_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without what would lead to another daemon."""
-    hidden = ("PEERSD_DATA", "PEERSD_SOCKET", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "NOTIFY_SOCKET")
+    hidden = ("PEERSD_DATA", "PEERSD_SOCKET", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "NOTIFY_SOCKET", crash_points.VARIABLE)
     return {**{name: value for name, value in os.environ.items() if name not in hidden}, **(more or {})}

@@ -1,15 +1,28 @@
-"""A TCP proxy between two daemons that can be cut, stalled and mended: a network that goes away and comes back."""
+"""A TCP proxy between two daemons that can be cut, stalled, slowed down and mended: a network that has its days."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 import trio
 
 CHUNK_BYTES: Final = 16 * 1024
+
+UNDERWAY_CHUNKS_MAX: Final = 4096
+"""What is under way at most in one direction of a connection (guess: a gigabit a second for half of one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Underway:
+    """A chunk on its way: when it arrives, unless the network is mended before, and how often that had been when it set out."""
+
+    arrival_s: float
+    mended: int
+    chunk: bytes
 
 
 class Proxy:
@@ -29,6 +42,10 @@ class Proxy:
         self._is_cut = False
         self._bytes_left: int | None = None
         self._open_again = trio.Event()
+        self._mended = 0
+        self._delay_s = 0.0
+        self._bytes_per_s: float | None = None
+        self._free_at_s = 0.0
         self._connections: set[trio.CancelScope] = set()
 
     @property
@@ -46,10 +63,22 @@ class Proxy:
         """Pass this much more, both ways together, and then nothing until `mend`; connections stay open."""
         self._bytes_left = payload_bytes
 
+    def delay(self, delay_s: float) -> None:
+        """Deliver what is sent from now on so much later, each way; in order, and as much at a time as before."""
+        self._delay_s = delay_s
+
+    def limit(self, bytes_per_s: float | None) -> None:
+        """Pass no more than this in a second, both ways and all connections together; None for no limit."""
+        self._bytes_per_s = bytes_per_s
+        self._free_at_s = 0.0
+
     def mend(self) -> None:
-        """Let everything through again."""
+        """Let everything through again, at once."""
+        self._delay_s = 0.0
+        self.limit(None)
         self._is_cut = False
         self._bytes_left = None
+        self._mended += 1
         self._open_again.set()
         self._open_again = trio.Event()
 
@@ -80,14 +109,36 @@ class Proxy:
             await trio.aclose_forcefully(target)
 
     async def _pass(self, source: trio.SocketStream, target: trio.SocketStream, scope: trio.CancelScope) -> None:
+        underway_in, underway_out = trio.open_memory_channel[_Underway](UNDERWAY_CHUNKS_MAX)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._deliver, underway_out, target, scope)
+            async with underway_in:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    while chunk := await source.receive_some(CHUNK_BYTES):
+                        while self._bytes_left is not None and self._bytes_left <= 0:
+                            await self._open_again.wait()
+                        if self._bytes_left is not None:
+                            self._bytes_left -= len(chunk)
+                        await underway_in.send(_Underway(self._arrival_s(len(chunk)), self._mended, chunk))
+
+    def _arrival_s(self, chunk_bytes: int) -> float:
+        """When a chunk that is sent now arrives: after those before it, as fast as the limit lets them through, and the delay."""
+        now_s = trio.current_time()
+        if self._bytes_per_s is None:
+            return now_s + self._delay_s
+        self._free_at_s = max(self._free_at_s, now_s) + chunk_bytes / self._bytes_per_s
+        return self._free_at_s + self._delay_s
+
+    async def _deliver(
+        self, underway: trio.MemoryReceiveChannel[_Underway], target: trio.SocketStream, scope: trio.CancelScope
+    ) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while chunk := await source.receive_some(CHUNK_BYTES):
-                while self._bytes_left is not None and self._bytes_left <= 0:
-                    await self._open_again.wait()
-                if self._bytes_left is not None:
-                    self._bytes_left -= len(chunk)
-                await target.send_all(chunk)
-                self.bytes_passed += len(chunk)
+            async for one in underway:
+                while one.mended == self._mended and one.arrival_s > trio.current_time():
+                    with trio.move_on_at(one.arrival_s):
+                        await self._open_again.wait()
+                await target.send_all(one.chunk)
+                self.bytes_passed += len(one.chunk)
         scope.cancel()
 
 

@@ -1,10 +1,11 @@
-"""A pair of transports in memory, for links without sockets and under virtual time."""
+"""Transports in memory: for links without sockets and under virtual time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import trio
 
@@ -12,8 +13,37 @@ from peersd.net.transport import Transport, TransportClosed
 from peersd_protocol.constants import TRANSPORT_MESSAGE_BYTES_MAX
 
 
+class Outgoing(Protocol):
+    """Where an end puts its messages: a memory channel, or a wire of the virtual network."""
+
+    async def send(self, value: bytes, /) -> None:
+        """Raises trio.BrokenResourceError or trio.ClosedResourceError when nothing can be sent any more."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more is sent; the other end reads what was sent before."""
+        ...
+
+
+class Incoming(Protocol):
+    """Where an end takes messages from."""
+
+    async def receive(self) -> bytes:
+        """Raises trio.EndOfChannel or trio.ClosedResourceError when nothing will come any more."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        ...
+
+
 class MemoryTransport:
     """One end of a pair.
+
+    Args:
+        sender: takes what this end sends.
+        receiver: gives what the other end sent.
+        url: the other end, for people.
 
     Attributes:
         is_cut: when true, what this end sends vanishes without an error, as on a network that went away.
@@ -21,7 +51,7 @@ class MemoryTransport:
         is_authenticated: whether the link on top said so.
     """
 
-    def __init__(self, sender: trio.MemorySendChannel[bytes], receiver: trio.MemoryReceiveChannel[bytes], url: str) -> None:
+    def __init__(self, sender: Outgoing, receiver: Incoming, url: str) -> None:
         self._sender = sender
         self._receiver = receiver
         self._url = url

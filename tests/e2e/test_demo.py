@@ -38,6 +38,16 @@ async def test_the_demo_tells_its_story_to_the_end() -> None:
     assert "ok     cem has links to: ['Ada', 'Bob']\n" in after
 
 
+def test_the_demo_tells_what_it_does_and_takes_nothing() -> None:
+    shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, cwd=ROOT, env=plain_environment(), check=False)
+    assert (shown.returncode, shown.stdout.startswith("usage: scripts/demo")) == (0, True)
+    assert "Three users with a daemon each" in shown.stdout
+    for wrong in ("--bogus", "more"):
+        ended = subprocess.run([*COMMAND, wrong], capture_output=True, text=True, cwd=ROOT, env=plain_environment(), check=False)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr.startswith("usage: scripts/demo") and wrong in ended.stderr
+
+
 async def test_a_signal_in_the_middle_of_the_demo_leaves_no_daemon_and_no_folder(tmp_path: Path) -> None:
     process = await trio.lowlevel.open_process(
         COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=plain_environment({"TMPDIR": str(tmp_path)})

@@ -1,18 +1,24 @@
-"""SIGKILL in the middle of a bulk sync: what was acknowledged is there, and both sides end equal."""
+"""SIGKILL while daemons write and sync, and in the middle of a bulk sync: what was acknowledged is there, and all end equal."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import trio
 
 from peersd.client import NoDaemon, PeersError
+from peersd.testing.authors import SCHEMA, Author
+from peersd.testing.file_copies import check_copy, copy_dead
+from peersd.testing.killing import open_killing
 from peersd.testing.observing import read_file
 from peersd.testing.pairs import GROUP, open_pair, until
-from peersd.testing.processes import HANG_S, DaemonProcess
+from peersd.testing.processes import HANG_S, DaemonProcess, open_daemon
 
 pytestmark = pytest.mark.e2e
 
@@ -23,6 +29,8 @@ TRANSACTIONS = 60
 ROWS_EACH = 200
 BYTES_LET_THROUGH = 800_000
 """Of some 3 MB; the network stalls there, so that however fast the machines are the kill comes before the end."""
+
+KILLS = 12
 
 
 def bulk(transaction: int) -> list[dict[str, Any]]:
@@ -102,6 +110,40 @@ async def test_a_receiver_that_is_killed_again_and_again_gets_everything_in_the_
         pair.network.mend()
         await pair.sync()
         assert await pair.rows("SELECT count(*), count(DISTINCT body) FROM row") == [[TRANSACTIONS * ROWS_EACH] * 2]
+
+
+@pytest.mark.slow
+async def test_whenever_daemons_are_killed_nothing_acknowledged_is_lost_and_all_hold_what_their_logs_amount_to(
+    tmp_path: Path,
+) -> None:
+    async with open_killing(tmp_path, seed=1) as killing:
+        while killing.kills < KILLS:
+            await killing.kill_at_a_moment()
+            if killing.kills in (KILLS // 2, KILLS // 2 + 1):
+                await killing.meet()
+
+
+async def test_a_file_that_lacks_something_acknowledged_or_differs_from_its_logs_is_found_out(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "ada") as ada:
+        await ada.call("init", user_name="ada")
+        await ada.call("group.create", name=GROUP)
+        await ada.call("sql.execute", sql=SCHEMA)
+        path = Path((await ada.call("group.show"))["path"])
+        author = Author("ada", ada, Random(3))
+        await author.write(60)
+        copies = tmp_path / "copies"
+        copies.mkdir()
+        await ada.kill()
+        copy = copy_dead(path, copies)
+        assert (author.missing_in(copy), author.torn_in(copy), check_copy(copy)[1]) == ([], [], None)
+        with closing(sqlite3.connect(copy)) as connection, connection:
+            (key,) = connection.execute("SELECT id FROM item WHERE batch IS NULL").fetchone()
+            ((batch, held),) = connection.execute("SELECT batch, count(*) FROM item WHERE batch IS NOT NULL GROUP BY 1 LIMIT 1")
+            connection.execute("DELETE FROM item WHERE id IN (?, ?)", (key, f"{batch}:0"))
+        found = author.missing_in(copy)
+        assert {one.partition(" with ")[0] for one in found} == {f"row {key}", f"row {batch}:0"}
+        assert author.torn_in(copy) == [f"{held - 1} of {held} rows of {batch}"]
+        assert str(check_copy(copy)[1]).startswith("rows of item: only in the table")
 
 
 async def _is(value: bool) -> bool:

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import trio
 
+from peersd.testing.process_swarm import make_plan
 from peersd.testing.processes import HANG_S, plain_environment
-from peersd.testing.swarms import make_plan
 
 pytestmark = pytest.mark.e2e
 
@@ -209,7 +209,7 @@ async def test_other_signals_end_it_at_once_and_leave_nothing_behind(number: sig
         ("101", "a swarm has from 1 to 100 devices"),
         ("many", "invalid int value: 'many'"),
         ("4 --groups 0", "one group at least"),
-        ("4 --members 5", "a group of 4 devices has from 1 to 4 members"),
+        ("4 --members 5", "a swarm of 4 devices has no group of 5 members; from 1 to 4 can be"),
         ("4 --links-max 0", "no link at all"),
         ("4 --topology ring", "invalid choice: 'ring'"),
         ("4 --rows -1", "--rows must not be negative"),

@@ -49,6 +49,11 @@ class Admission:
         self._identity: bytes | None = None
         self._decided: Decided | None = None
 
+    @property
+    def group_name(self) -> str:
+        """See ChannelUser."""
+        return self._replica.name
+
     # --- What the link tells ----------------------------------------------------------------------------------------------------
 
     def push(self, message: bytes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import apsw
 
@@ -15,6 +16,7 @@ from peersd.store.merge import exact
 from peersd.store.store import Store, StoreContext, create_store
 from peersd.testing.oracle import Rank, expect_rows
 from peersd.testing.simulator.admitted import Admitted
+from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.disk import DiskFile, DiskMark
 from peersd.testing.simulator.entries import Holding, acts_of, feed, is_data, pieces_of, shuffled
 from peersd.testing.simulator.statements import marker_of
@@ -22,6 +24,7 @@ from peersd_protocol import changesets
 from peersd_protocol.canonical import Value
 from peersd_protocol.changesets import Changeset
 from peersd_protocol.entries import LogKey
+from peersd_protocol.errors import RemoteProtocolError
 from peersd_protocol.membership import evaluate
 from peersd_protocol.replication import Committed
 
@@ -50,10 +53,17 @@ class Acknowledged:
 
 @dataclass(frozen=True)
 class Replicated:
-    """All of a store that two replicas must have alike. Void acts are not passed on, so they are left out."""
+    """All of a store that two replicas must have alike. Void acts are not passed on, so they are left out.
+
+    Attributes:
+        vector: which entries are held.
+        membership: the acts, evaluated.
+        rows: of all tables.
+        clocks: of all cells.
+    """
 
     vector: object
-    state: object
+    membership: object
     rows: Dump
     clocks: object
 
@@ -62,13 +72,22 @@ class Replicated:
         """As it is now."""
         return cls(store.vector(), replace(store.state, void=frozenset()), store.dump(), store.dump_clocks())
 
-    def difference(self, other: Replicated) -> str | None:
-        """What differs, in words; None if nothing does."""
-        for name in ("vector", "state", "rows", "clocks"):
+    def difference(self, other: Replicated) -> tuple[Checker, str] | None:
+        """What differs, in words, and which check that is between two members; None if nothing does."""
+        for name, checker in _PARTS.items():
             mine, others = getattr(self, name), getattr(other, name)
             if mine != others:
-                return f"{name}: {_first_difference(mine, others)}"
+                return checker, f"{name}: {_first_difference(mine, others)}"
         return None
+
+
+_PARTS: Final = {
+    "membership": Checker.MEMBERSHIP,
+    "vector": Checker.VECTORS,
+    "rows": Checker.EQUAL_DUMPS,
+    "clocks": Checker.EQUAL_DUMPS,
+}
+"""Who is a member decides what counts, and so what is held: in this order a difference is told by its cause."""
 
 
 def _first_difference(one: object, other: object) -> str:
@@ -151,11 +170,11 @@ def check_rebuilt(store: Store, file: DiskFile, context: StoreContext) -> tuple[
     store.rebuild()
     difference = before.difference(Replicated.of(store))
     if difference is not None:
-        return store, f"after a rebuild, {difference}"
+        return store, f"after a rebuild, {difference[1]}"
     store.close()
     opened = file.open(context)
     difference = before.difference(Replicated.of(opened))
-    return opened, None if difference is None else f"after opening it anew, {difference}"
+    return opened, None if difference is None else f"after opening it anew, {difference[1]}"
 
 
 def check_from_scratch(store: Store, context: StoreContext, folder: Path, random: Random) -> str | None:
@@ -165,9 +184,12 @@ def check_from_scratch(store: Store, context: StoreContext, folder: Path, random
     try:
         feed(fed, shuffled(pieces_of(store), random))
         difference = Replicated.of(store).difference(Replicated.of(fed))
-        if difference is None and fed.state.void != store.state.void:
-            difference = f"void: {_first_difference(store.state.void, fed.state.void)}"
-        return None if difference is None else f"against a store fed in another order, {difference}"
+        if difference is not None:
+            return f"against a store fed in another order, {difference[1]}"
+        void = store.state.void, fed.state.void
+        return None if void[0] == void[1] else f"against a store fed in another order, void: {_first_difference(*void)}"
+    except RemoteProtocolError as error:
+        return f"a store fed in another order refuses it: {error}"
     finally:
         fed.close()
         DiskFile(path, "", store.group).delete()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from random import Random
 
 from peersd.store.store import Commit, StoreContext
 from peersd.store.uuid7 import Uuid7
@@ -13,17 +12,14 @@ from peersd.testing.simulator.founding import Person
 from peersd.testing.simulator.joining import JOINED, Done, Joining
 from peersd.testing.simulator.links import Links
 from peersd.testing.simulator.network import Network
+from peersd.testing.simulator.parts import Parts, Peer
 from peersd.testing.simulator.replica import Replica
-from peersd.testing.simulator.schedule import FIRST_WALL_MS, Schedule
+from peersd.testing.simulator.schedule import Schedule
+from peersd.testing.simulator.wire import WireEnd
 from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.entries import EPOCH_BYTES
 from peersd_protocol.lanes import Standing
 from peersd_protocol.tickets import Ticket
-
-CLOCK_STEP_MS = 250
-"""Clocks are coarse and differ by whole steps, so that devices often stamp alike and the tie-break has work."""
-
-CLOCK_SKEW_STEPS_MAX = 8
 
 Told = Callable[["SimulatedDevice", Replica, Commit], None]
 """Gets what a device's store has committed for somebody who was told so."""
@@ -37,15 +33,21 @@ class SimulatedDevice:
         network: whom it can reach.
         person: whose device it is.
         folder: for its files.
+        told: called with what was acknowledged.
+        parts: what it is made of.
 
     Attributes:
         files: by group.
         notes: what it keeps beside them.
         process: what runs, or None between a crash and a restart.
-        told: called with what was acknowledged.
+        peer: what answers at its address, if anything does: the process, or code of another kind.
+        disk, clock, entropy: its parts.
     """
 
-    def __init__(self, schedule: Schedule, network: Network, person: Person, folder: Path, told: Told) -> None:
+    def __init__(
+        self, schedule: Schedule, network: Network, person: Person, folder: Path, told: Told, parts: Parts | None = None
+    ) -> None:
+        parts = parts or Parts()
         self._schedule = schedule
         self.network = network
         self.person = person
@@ -54,42 +56,51 @@ class SimulatedDevice:
         self.url = f"ws://{person.name}.example"
         self.folder = folder
         self.told = told
+        self.disk = parts.disk(self.name, folder)
+        self.clock = parts.clock(self.name, lambda: schedule.now_ms, schedule.stream("clock", self.name))
+        self._make_peer = parts.peers.get(self.name)
         self.files: dict[bytes, DiskFile] = {}
         self.notes = DeviceNotes()
         self.process: Process | None = None
-        self.skew_ms = CLOCK_STEP_MS * schedule.random.randint(-CLOCK_SKEW_STEPS_MAX, CLOCK_SKEW_STEPS_MAX)
-        # Its own source, so that what one device draws does not depend on how often another one does.
-        entropy = Random(schedule.random.getrandbits(64)).randbytes
+        self.peer: Peer | None = None
+        entropy = self.entropy = parts.entropy(self.name, schedule.stream("entropy", self.name))
         self.context = StoreContext(
             person.keys.signing, self.wall_ms, entropy, b"machine of " + person.name.encode(), Uuid7(self.wall_ms, entropy)
         )
-        self.entropy = entropy
 
     def wall_ms(self) -> int:
         """The device's own idea of the time, milliseconds since 1970."""
-        return FIRST_WALL_MS + self._schedule.now_ms // CLOCK_STEP_MS * CLOCK_STEP_MS + self.skew_ms
+        return self.clock()
 
     def add_file(self, name: str, group: bytes) -> DiskFile:
         """A place for a group's store."""
-        file = self.files[group] = DiskFile(self.folder / f"{self.name}-{name}.db", name, group)
+        file = self.files[group] = self.disk.file(name, group)
         return file
 
-    def start(self) -> Process:
-        """Starts the device's process on what is on its disk."""
-        assert self.process is None
-        self._schedule.note(self.name, "starts")
-        self.process = Process(self._schedule, self)
-        return self.process
+    @property
+    def is_honest(self) -> bool:
+        """Whether the product's code runs here."""
+        return self._make_peer is None
 
-    def crash(self) -> None:
-        """Ends the process without a word."""
+    def start(self) -> None:
+        """Starts the device's process on what is on its disk, or what runs here in its place."""
+        assert self.peer is None
+        self._schedule.note(self.name, "starts")
+        if self._make_peer is not None:
+            self.peer = self._make_peer(self._schedule, self)
+        else:
+            self.peer = self.process = Process(self._schedule, self)
+
+    def crash(self, *, is_power_lost: bool) -> None:
+        """Ends the process without a word; with the machine, nobody else says one either."""
         process = self.process
         assert process is not None
-        self._schedule.note(self.name, "crashes")
-        self.process = None
-        process.die()
+        self._schedule.note(self.name, "loses its power" if is_power_lost else "crashes")
+        self.peer = self.process = None
+        process.die(is_power_lost=is_power_lost)
+        random = self._schedule.stream("crash", self.name, self._schedule.next_number("crash", self.name))
         for group, file in list(self.files.items()):
-            file.crash(process.replicas[group].store, self._schedule.random)
+            file.crash(process.replicas[group].store, random)
             if not file.is_registered:  # nobody knows of a join that was cut off but who may try again
                 file.delete()
                 del self.files[group]
@@ -101,7 +112,9 @@ class Process:
     Attributes:
         replicas: by group.
         links: to other devices.
+        random: decides how long things take.
         is_alive: until it is killed or closed.
+        before_telling: called between the next commit and whoever is to be told of it; it ends the process.
     """
 
     def __init__(self, schedule: Schedule, device: SimulatedDevice) -> None:
@@ -110,12 +123,15 @@ class Process:
         self.name = device.name
         self.user = device.person.user
         self.is_alive = True
+        self.random = schedule.stream("process", self.name, schedule.next_number("process", self.name))
+        self.before_telling: Callable[[], None] | None = None
         self.boot_id = device.entropy(EPOCH_BYTES)
         self._joins: dict[bytes, Joining] = {}
         self.replicas: dict[bytes, Replica] = {}
         self.links = Links(schedule, device.network, self)
         for file in device.files.values():
-            self.replicas[file.group] = Replica(schedule, self, file, file.open(device.context))
+            replica = self.replicas[file.group] = Replica(schedule, self, file, file.open(device.context))
+            device.network.frames.note_members(replica.name, replica.state.member_devices)
         self.links.wake()
 
     @property
@@ -146,6 +162,10 @@ class Process:
         """Runs an event after some ms, if this process still lives then."""
         self._schedule.at(self._schedule.now_ms + wait_ms, lambda: event() if self.is_alive else None)
 
+    def serve(self, remote: SimulatedDevice, wire: WireEnd) -> None:
+        """See Peer."""
+        self.links.serve(remote, wire)
+
     # --- Groups -----------------------------------------------------------------------------------------------------------------
 
     @property
@@ -166,6 +186,7 @@ class Process:
         """Deletes the file of a group that was not joined after all."""
         replica = self.replicas.pop(group)
         replica.is_discarded = True
+        replica.stop_reading()
         replica.store.close()
         self.device.files.pop(group).delete()
         self.notes.beacons.pop(group, None)
@@ -173,6 +194,7 @@ class Process:
 
     def acts_changed(self, replica: Replica) -> None:
         """A group's state may have changed. Whoever is no member any more gets nothing from here on."""
+        self.device.network.frames.note_members(replica.name, replica.state.member_devices)
         replica.drop_outsiders()
         replica.copies.set_members()
         if replica.group in self._joins:
@@ -262,11 +284,13 @@ class Process:
 
     # --- The end ----------------------------------------------------------------------------------------------------------------
 
-    def die(self) -> None:
+    def die(self, *, is_power_lost: bool) -> None:
         """Is killed."""
         self.is_alive = False
+        for replica in self.replicas.values():
+            replica.stop_reading()
         for end in list(self.links.ends):
-            end.abandon()
+            end.abandon(is_power_lost=is_power_lost)
         for end in self.links.linked():
             self.device.network.note_link(self.name, end.remote, -1)
 
@@ -274,4 +298,5 @@ class Process:
         """Ends the process in good order."""
         self.is_alive = False
         for replica in self.replicas.values():
+            replica.stop_reading()
             replica.store.close()

@@ -45,6 +45,23 @@ class DeviceNotes:
     untold: set[bytes] = field(default_factory=set[bytes])
 
 
+class Disk:
+    """Where a device keeps its stores. Another kind of disk makes other files.
+
+    Args:
+        name: of the device.
+        folder: of all devices.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+
+    def file(self, name: str, group: bytes) -> DiskFile:
+        """A place for the store of a group."""
+        return DiskFile(self.folder / f"{self.name}-{name}.db", name, group)
+
+
 class DiskFile:
     """The files of one group's store.
 

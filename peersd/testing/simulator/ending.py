@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from peersd.testing.simulator.beliefs import Beliefs, Placed
+from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.checks import Acknowledged
 from peersd.testing.simulator.copies import digest_of
 from peersd.testing.simulator.device import Process, SimulatedDevice
@@ -20,15 +21,21 @@ POLL_MS: Final = 250
 QUIET_MS: Final = 2_000
 """After all are equal, nobody may have anything left to say for so long."""
 
+SETTLED_MS_MAX: Final = 600_000
+"""By when links that were lost unnoticed are noticed, and whoever has a ticket is let in or gives up."""
+
 MEND_MS: Final = 30_000
 """By when after that links are settled, and beacons, which wait BEACON_INTERVAL_MS at each device, show all to be equal."""
 
-CROWDED_MS: Final = 180_000
-"""How long devices that may have too few links for all their groups are waited for before they get more."""
-
 
 class Joiners(Protocol):
-    """Users with tickets."""
+    """Users with tickets.
+
+    Attributes:
+        ended_ms: when the last one was let in, or gave up.
+    """
+
+    ended_ms: int
 
     @property
     def are_joining(self) -> bool:
@@ -74,22 +81,23 @@ class Ending:
         self._joiners = joiners
         self._acknowledged = acknowledged
 
-    def run(self, heal_ms: int) -> None:
+    def run(self, converge_ms: int) -> None:
         """Waits, and checks.
 
         Raises:
             SimulationFailed: something that must hold did not.
         """
-        self._await_equal(heal_ms)
-        self._await(self._wrong_beacons)
-        self._await(self._wrong_links)
+        self._await_equal(converge_ms)
+        self._await(Checker.BEACONS, self._wrong_beacons)
+        self._await(Checker.ONE_LINK, self._wrong_links)
         self._check_lanes()
         rows = 0
         names = [replica.name for group in self._acknowledged for _, replica in self._placed(group)[:1]]
         for group, acknowledged in self._acknowledged.items():
             rows += Verdict(self._schedule, self._placed(group), names, acknowledged).check()
         entries = sum(map(len, self._acknowledged.values()))
-        self._schedule.note("", f"equal: {rows} rows, {entries} acknowledged entries")
+        marked = self._network.frames.marked
+        self._schedule.note("", f"equal: {rows} rows, {entries} acknowledged entries, {marked} marked messages")
 
     # --- Who is who -------------------------------------------------------------------------------------------------------------
 
@@ -115,31 +123,53 @@ class Ending:
 
     # --- Waiting ----------------------------------------------------------------------------------------------------------------
 
-    def _await_equal(self, heal_ms: int) -> None:
-        began_ms = self._schedule.now_ms
+    def _await_equal(self, converge_ms: int) -> None:
+        healed_ms = self._schedule.now_ms
         while True:
-            waiting = self._waiting()
+            waiting, checker = self._waiting(), Checker.CONVERGED
             if not waiting:
                 sent = self._messages_sent()
                 self._schedule.run_until(self._schedule.now_ms + QUIET_MS)
-                waiting = self._waiting() or ["devices that are equal still talk"] * (sent != self._messages_sent())
-                if not waiting:
+                waiting = self._waiting()
+                if not waiting and sent == self._messages_sent():
                     break
-            passed_ms = self._schedule.now_ms - began_ms
-            if passed_ms >= heal_ms:
-                raise self._schedule.fail(f"not equal {heal_ms} ms after healing: {'; '.join(waiting)}")
-            if passed_ms >= CROWDED_MS and self._network.is_mesh and self._is_crowded() and not self._network.has_grown:
-                self._schedule.note("", "links are too few for all groups: all get more")
-                self._network.grow(len(self._devices))
-                for device in self._devices:
-                    running(device).links.wake()
+                checker = Checker.CONVERGED if waiting else Checker.QUIET
+                waiting = waiting or ["devices that are equal still talk"]
+            passed_ms, settled_ms = self._schedule.now_ms - healed_ms, self._settled_ms(healed_ms)
+            is_settled = not self._joiners.are_joining and not self._network.has_dead_links
+            is_late = is_settled and self._schedule.now_ms - settled_ms >= converge_ms and not self._grow()
+            if is_late or passed_ms >= SETTLED_MS_MAX:
+                since = f"{self._schedule.now_ms - settled_ms} ms after all was well again, {passed_ms} ms after healing"
+                raise self._schedule.fail(checker, f"not equal {since}: {'; '.join(waiting)}")
             self._schedule.run_until(self._schedule.now_ms + POLL_MS)
-        self._schedule.note("", "all members know each other to be equal")
+        took_ms = self._schedule.now_ms - self._settled_ms(healed_ms)
+        self._schedule.note("", f"all members know each other to be equal, {took_ms} ms after all was well again")
+
+    def _settled_ms(self, healed_ms: int) -> int:
+        """Since when nothing but the product's own time is needed."""
+        return max(healed_ms, self._network.noticed_ms, self._network.grown_ms, self._joiners.ended_ms)
+
+    def _grow(self) -> bool:
+        """Devices that may have too few links for all their groups get more, once; False if that is not why they wait.
+
+        With too few links, some groups get none or fall apart: nothing is promised then.
+        """
+        if not self._network.is_mesh or self._network.grown_ms or not self._is_crowded():
+            return False
+        self._schedule.note("", "links are too few for all groups: all get more")
+        self._network.grow(len(self._devices))
+        for device in self._devices:
+            running(device).links.wake()
+        return True
 
     def _is_crowded(self) -> bool:
-        """Whether the rings of some device's groups have more neighbours than it may have links."""
+        """Whether the rings of some device's groups have more neighbours than it may have links, or it has no room for another.
+
+        Who has not heard of the latest members knows others alone, and those may have no room for it.
+        """
         links_max = self._network.links_max
-        return any(running(device).links.ring_neighbours() > links_max for device in self._devices)
+        links = [running(device).links for device in self._devices]
+        return any(max(one.ring_neighbours() - 1, len(one.linked())) >= links_max for one in links)
 
     def _messages_sent(self) -> list[int]:
         return [replica.messages_sent for group in self._acknowledged for _, replica in self._placed(group)]
@@ -191,12 +221,14 @@ class Ending:
         has_room = not self._network.is_mesh or len(links.linked()) < self._network.links_max
         return links.to_device(other.device_id) is not None or (has_room and other.device_id in device.notes.addresses)
 
-    def _await(self, find_wrong: Callable[[], list[str]]) -> None:
+    def _await(self, checker: Checker, find_wrong: Callable[[], list[str]]) -> None:
         """Waits until nothing is wrong any more that time mends."""
         end_ms = self._schedule.now_ms + MEND_MS
         while wrong := find_wrong():
+            if self._network.has_dead_links:
+                end_ms = self._schedule.now_ms + MEND_MS
             if self._schedule.now_ms >= end_ms:
-                raise self._schedule.fail(f"{MEND_MS} ms after all were equal: {'; '.join(wrong)}")
+                raise self._schedule.fail(checker, f"{MEND_MS} ms after all were equal: {'; '.join(wrong)}")
             self._schedule.run_until(self._schedule.now_ms + POLL_MS)
 
     def _wrong_beacons(self) -> list[str]:
@@ -219,15 +251,15 @@ class Ending:
                 other = running(remote).links.to_device(device.device_id)
                 if other is None or other.handshake_hash != end.handshake_hash:
                     wrong.append(f"{remote.name} has another link to {device.name}, or none")
-        return wrong
+        return wrong or ["a link is dead, and nobody has noticed"] * self._network.has_dead_links
 
     def _check_lanes(self) -> None:
         """No channel outlives a membership, and nothing waits for what will never come."""
         for device in self._devices:
             for end, sharing in running(device).links.sharings.items():
-                wrong = sharing.check()
+                wrong = sharing.check_channels()
                 if wrong is not None:
-                    raise self._schedule.fail(f"{device.name}: {wrong}")
+                    raise self._schedule.fail(Checker.CHANNELS, f"{device.name}: {wrong}")
                 if sharing.bytes_parked:
                     text = f"{sharing.bytes_parked} bytes from {end.remote} are parked for good"
-                    raise self._schedule.fail(f"{device.name}: {text}")
+                    raise self._schedule.fail(Checker.QUEUE_BOUNDS, f"{device.name}: {text}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 from peersd.store.authority import decode_body
 from peersd.store.log import State
@@ -13,8 +14,10 @@ from peersd_protocol import canonical
 from peersd_protocol.blocks import join_blocks
 from peersd_protocol.entries import Act, Header, Kind
 from peersd_protocol.messages import Block, Runs
-from peersd_protocol.replication import Ingested
 from peersd_protocol.runs import BodyForm, Entry, Run, run_value
+
+MESSAGE_RUNS: Final = 6
+"""How many runs a file is fed at once."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +86,26 @@ def feed(store: Store, pieces: Sequence[Piece]) -> None:
     """
     left = list(pieces)
     while left:
-        parked = [piece for piece in left if _take(store, piece).parked]
+        parked = [piece for some in _in_messages(left) for piece in _take(store, some)[0]]
         assert len(parked) < len(left), "a file holds all that its entries rest on"
         left = parked
-    while sum(_take(store, piece).is_new for piece in pieces):
+    while sum(_take(store, some)[1] for some in _in_messages(pieces)):
         pass
 
 
-def _take(store: Store, piece: Piece) -> Ingested:
-    ingested, _ = store.take(Runs(0, canonical.encode([run_value(piece.run)])))
-    for block in () if ingested.parked else piece.blocks:
-        store.take(block)
-    return ingested
+def _in_messages(pieces: Sequence[Piece]) -> list[Sequence[Piece]]:
+    return [pieces[start : start + MESSAGE_RUNS] for start in range(0, len(pieces), MESSAGE_RUNS)]
+
+
+def _take(store: Store, pieces: Sequence[Piece]) -> tuple[list[Piece], bool]:
+    """Takes in a message; returns what came too early, and whether anything was new."""
+    ingested, _ = store.take(Runs(0, canonical.encode([run_value(piece.run) for piece in pieces])))
+    too_early = {parked.tip[1][1] for parked in ingested.parked if parked.tip is not None}
+    is_new = bool(ingested.new)
+    for piece in pieces:
+        for block in () if piece.run.last.hash in too_early else piece.blocks:
+            is_new |= bool(store.take(block)[0].new)
+    return [piece for piece in pieces if piece.run.last.hash in too_early], is_new
 
 
 def shuffled(pieces: Sequence[Piece], random: Random) -> list[Piece]:

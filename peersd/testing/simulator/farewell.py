@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.link_end import ChannelEnd
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
@@ -42,6 +43,11 @@ class Farewelling:
         self._check()
         process.later(TIMEOUT_MS, lambda: self.end(CloseCode.NOT_MEMBER))
 
+    @property
+    def group_name(self) -> str:
+        """See ChannelUser."""
+        return self._replica.name
+
     def push(self, message: bytes) -> None:
         """What the other side says is not looked at, and not taken."""
 
@@ -74,9 +80,11 @@ class Farewelling:
             if isinstance(packed, Runs):
                 headers = [entry.header for run in decode_runs(packed, self._replica.group) for entry in run.entries]
                 if any(header.kind is Kind.DATA for header in headers):
-                    raise self._schedule.fail(f"{self._name}: a farewell of {self._replica.name} holds data")
+                    raise self._schedule.fail(Checker.OUTSIDERS, f"{self._name}: a farewell of {self._replica.name} holds data")
                 acts.update(header.hash for header in headers)
             elif not isinstance(packed, Block) or packed.entry_hash not in acts:
-                raise self._schedule.fail(f"{self._name}: a farewell of {self._replica.name} holds {type(packed).__name__}")
+                raise self._schedule.fail(
+                    Checker.OUTSIDERS, f"{self._name}: a farewell of {self._replica.name} holds {type(packed).__name__}"
+                )
         if not self._replica.store.state.farewell(self._channel.remote_device) <= acts:
-            raise self._schedule.fail(f"{self._name}: a farewell of {self._replica.name} lacks acts")
+            raise self._schedule.fail(Checker.OUTSIDERS, f"{self._name}: a farewell of {self._replica.name} lacks acts")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peersd.store.store import Commit, Store
-from peersd.testing.simulator.schedule import FIRST_WALL_MS
+from peersd.testing.simulator.wall_clocks import FIRST_WALL_MS
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import hlc
 from peersd_protocol.acts import AddDevice, Body, Genesis, Invite, UserGenesis, encode_body

@@ -106,7 +106,7 @@ class Joining:
             if reason is not None:
                 self._finish(reason)
             else:
-                process.later(self._schedule.random.randint(0, 20), self._try_next)
+                process.later(process.random.randint(0, 20), self._try_next)
 
         sharing.join(group, Proof(redemption, encode_runs(identity), accepted, over))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Protocol
 
+from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.wire import WireEnd
 from peersd_protocol.errors import CloseCode
@@ -37,6 +39,11 @@ _LINK_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.REPLACED, Close
 class ChannelUser(Protocol):
     """What runs over an open channel, or looks at the proof before it is one."""
 
+    @property
+    def group_name(self) -> str:
+        """The group that the channel is for."""
+        ...
+
     def push(self, message: bytes) -> None:
         """A message came."""
 
@@ -59,6 +66,8 @@ class LinkEvents:
         on_open: the remote side asks for a channel, with the payload of its OPEN.
         on_accepted, on_refused: the answer to this side's OPEN, with its payload.
         on_closed: a channel that nothing runs on is gone.
+        on_put: a message is put into a channel here.
+        on_message: a message has come for what runs over a channel.
         on_down: the link is over; all that ran on it has ended.
     """
 
@@ -67,6 +76,8 @@ class LinkEvents:
     on_accepted: Callable[[LinkEnd, int, bytes], None]
     on_refused: Callable[[LinkEnd, int, bytes], None]
     on_closed: Callable[[LinkEnd, int], None]
+    on_put: Callable[[LinkEnd, int, bytes], None]
+    on_message: Callable[[LinkEnd, int, bytes], None]
     on_down: Callable[[LinkEnd, Down], None]
 
 
@@ -75,6 +86,7 @@ class LinkEnd:
 
     Args:
         schedule: of the simulation.
+        random: of the process.
         device: this device's name.
         remote: the other device's name.
         handshake: not started.
@@ -87,13 +99,23 @@ class LinkEnd:
         requested: channels that the remote side asked for and still waits for.
         is_carrying: whether it carries channels.
         is_confirmed: whether the other side is known to have the link.
+        is_remote_honest: whether the other side runs the product's code, which nobody may refuse.
         is_over: whether it has ended.
     """
 
     def __init__(
-        self, schedule: Schedule, device: str, remote: str, handshake: Handshake, role: Role, wire: WireEnd, events: LinkEvents
+        self,
+        schedule: Schedule,
+        random: Random,
+        device: str,
+        remote: str,
+        handshake: Handshake,
+        role: Role,
+        wire: WireEnd,
+        events: LinkEvents,
     ) -> None:
         self._schedule = schedule
+        self._random = random
         self._device = device
         self.remote = remote
         self.role = role
@@ -109,6 +131,7 @@ class LinkEnd:
         self.is_carrying = False
         self.is_confirmed = False
         self.is_over = False
+        self.is_remote_honest = True
         wire.on_message = self._receive
         wire.on_end = lambda: self.close(CloseCode.GOING_AWAY)
 
@@ -126,20 +149,29 @@ class LinkEnd:
         self.is_carrying = True
         self.perform(self.machine.release(self.now_ms))
 
+    def put(self, channel: int, message: bytes, *, bulk: bool, in_order: bool = False) -> None:
+        """Queues a message for a channel."""
+        self._events.on_put(self, channel, message)
+        self.perform(self.machine.send(channel, message, self.now_ms, bulk=bulk, in_order=in_order))
+
     def close(self, code: CloseCode) -> None:
         """Ends the link."""
         if not self.is_over:
             self.perform(self.machine.close(code, self.now_ms))
 
-    def abandon(self) -> None:
-        """The process is gone: nothing is said, nothing is heard."""
+    def abandon(self, *, is_power_lost: bool) -> None:
+        """The process is gone: nothing is said, nothing is heard. The system tells the other side, unless it is gone as well."""
         self.is_over = True
         self.is_carrying = False
-        self._wire.cut()
+        self.lose_wire(is_told=not is_power_lost)
+        self._wire.end()
 
-    def lose_wire(self) -> None:
-        """The network is gone; either side notices in its own time."""
-        self._wire.cut()
+    def lose_wire(self, *, is_told: bool) -> None:
+        """The network is gone; either side notices in its own time, or only by the silence."""
+        if is_told:
+            self._wire.cut()
+        else:
+            self._wire.lose()
 
     def _receive(self, message: bytes) -> None:
         if not self.is_over:
@@ -154,7 +186,7 @@ class LinkEnd:
             self._is_writing = False
             return
         self._wire.send(message)
-        self._schedule.after(0, 2, self._write)
+        self._schedule.at(self.now_ms + self._random.randint(0, 2), self._write)
 
     def _set_timer(self, name: str, at_ms: int) -> None:
         self._timers[name] = at_ms
@@ -172,11 +204,12 @@ class LinkEnd:
             match effect:
                 case MessageReceived(channel, message):
                     if channel in self.users:
+                        self._events.on_message(self, channel, message)
                         self.users[channel].push(message)
                 case Wake():
                     if not self._is_writing:
                         self._is_writing = True
-                        self._schedule.after(0, 1, self._write)
+                        self._schedule.at(self.now_ms + self._random.randint(0, 1), self._write)
                 case Writable(channel):
                     if channel in self.users:
                         self.users[channel].send_soon()
@@ -202,8 +235,8 @@ class LinkEnd:
                     pass
 
     def _note_closed(self, channel: int, code: CloseCode) -> None:
-        if code not in _CHANNEL_CODES:
-            raise self._schedule.fail(f"{self._device}: {self.remote} closed a channel with {code.name}")
+        if self.is_remote_honest and code not in _CHANNEL_CODES:
+            raise self._schedule.fail(Checker.HONEST_REFUSED, f"{self._device}: {self.remote} closed a channel with {code.name}")
         self.requested.discard(channel)
         user = self.users.pop(channel, None)
         if user is not None:
@@ -217,8 +250,10 @@ class LinkEnd:
         self._events.on_up(self, up)
 
     def _note_down(self, down: Down) -> None:
-        if down.code not in _LINK_CODES:
-            raise self._schedule.fail(f"{self._device}: the link to {self.remote} is down: {down.code.name}, {down.detail}")
+        if self.is_remote_honest and down.code not in _LINK_CODES:
+            raise self._schedule.fail(
+                Checker.HONEST_REFUSED, f"{self._device}: the link to {self.remote} is down: {down.code.name}, {down.detail}"
+            )
         self._schedule.note(self._device, f"link to {self.remote} down: {down.code.name}")
         self.is_over = True
         self.is_carrying = False
@@ -249,9 +284,9 @@ class ChannelEnd:
         self.remote_device = end.remote_device
         self.closed: CloseCode | None = None
 
-    def send(self, message: bytes, *, bulk: bool) -> None:
+    def send(self, message: bytes, *, bulk: bool, in_order: bool = False) -> None:
         """Queues a message."""
-        self._end.perform(self._end.machine.send(self._number, message, self._end.now_ms, bulk=bulk))
+        self._end.put(self._number, message, bulk=bulk, in_order=in_order)
 
     def is_full(self) -> bool:
         """Whether `send` has to wait for Writable."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
+from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.link_end import LinkEnd, LinkEvents
 from peersd.testing.simulator.network import Network
+from peersd.testing.simulator.plan import BACK_OFF_MS_MAX
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.sharing import Sharing
-from peersd.testing.simulator.wire import WireEnd, make_wire
-from peersd_protocol.dialing import CancelTimer, Dial, Dialing, SetTimer, TargetKey
+from peersd.testing.simulator.wire import WireEnd
+from peersd_protocol.dialing import CancelTimer, Dial, Dialing, Patience, SetTimer
 from peersd_protocol.dialing import Effect as DialingEffect
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.handshake import Handshake, Role
@@ -40,7 +42,7 @@ class _Attempt:
         stays: whether the table kept it.
     """
 
-    target: TargetKey | None = None
+    target: bytes | None = None
     found: Found | None = None
     link_id: int = 0
     stays: bool = False
@@ -70,12 +72,12 @@ class Links:
         self._network = network
         self._process = process
         self._table = LinkTable(process.device_id)
-        self._dialing = Dialing()
+        self._dialing = Dialing(Patience(delay_ms_max=BACK_OFF_MS_MAX, refused_ms=BACK_OFF_MS_MAX))
         self._mesh = Mesh(process.device_id)
         self._link_ids = count(1)
         self._carried: dict[int, LinkEnd] = {}
         self._since_ms: dict[bytes, int] = {}
-        self._timers: dict[TargetKey, int] = {}
+        self._timers: dict[bytes, int] = {}
         self._decides_at_ms: int | None = None
         self.ends: list[LinkEnd] = []
         self.sharings: dict[LinkEnd, Sharing] = {}
@@ -96,7 +98,7 @@ class Links:
         """Runs the listener's end of a new link."""
         self._run(remote, Role.LISTENER, wire, _Attempt(), None)
 
-    def dial(self, url: str, device: bytes | None, found: Found | None = None, target: TargetKey | None = None) -> None:
+    def dial(self, url: str, device: bytes | None, found: Found | None = None, target: bytes | None = None) -> None:
         """Dials an address; a link, or its failure, comes of it after a while.
 
         Args:
@@ -110,18 +112,17 @@ class Links:
         def fail() -> None:
             attempt.settle(None)
             if target is not None:
-                self._perform(self._dialing.dial_ended(target, self._schedule.now_ms, self._schedule.random.random()))
+                self._perform(self._dialing.dial_ended(target, self._schedule.now_ms, self._process.random.random()))
                 self.wake()
 
         def reach() -> None:
-            if remote.process is not None and self._network.is_answered(url):
-                near, far = make_wire(self._schedule)
-                remote.process.links.serve(self._process.device, far)
-                self._run(remote, Role.DIALLER, near, attempt, device)
+            wire = self._network.reach(self._process.device, url)
+            if wire is not None:
+                self._run(remote, Role.DIALLER, wire, attempt, device)
             else:
-                self._process.later(self._schedule.random.choice((0, 50, 500)), fail)
+                self._process.later(self._process.random.choice((0, 50, 500)), fail)
 
-        self._process.later(self._schedule.random.randint(1, 50), reach)
+        self._process.later(self._process.random.randint(1, 50), reach)
 
     def connect(self, url: str, found: Found) -> None:
         """Finds the link that this device dialled at an address, or dials one."""
@@ -132,7 +133,7 @@ class Links:
         self.dial(url, None, found)
 
     def _run(self, remote: SimulatedDevice, role: Role, wire: WireEnd, attempt: _Attempt, expected: bytes | None) -> None:
-        is_dialler, process = role is Role.DIALLER, self._process
+        is_dialler, process, frames = role is Role.DIALLER, self._process, self._network.frames
         handshake = Handshake(
             role,
             process.keys,
@@ -147,11 +148,19 @@ class Links:
             lambda end, channel, payload: self.sharings[end].accepted(channel, payload),
             lambda end, channel, payload: self.sharings[end].refused(channel, payload),
             lambda end, channel: self.sharings[end].gone(channel),
+            lambda end, channel, message: frames.note_put(end.handshake_hash, channel, process.name, message),
+            self._check_message,
             lambda end, down: self._note_down(end, down, attempt),
         )
-        end = LinkEnd(self._schedule, process.name, remote.name, handshake, role, wire, events)
+        end = LinkEnd(self._schedule, process.random, process.name, remote.name, handshake, role, wire, events)
+        end.is_remote_honest = remote.is_honest
         self.ends.append(end)
         end.start()
+
+    def _check_message(self, end: LinkEnd, channel: int, message: bytes) -> None:
+        frames, name = self._network.frames, self._process.name
+        frames.check_taken(end.handshake_hash, channel, name, end.remote, message)
+        frames.check_message(name, self._process.device_id, end.remote, end.users[channel].group_name, message)
 
     def _carry(self, end: LinkEnd, up: Up, attempt: _Attempt) -> None:
         """The handshake is done: the link stays, or is closed."""
@@ -179,7 +188,7 @@ class Links:
             if isinstance(effect, Close):
                 self._carried[effect.link_id].close(effect.close_code)
             elif isinstance(effect, Alarm):
-                raise self._schedule.fail(f"{self._process.name}: alarm {effect.name} for {end.remote}")
+                raise self._schedule.fail(Checker.HONEST_REFUSED, f"{self._process.name}: alarm {effect.name} for {end.remote}")
             else:
                 self._keep(end, attempt)
         attempt.settle(self.to_device(up.remote_device))
@@ -193,7 +202,7 @@ class Links:
         self._process.notes.reached.add(device)
         if end.role is Role.DIALLER:
             self._process.notes.addresses[device] = self._network.url_of(device)
-        self._perform(self._dialing.linked(device, now_ms, dialled=attempt.target))
+        self._perform(self._dialing.linked(device, now_ms, is_dialled=attempt.target is not None))
         self.sharings[end] = Sharing(self._schedule, end, self._process)
         self.sharings[end].begin()
         end.release()
@@ -204,7 +213,7 @@ class Links:
         sharing = self.sharings.pop(end, None)
         if sharing is not None:
             sharing.link_down()
-        now_ms, jitter = self._schedule.now_ms, self._schedule.random.random()
+        now_ms, jitter = self._schedule.now_ms, self._process.random.random()
         if attempt.link_id:
             del self._carried[attempt.link_id]
             self._table.link_down(attempt.link_id)
@@ -223,14 +232,14 @@ class Links:
     def _perform(self, effects: Iterable[DialingEffect]) -> None:
         for effect in effects:
             match effect:
-                case Dial(target, device, url):
-                    self.dial(url, device, None, target)
+                case Dial(device, url):
+                    self.dial(url, device, None, device)
                 case SetTimer(timer, at_ms):
                     self._set_timer(timer, at_ms)
                 case CancelTimer(timer):
                     self._timers.pop(timer, None)
 
-    def _set_timer(self, timer: TargetKey, at_ms: int) -> None:
+    def _set_timer(self, timer: bytes, at_ms: int) -> None:
         self._timers[timer] = at_ms
 
         def expire() -> None:
@@ -244,7 +253,7 @@ class Links:
         """Something changed: where links are chosen, a choice follows soon."""
         if not self._network.is_mesh:
             return
-        at = self._schedule.now_ms + self._schedule.random.randint(1, 50) if at_ms is None else at_ms
+        at = self._schedule.now_ms + self._process.random.randint(1, 50) if at_ms is None else at_ms
         if self._decides_at_ms is None or at < self._decides_at_ms:
             self._decides_at_ms = at
             self._process.later(at - self._schedule.now_ms, lambda: self._decide_at(at))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from random import Random
 from typing import Final
 
 from peersd.errors import PeersdError
 from peersd.store.store import Commit, FindCuts
 from peersd.testing.simulator.device import Process
-from peersd.testing.simulator.founding import NEVER_MS
+from peersd.testing.simulator.founding import NEVER_MS, Person
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
 from peersd_protocol.acts import Ban, Body, DropDevice, Invite, Leave, Remove, RevokeInvite, SetRole, Unban, encode_body
@@ -30,8 +31,8 @@ from peersd_protocol.roles import (
 from peersd_protocol.signing import SEED_BYTES, SigningKey
 from peersd_protocol.tickets import Ticket
 
-HandOver = Callable[[Replica, Ticket, int], None]
-"""Gets a ticket that a member made, and how many users it may bring in."""
+HandOver = Callable[[Replica, Ticket, int, Random], None]
+"""Gets a ticket that a member made, how many users it may bring in, and what decides on who gets it."""
 
 BOLD: Final = 0.1
 """How often somebody tries what may not be allowed."""
@@ -57,18 +58,20 @@ class Members:
 
     Args:
         schedule: of the simulation.
-        users: the ids of all users.
+        people: the honest devices' users.
         hand_over: gets the tickets.
     """
 
-    def __init__(self, schedule: Schedule, users: list[bytes], hand_over: HandOver) -> None:
+    def __init__(self, schedule: Schedule, people: Sequence[Person], hand_over: HandOver) -> None:
         self._schedule = schedule
-        self._users = users
+        self._people = people
+        self._users = list(dict.fromkeys(person.user for person in people))
         self._hand_over = hand_over
+        self._random = schedule.stream("members")
 
-    def act(self, process: Process, replica: Replica) -> None:
-        """The device's user does something."""
-        random = self._schedule.random
+    def act(self, process: Process, replica: Replica, random: Random) -> None:
+        """The device's user does something that `random` decides."""
+        self._random = random
         (kind,) = random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
         is_bold = random.random() < BOLD
         if not is_bold and not replica.state.role_of(process.user):
@@ -79,7 +82,7 @@ class Members:
     # --- Who and what -----------------------------------------------------------------------------------------------------------
 
     def _pick(self, candidates: list[bytes]) -> bytes | None:
-        return self._schedule.random.choice(candidates) if candidates else None
+        return self._random.choice(candidates) if candidates else None
 
     def _others(self, process: Process) -> list[bytes]:
         return [user for user in self._users if user != process.user]
@@ -87,7 +90,7 @@ class Members:
     def _pick_role(self, allowed: Callable[[int], bool], *, is_bold: bool) -> Role | None:
         roles = [Role(role) for role in sorted(GRANTED_ROLES) if is_bold or allowed(role)]
         # Writers are what most members are.
-        return self._schedule.random.choice([*roles, *(role for role in roles if role == Role.WRITER)]) if roles else None
+        return self._random.choice([*roles, *(role for role in roles if role == Role.WRITER)]) if roles else None
 
     def _write(self, process: Process, replica: Replica, label: str, body: Body) -> None:
         store, user = replica.store, process.user
@@ -99,12 +102,13 @@ class Members:
         replica.ask(label, lambda: call()[1], process.acknowledging(replica))
 
     def _name(self, user: bytes) -> str:
-        return f"user {self._users.index(user)}"
+        """A user is called by its devices."""
+        return "+".join(person.name for person in self._people if person.user == user)
 
     # --- Deeds ------------------------------------------------------------------------------------------------------------------
 
     def _invite(self, process: Process, replica: Replica, is_bold: bool) -> None:
-        random, state = self._schedule.random, replica.state
+        random, state = self._random, replica.state
         held = state.role_of(process.user)
         role = self._pick_role(lambda role: may_grant(held, role), is_bold=is_bold)
         if role is None or (not is_bold and all(state.role_of(user) for user in self._users)):
@@ -121,7 +125,7 @@ class Members:
         def invited(result: tuple[Header, Commit | None]) -> None:
             header, commit = result
             process.acknowledge(replica, commit)
-            self._hand_over(replica, Ticket(replica.group, header.hash, seed, addresses, replica.name), max_uses)
+            self._hand_over(replica, Ticket(replica.group, header.hash, seed, addresses, replica.name), max_uses, random)
 
         replica.ask(f"invites a {role.name}", lambda: replica.store.act(process.user, Kind.CONTROL, body), invited)
 
@@ -184,7 +188,7 @@ class Members:
         ]
         user = self._pick(candidates)
         if user is not None:
-            reason = self._schedule.random.choice(("", "spam"))
+            reason = self._random.choice(("", "spam"))
             self._take(process, replica, f"bans {self._name(user)}", lambda cuts: Ban(user, reason, cuts(user)))
 
     def _unban(self, process: Process, replica: Replica, is_bold: bool) -> None:
@@ -203,8 +207,9 @@ class Members:
             if is_bold or (may_drop_device(held, member.role) if other != user else len(member.devices) > 1)
         ]
         if candidates:
-            target, device = self._schedule.random.choice(candidates)
-            label = f"drops {self._name(target)}'s device {device[:2].hex()}"
+            target, device = self._random.choice(candidates)
+            name = next((person.name for person in self._people if person.keys.device == device), "a stranger")
+            label = f"drops {name} of {self._name(target)}"
             self._take(process, replica, label, lambda cuts: DropDevice(target, device, cuts(target, device=device)))
 
     def _leave(self, process: Process, replica: Replica, is_bold: bool) -> None:

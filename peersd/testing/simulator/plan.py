@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from random import Random
+from typing import Final
+
+BACK_OFF_MS_MAX: Final = 5_000
+"""The longest wait before a device is dialled or a channel opened again. The product's own minute would only be waited out."""
 
 DRAWN = -1
 """Stands for what the seed decides."""
@@ -14,13 +18,14 @@ class Plan:
     """How much happens.
 
     Attributes:
-        devices: in all; the first user has two (-1: 4 or 5, as the seed says).
-        groups: founded before the start (-1: 2 or 3).
+        devices: in all, 3 to 12; the first user has two if there are more than three (-1: most often 3 to 6, as the seed says).
+        groups: founded before the start, at most 4 (-1: 2 to 4).
         links_max: of each device, which chooses its links itself; 0 for links by chance (-1: half of the seeds by chance, the
             others with 2 to 4).
         trouble_ms: how long there are writes, deeds of members and faults.
-        heal_ms: by when after that all replicas are equal.
-        write_every_ms: mean time between two writes of a device.
+        converge_ms: by when all replicas are equal, after the last dead link was noticed and the last ticket was redeemed.
+        write_every_ms: mean time between two writes, of whatever device.
+        read_every_ms: mean time between two reads.
         deed_every_ms: mean time between two deeds that concern memberships.
         fault_every_ms: mean time between two faults.
     """
@@ -29,10 +34,11 @@ class Plan:
     groups: int = DRAWN
     links_max: int = DRAWN
     trouble_ms: int = 6_000
-    heal_ms: int = 600_000
-    write_every_ms: int = 250
+    converge_ms: int = 10_000
+    write_every_ms: int = 60
+    read_every_ms: int = 100
     deed_every_ms: int = 200
-    fault_every_ms: int = 500
+    fault_every_ms: int = 300
 
     @property
     def flags(self) -> str:
@@ -42,7 +48,8 @@ class Plan:
 
     def draw(self, random: Random) -> Plan:
         """The plan with all that the seed decides. The same is drawn whatever is given, so that a flag changes one thing only."""
-        devices, groups, links_max = random.choice((4, 5)), random.choice((2, 2, 3)), random.choice((0, 0, 0, 2, 3, 4))
+        devices = random.choice((3, 4, 4, 5, 5, 6, random.randint(7, 12)))
+        groups, links_max = random.choice((2, 2, 3, 4)), random.choice((0, 0, 0, 2, 3, 4))
         return replace(
             self,
             devices=devices if self.devices == DRAWN else self.devices,

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from peersd.errors import PeersdError
+from peersd.store.changes import Row
+from peersd.store.reader import Reader
 from peersd.store.store import Commit, Store
+from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.copies import Copies
 from peersd.testing.simulator.disk import DiskFile
 from peersd.testing.simulator.link_end import ChannelEnd
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.session import Session, StoreJob
+from peersd.testing.simulator.stored import check_causes
 from peersd_protocol.constants import CREDIT_WINDOW_BYTES_MAX, MESSAGE_BYTES_MAX
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.messages import decode_message, is_beacon_message
@@ -43,6 +47,10 @@ if TYPE_CHECKING:
 OUTBOX_MESSAGES_MAX: Final = 64
 """As in peersd.sync: a session with more is not pushed to."""
 
+READ_ROWS_MAX: Final = 100_000
+READ_TIMEOUT_S: Final = 600.0
+"""In real time: nothing that a simulation reads takes so long."""
+
 OUTBOX_SLACK_MESSAGES: Final = 64
 """What one effect may add on top: the messages of a commit, or of one read."""
 
@@ -58,6 +66,7 @@ class Replica:
 
     Attributes:
         state: the group's acts, evaluated, as the process was told: its store may be ahead by a commit that is about to be told.
+        deals_read: the deals that a client has read last.
     """
 
     def __init__(self, schedule: Schedule, process: Process, file: DiskFile, store: Store) -> None:
@@ -78,6 +87,8 @@ class Replica:
         self._is_busy = False
         self.messages_sent = 0
         self.copies = Copies(schedule, process, self)
+        self._reader: Reader | None = None
+        self.deals_read: dict[str, object] = {}
 
     # --- Time -------------------------------------------------------------------------------------------------------------------
 
@@ -88,7 +99,7 @@ class Replica:
 
     def soon(self, event: Callable[[], None], slow: float = 0.0) -> None:
         """Runs an event of this process after a moment; with a probability of `slow` after a long one."""
-        random = self._schedule.random
+        random = self._process.random
         wait_ms = random.randint(20, 400) if random.random() < slow else random.choice((0, 0, 1, 2, 5))
         self._schedule.at(self._schedule.now_ms + wait_ms, lambda: event() if self.is_alive else None)
 
@@ -119,14 +130,22 @@ class Replica:
 
     def _run_call(self) -> None:
         label, call, then = self._calls.popleft()
+        position = self.store.log.position
         result: Any
         try:
             result = call()
         except RemoteProtocolError as error:
-            raise self._schedule.fail(f"{self._device}: an honest device was refused at {label} in {self.name}", error) from error
+            raise self._schedule.fail(
+                Checker.HONEST_REFUSED, f"{self._device}: an honest device was refused at {label} in {self.name}", error
+            ) from error
         except Exception as error:
-            raise self._schedule.fail(f"{self._device}: {label} in {self.name} failed", error) from error
+            raise self._schedule.fail(None, f"{self._device}: {label} in {self.name} failed", error) from error
         self._schedule.note(self._device, f"{self.name} {label}")
+        if self.store.log.position > position:
+            self._check_causes(position)
+            if self._process.before_telling is not None:
+                self._process.before_telling()
+                return
 
         def finish() -> None:
             then(result)
@@ -136,6 +155,12 @@ class Replica:
                 self._is_busy = False
 
         self.soon(finish, slow=0.02)
+
+    def _check_causes(self, position: int) -> None:
+        """Whoever reads from here on must find all that the new entries name."""
+        wrong = check_causes(self.store, position)
+        if wrong is not None:
+            raise self._schedule.fail(Checker.CAUSAL_ORDER, f"{self._device} {self.name}: {wrong}")
 
     def ask(self, label: str, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Like `call`, for what may be refused; then only the trace is told."""
@@ -166,6 +191,20 @@ class Replica:
         if commit.state is not None:
             self.state = self.store.state
             self._process.acts_changed(self)
+
+    # --- Reading ----------------------------------------------------------------------------------------------------------------
+
+    def read(self, sql: str) -> list[Row]:
+        """What a client reads now, over a connection of its own: what is durable, whoever was told of it."""
+        if self._reader is None:
+            self._reader = Reader(self.file.path)
+        return self._reader.query(self.state.schema, sql, None, rows_max=READ_ROWS_MAX, timeout_s=READ_TIMEOUT_S).rows
+
+    def stop_reading(self) -> None:
+        """Closes the clients' connection."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     # --- Sessions ---------------------------------------------------------------------------------------------------------------
 
@@ -210,7 +249,9 @@ class Replica:
             self._schedule.note(self._device, f"{self.name} session {session.id} {kind} {len(message)} bytes {digest}")
             self._perform(self._machine.receive(session.id, message, self._schedule.now_ms))
         except RemoteProtocolError as error:
-            raise self._schedule.fail(f"{self._device}: an honest device broke a rule in {self.name}", error) from error
+            raise self._schedule.fail(
+                Checker.HONEST_REFUSED, f"{self._device}: an honest device broke a rule in {self.name}", error
+            ) from error
 
     def run_job(self, session: Session, job: StoreJob, done: Callable[[], None]) -> None:
         """Has the store do what a session needs, and tells the machine."""
@@ -226,8 +267,8 @@ class Replica:
             done()
 
         if isinstance(job, Ingest):
-            packed = job.packed
-            self.call(f"take for {session.id}", lambda: store.take(packed), taken)
+            packed, sender = job.packed, b"" if job.is_final else session.device
+            self.call(f"take for {session.id}", lambda: store.take(packed, sender), taken)
         elif isinstance(job, Compare):
             vector = job.vector
             self.call(f"compare for {session.id}", lambda: store.compare(vector), compared)
@@ -278,7 +319,7 @@ class Replica:
                 continue
             if isinstance(effect, Send):
                 self.messages_sent += 1
-                session.outbox.append((effect.message, effect.bulk))
+                session.outbox.append((effect.message, effect.bulk, True))
                 session.send_soon()
             elif isinstance(effect, Due):
                 session.is_due = True
@@ -310,14 +351,17 @@ class Replica:
         state = self.state
         if self.is_members and not state.is_member_device(session.device):
             kind = "beacons" if is_beacon_message(message) else type(decode_message(message)).__name__
-            raise self._schedule.fail(
-                f"{self._device} sends {kind} of {self.name} to {session.channel.remote}, which it knows to be no member's device"
-            )
+            text = f"{self._device} sends {kind} of {self.name} to {session.channel.remote}"
+            raise self._schedule.fail(Checker.OUTSIDERS, f"{text}, which it knows to be no member's device")
         inbox_bytes = sum(map(len, session.inbox))
         if inbox_bytes > CREDIT_WINDOW_BYTES_MAX + MESSAGE_BYTES_MAX:
-            raise self._schedule.fail(f"{self._device}: {inbox_bytes} bytes wait in a session of {self.name}")
+            raise self._schedule.fail(
+                Checker.QUEUE_BOUNDS, f"{self._device}: {inbox_bytes} bytes wait in a session of {self.name}"
+            )
         if len(session.outbox) > OUTBOX_MESSAGES_MAX + OUTBOX_SLACK_MESSAGES:
-            raise self._schedule.fail(f"{self._device}: {len(session.outbox)} messages wait to be sent in {self.name}")
+            raise self._schedule.fail(
+                Checker.QUEUE_BOUNDS, f"{self._device}: {len(session.outbox)} messages wait to be sent in {self.name}"
+            )
 
     def unequal(self, devices: Iterable[bytes]) -> list[str]:
         """Of the sessions with these devices, the remote sides that are not known to hold exactly what this one holds."""

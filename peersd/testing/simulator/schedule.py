@@ -8,8 +8,7 @@ from collections.abc import Callable
 from random import Random
 from traceback import format_exception
 
-FIRST_WALL_MS = 1_700_000_000_000
-"""The wall clock at virtual time 0."""
+from peersd.testing.simulator.checkers import EXCEPTION, Checker
 
 TRACE_TAIL_LINES = 60
 """How much of the trace a failure shows; all of it is had by replaying."""
@@ -37,12 +36,14 @@ class SimulationFailed(Exception):
     """Something that must hold did not. The text names the seed, the command that replays it, and how the trace ended.
 
     Args:
+        name: of the checker that found it, or EXCEPTION if the product raised.
         text: what to tell.
         trace: all that happened.
     """
 
-    def __init__(self, text: str, trace: Trace) -> None:
+    def __init__(self, name: str, text: str, trace: Trace) -> None:
         super().__init__(text)
+        self.name = name
         self.trace = trace
 
 
@@ -55,7 +56,7 @@ class Schedule:
 
     Attributes:
         now_ms: virtual milliseconds since the start.
-        random: the one source of randomness.
+        names: what a failure calls whatever it would name by 8 hexadecimal digits.
         trace: what happened so far.
     """
 
@@ -63,19 +64,25 @@ class Schedule:
         self.seed = seed
         self.replay = replay
         self.now_ms = 0
-        self.random = Random(seed)
+        self.names: dict[str, str] = {}
         self.trace = Trace()
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
+        self._numbers: dict[tuple[object, ...], int] = {}
 
     def at(self, at_ms: int, event: Callable[[], None]) -> None:
         """Runs `event` at a virtual time, not before now."""
         self._count += 1
         heapq.heappush(self._heap, (max(at_ms, self.now_ms), self._count, event))
 
-    def after(self, least_ms: int, most_ms: int, event: Callable[[], None]) -> None:
-        """Runs `event` after a random wait."""
-        self.at(self.now_ms + self.random.randint(least_ms, most_ms), event)
+    def stream(self, *names: object) -> Random:
+        """A source of randomness of its own for what has these names: what it gives does not depend on who else draws."""
+        return Random("/".join(map(str, (self.seed, *names))))
+
+    def next_number(self, *names: object) -> int:
+        """1 for the first thing of these names, 2 for the second, and so on."""
+        self._numbers[names] = number = self._numbers.get(names, 0) + 1
+        return number
 
     def run_until(self, end_ms: int) -> None:
         """Runs all events up to a virtual time, included."""
@@ -86,12 +93,20 @@ class Schedule:
 
     def note(self, device: str, text: str) -> None:
         """Adds a line to the trace."""
-        self.trace.add(f"{self.now_ms:7d} {device:2s} {text}")
+        self.trace.add(f"{self.now_ms:7d} {device:1s} {text}")
 
-    def fail(self, text: str, cause: BaseException | None = None) -> SimulationFailed:
-        """The failure to raise, with what one needs to look into it."""
+    def fail(self, checker: Checker | None, text: str, cause: BaseException | None = None) -> SimulationFailed:
+        """The failure to raise, with what one needs to look into it.
+
+        Args:
+            checker: which check found it; None if the product raised.
+            text: what is wrong.
+            cause: what was raised, if anything was.
+        """
+        name = checker.value if checker is not None else EXCEPTION
+        for digits, called in self.names.items():
+            text = text.replace(digits, called)
         tail = "\n".join(self.trace.lines[-TRACE_TAIL_LINES:])
         detail = "\n" + "".join(format_exception(cause)).rstrip() if cause else ""
-        return SimulationFailed(
-            f"seed {self.seed} at {self.now_ms} ms: {text}{detail}\n{tail}\nreplay: {self.replay}", self.trace
-        )
+        head = f"seed {self.seed} at {self.now_ms} ms: {name}: {text}"
+        return SimulationFailed(name, f"{head}{detail}\n{tail}\nreplay: {self.replay}", self.trace)

@@ -22,7 +22,8 @@ class Session:
         self.id = number
         self.channel = channel
         self.device = channel.remote_device
-        self.outbox: deque[tuple[bytes, bool]] = deque()
+        self.outbox: deque[tuple[bytes, bool, bool]] = deque()
+        """Messages; whether they are bulk, and whether they stay behind it."""
         self.inbox: deque[bytes] = deque()
         self.jobs: deque[StoreJob] = deque()
         self.is_due = False
@@ -33,6 +34,11 @@ class Session:
         self._is_working = False
         self._is_sending = False
         self._is_taking = False
+
+    @property
+    def group_name(self) -> str:
+        """See ChannelUser."""
+        return self._replica.name
 
     @property
     def is_idle(self) -> bool:
@@ -122,18 +128,18 @@ class Session:
                 self._send_one(message, bulk=False)
                 self._replica.copies.message_sent(self)
             elif self.outbox:
-                message, bulk = self.outbox.popleft()
-                self._send_one(message, bulk=bulk)
+                message, bulk, in_order = self.outbox.popleft()
+                self._send_one(message, bulk=bulk, in_order=in_order)
             else:
                 self.is_due = False
-                self.outbox.extend((message, False) for message in self._replica.take_due(self))
+                self.outbox.extend((message, False, False) for message in self._replica.take_due(self))
         if self.readable:
             self.readable = False
             self._is_sending = self._replica.read_for(self, self._read_done)
 
-    def _send_one(self, message: bytes, *, bulk: bool) -> None:
+    def _send_one(self, message: bytes, *, bulk: bool, in_order: bool = False) -> None:
         self._replica.check_sending(self, message)
-        self.channel.send(message, bulk=bulk)
+        self.channel.send(message, bulk=bulk, in_order=in_order)
 
     def _read_done(self) -> None:
         self._is_sending = False

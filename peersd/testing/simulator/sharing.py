@@ -10,6 +10,7 @@ from peersd.testing.simulator.admission import Admission
 from peersd.testing.simulator.copies import digest_of
 from peersd.testing.simulator.farewell import Farewelling
 from peersd.testing.simulator.link_end import ChannelEnd, ChannelUser, LinkEnd
+from peersd.testing.simulator.plan import BACK_OFF_MS_MAX
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
 from peersd_protocol.constants import PARKED_BYTES_MAX
@@ -103,7 +104,7 @@ class Sharing:
         self._process = process
         is_dialler = end.role is Role.DIALLER
         self._own_side, self._remote_side = (SIDE_DIALLER, SIDE_LISTENER) if is_dialler else (SIDE_LISTENER, SIDE_DIALLER)
-        self._machine = Lanes(is_dialler=is_dialler, now_ms=end.now_ms)
+        self._machine = Lanes(is_dialler=is_dialler, now_ms=end.now_ms, retry_ms_max=BACK_OFF_MS_MAX)
         self._lanes: dict[LaneId, _Lane] = {}
         self._proofs: dict[LaneId, Proof] = {}
         self._wishes: dict[int, OpenPayload] = {}
@@ -255,7 +256,7 @@ class Sharing:
             lane.channel, effects = link.open_channel(payload.encode(), now_ms, proof_follows=proof is not None)
             self._end.perform(effects)
             if proof is not None:
-                self._end.perform(link.send(lane.channel, proof.identity, now_ms, bulk=False))
+                self._end.put(lane.channel, proof.identity, bulk=False)
 
         replica.call("digest", replica.store.vector, open_channel)
 
@@ -370,16 +371,19 @@ class Sharing:
                 self._asked.discard(lane.group)
                 self.wake()
 
-        self._later(self._schedule.random.choice((0, 0, 1, 2, 5)), tell)
+        self._later(self._process.random.choice((0, 0, 1, 2, 5)), tell)
         if lane.proof is not None:
             lane.proof.on_over(None)
 
     # --- For the checks ---------------------------------------------------------------------------------------------------------
 
-    def check(self) -> str | None:
-        """What is wrong with the lanes and the lot, in words."""
-        if not 0 <= self._lot.bytes_parked <= PARKED_BYTES_MAX:
-            return f"{self._lot.bytes_parked} bytes are parked"
+    def check_lot(self) -> str | None:
+        """Whether more is parked than there is room for, in words."""
+        parked_bytes = self._lot.bytes_parked
+        return None if 0 <= parked_bytes <= PARKED_BYTES_MAX else f"{parked_bytes} bytes are parked"
+
+    def check_channels(self) -> str | None:
+        """What is wrong with the lanes when nothing is under way, in words."""
         for group in self._machine.groups:
             replica = self._process.replicas.get(group)
             is_open = self._machine.state_of(group) is LaneState.OPEN

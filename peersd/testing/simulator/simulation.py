@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import combinations, permutations
 from pathlib import Path
+from random import Random
+from typing import Final
 
 from peersd.store.store import Commit
 from peersd.testing.simulator.checks import Acknowledged
 from peersd.testing.simulator.clients import Clients
+from peersd.testing.simulator.deals import SCHEMA as DEALS
 from peersd.testing.simulator.device import SimulatedDevice
 from peersd.testing.simulator.ending import Ending
 from peersd.testing.simulator.entries import feed, pieces_of
+from peersd.testing.simulator.faults import Faults
 from peersd.testing.simulator.founding import Person, admit, make_genesis, make_people
-from peersd.testing.simulator.joining import JOINED
 from peersd.testing.simulator.membership import Members
 from peersd.testing.simulator.network import Network
+from peersd.testing.simulator.parts import Parts
 from peersd.testing.simulator.plan import Plan
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule, SimulationFailed, Trace
+from peersd.testing.simulator.script import Step, StepKind, draw_script, format_numbers
 from peersd.testing.simulator.statements import SCHEMA
+from peersd.testing.simulator.wishes import Wishes
 from peersd_protocol.acts import SchemaAct, encode_body
 from peersd_protocol.entries import Kind
 from peersd_protocol.roles import Role
-from peersd_protocol.tickets import Ticket, parse_ticket
 
-MEMBERS_MAX = 2
+DEVICE_NAMES: Final = "abcdefghijkl"
+"""How devices are called in a trace."""
+
+GROUP_NAMES: Final = "xyzw"
+"""How groups are called there."""
+
+MEMBERS_MAX: Final = 2
 """Beside its founder, whom a group begins with."""
 
-TRIES_HEALED = 8
-"""How often somebody who is not let in tries again when nothing else goes wrong any more."""
-
-
-@dataclass(eq=False)
-class Wish:
-    """A ticket that a user wants to redeem at a device.
-
-    Attributes:
-        device, ticket: these.
-        tries_left: how often it is tried once nothing else goes wrong.
-        tries: how often it was tried.
-    """
-
-    device: SimulatedDevice
-    ticket: Ticket
-    tries_left: int = TRIES_HEALED
-    tries: int = 0
+_MEMORY: Final = "/dev/shm"
+"""Where files are in memory, on systems that have it: most of what a simulation costs elsewhere is waiting for a disk."""
 
 
 class Simulation:
@@ -57,28 +52,47 @@ class Simulation:
         seed: of all that is random.
         folder: for the devices' files.
         plan: how much happens.
+        only: the numbers of the steps that are done; None for all.
+        parts: what the devices are made of.
+
+    Attributes:
+        plan: with all that the seed decides.
+        script: the steps that are done.
+        devices: those that run the product's code.
     """
 
-    def __init__(self, seed: int, folder: Path, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        plan: Plan | None = None,
+        only: Collection[int] | None = None,
+        parts: Parts | None = None,
+    ) -> None:
         plan = plan or Plan()
-        self._schedule = Schedule(seed, f"scripts/sim --seed {seed}{plan.flags} --trace")
-        self.plan = plan.draw(self._schedule.random)
-        self._network = Network(self._schedule, self.plan.links_max)
+        steps = "" if only is None else f" --only {format_numbers(only)}"
+        schedule = self._schedule = Schedule(seed, f"scripts/sim --seed {seed}{plan.flags}{steps} --trace")
+        self.plan = plan.draw(schedule.stream("plan"))
+        self.script = [step for step in steps_of(seed, plan) if only is None or step.number in only]
+        self._network = Network(schedule, self.plan.links_max, GROUP_NAMES[: self.plan.groups])
         people = _people(seed, self.plan.devices)
-        self.devices = [SimulatedDevice(self._schedule, self._network, person, folder, self._told) for person in people]
-        self._network.add(self.devices)
+        devices = [SimulatedDevice(schedule, self._network, person, folder, self._told, parts) for person in people]
+        self._network.add(devices)
+        self.devices = [device for device in devices if device.is_honest]
+        self._others = [device for device in devices if not device.is_honest]
         self.acknowledged: dict[bytes, list[Acknowledged]] = {}
-        self.wishes: list[Wish] = []
-        self._given_up: list[Wish] = []
         self._is_healing = False
-        self._clients = Clients(self._schedule)
-        users = list(dict.fromkeys(person.user for person in people))
-        self._members = Members(self._schedule, users, self._hand_over)
+        self._clients = Clients(schedule)
+        self._faults = Faults(schedule, self._network, self.devices)
+        self._wishes = Wishes(schedule, self.devices)
+        schedule.names.update((device.device_id[:4].hex(), device.name) for device in devices)
+        self._members = Members(schedule, [device.person for device in self.devices], self._wishes.hand_over)
         for one, other in permutations(self.devices, 2):
             if one.person.user == other.person.user:
                 one.notes.addresses[other.device_id] = other.url  # by the personal group
-        for number in range(self.plan.groups):
-            self._found_group(seed, f"g{number}")
+        founding = schedule.stream("founding")
+        for name in GROUP_NAMES[: self.plan.groups]:
+            self._found_group(seed, name, founding)
 
     @property
     def trace(self) -> Trace:
@@ -96,27 +110,28 @@ class Simulation:
         except SimulationFailed:
             raise
         except Exception as error:
-            raise self._schedule.fail("an exception", error) from error
+            raise self._schedule.fail(None, "the product raised", error) from error
 
     def _run(self) -> None:
         kind = f"at most {self.plan.links_max} links each" if self._network.is_mesh else "links by chance"
-        self._schedule.note("", f"{len(self.devices)} devices, {self.plan.groups} groups, {kind}")
-        for device in self.devices:
+        devices = [*self.devices, *self._others]
+        self._schedule.note("", f"{len(devices)} devices, {self.plan.groups} groups, {kind}, {len(self.script)} steps")
+        for device in devices:
             device.start()
-            self._write_later(device)
         for one, other in combinations(self.devices, 2) if not self._network.is_mesh else ():
-            self._connect_later(one, other)
-        self._deed_later()
-        self._fault_later()
+            self._connect_later(one, other, self._schedule.stream("links", one.name, other.name))
+        for step in self.script:
+            self._schedule.run_until(step.at_ms)
+            self._do(step)
         self._schedule.run_until(self.plan.trouble_ms)
         self._heal()
-        Ending(self._schedule, self._network, self.devices, self, self.acknowledged).run(self.plan.heal_ms)
+        ending = Ending(self._schedule, self._network, self.devices, self._wishes, self.acknowledged)
+        ending.run(self.plan.converge_ms)
 
     # --- The start --------------------------------------------------------------------------------------------------------------
 
-    def _found_group(self, seed: int, name: str) -> None:
+    def _found_group(self, seed: int, name: str, random: Random) -> None:
         """A founder and a few members who have met; a device of each knows where another one is."""
-        random = self._schedule.random
         founder = random.choice(self.devices)
         genesis = make_genesis(seed, founder.person, name)
         group = genesis.last.hash
@@ -125,12 +140,12 @@ class Simulation:
         commits: list[Commit] = []
         others = [device for device in self.devices if device.person.user != founder.person.user]
         met = {founder.person.user}
-        for device in random.sample(others, random.randint(0, MEMBERS_MAX)):
+        for device in random.sample(others, min(len(others), random.randint(0, MEMBERS_MAX))):
             if device.person.user not in met:
                 met.add(device.person.user)
                 role = random.choice((Role.OWNER, Role.ADMIN, Role.MODERATOR, Role.WRITER, Role.READER))
                 commits += admit(store, founder.person, device.person, role)
-        for sql in SCHEMA:
+        for sql in (*SCHEMA, *DEALS):
             ops = tuple(store.plan_schema(founder.person.user, sql))
             _, commit = store.act(founder.person.user, Kind.CONTROL, encode_body(SchemaAct(ops)))
             commits += [commit] if commit else []
@@ -141,12 +156,12 @@ class Simulation:
                 copy = device.add_file(name, group).create(device.context)
                 feed(copy, pieces)
                 copy.close()
-                self._introduce(device, founder)
+                self._introduce(device, founder, random)
         self.acknowledged[group] = [Acknowledged.of(founder.name, entry) for commit in commits for entry in commit.entries]
 
-    def _introduce(self, one: SimulatedDevice, other: SimulatedDevice) -> None:
+    def _introduce(self, one: SimulatedDevice, other: SimulatedDevice, random: Random) -> None:
         """One device dialled the other once, which may have heard since where that one is."""
-        for device, known in self._schedule.random.choice((((one, other),), ((one, other), (other, one)))):
+        for device, known in random.choice((((one, other),), ((one, other), (other, one)))):
             device.notes.addresses[known.device_id] = known.url
             device.notes.reached.add(known.device_id)
 
@@ -154,174 +169,47 @@ class Simulation:
         own = [entry for entry in commit.entries if entry.log.device == device.device_id]
         self.acknowledged[replica.group] += [Acknowledged.of(device.name, entry) for entry in own]
 
-    # --- What users do ----------------------------------------------------------------------------------------------------------
+    # --- Steps ------------------------------------------------------------------------------------------------------------------
 
-    def _write_later(self, device: SimulatedDevice) -> None:
-        def write() -> None:
-            if self._is_healing:
-                return
-            if device.process is not None:
-                self._clients.act(device.process)
-            self._write_later(device)
-
-        self._schedule.after(1, 2 * self.plan.write_every_ms, write)
-
-    def _deed_later(self) -> None:
-        def do() -> None:
-            if self._is_healing:
-                return
-            process = self._schedule.random.choice(self.devices).process
-            if process is not None and process.registered:
-                self._members.act(process, self._schedule.random.choice(process.registered))
-            self._deed_later()
-
-        self._schedule.after(1, 2 * self.plan.deed_every_ms, do)
-
-    # --- Joining ----------------------------------------------------------------------------------------------------------------
-
-    def _hand_over(self, replica: Replica, ticket: Ticket, users_max: int) -> None:
-        """Gives a ticket to users who are no members, each at one of its devices."""
-        random, state = self._schedule.random, replica.state
-        outside = [device for device in self.devices if not state.role_of(device.person.user)]
-        welcome = [device for device in outside if device.person.user not in state.bans or random.random() < 0.2]
-        for device in random.sample(welcome, min(users_max, len(welcome))):
-            self._schedule.note(device.name, f"{replica.name} gets a ticket")
-            wish = Wish(device, parse_ticket(ticket.format()))
-            self.wishes.append(wish)
-            self._try_later(wish)
-
-    def _try_later(self, wish: Wish) -> None:
-        def redeem() -> None:
-            process = wish.device.process
-            wish.tries += 1
-            tries = wish.tries
-            if process is None or not process.join(wish.ticket, finished):
-                self._try_later(wish)
-            else:
-                self._watch(wish, process.boot_id, tries)
-
-        def finished(outcome: str | None) -> None:
-            wish.tries_left -= self._is_healing
-            wish.tries += 1
-            if outcome is None and wish.tries_left > 0:
-                self._try_later(wish)
-                return
-            self.wishes.remove(wish)
-            if outcome is None:
-                self._given_up.append(wish)
-            if outcome == JOINED:
-                self._tell_siblings(wish.device, wish.ticket)
-            else:
-                self._ask_siblings(wish.device, wish.ticket)
-
-        self._schedule.after(50, 1_500, redeem)
-
-    @property
-    def are_joining(self) -> bool:
-        """Whether anybody has a ticket to be redeemed."""
-        return bool(self.wishes)
-
-    def try_again(self, device: SimulatedDevice, group: bytes, members: Collection[bytes]) -> bool:
-        """A user who was not let in tries again after all; False if its tickets name nobody of the members."""
-        urls = {other.url for other in self.devices if other.device_id in members}
-        for wish in self._given_up:
-            if wish.device is device and wish.ticket.group_id == group and urls.intersection(wish.ticket.addresses):
-                self._given_up.remove(wish)
-                self.wishes.append(wish)
-                self._try_later(wish)
-                return True
-        return False
-
-    def _watch(self, wish: Wish, boot_id: bytes, tries: int) -> None:
-        """A crash leaves the wish, and nobody who tells of the end of its attempt."""
-
-        def look() -> None:
-            if wish.tries != tries or wish not in self.wishes:
-                return
-            if wish.device.process is None or wish.device.process.boot_id != boot_id:
-                self._try_later(wish)
-            else:
-                self._watch(wish, boot_id, tries)
-
-        self._schedule.after(300, 600, look)
-
-    def _tell_siblings(self, device: SimulatedDevice, ticket: Ticket) -> None:
-        """The user's other devices learn of the group, as they do by the personal group, and wait for what it holds."""
-        for sibling in self.devices:
-            if sibling.person.user == device.person.user and sibling is not device:
-                self._register_later(sibling, ticket)
-
-    def _ask_siblings(self, device: SimulatedDevice, ticket: Ticket) -> None:
-        """A device that was not let in learns of the group from another one that was."""
-        for sibling in self.devices:
-            file = sibling.files.get(ticket.group_id)
-            if sibling.person.user == device.person.user and sibling is not device and file is not None and file.is_registered:
-                self._register_later(device, ticket)
-
-    def _register_later(self, device: SimulatedDevice, ticket: Ticket) -> None:
-        def register() -> None:
-            if ticket.group_id in device.files:
-                return
-            if device.process is None:
-                self._register_later(device, ticket)
-            else:
-                device.process.make_replica(ticket.group_name, ticket.group_id, is_registered=True)
-
-        self._schedule.after(50, 1_500, register)
-
-    # --- Faults -----------------------------------------------------------------------------------------------------------------
-
-    def _fault_later(self) -> None:
-        def fault() -> None:
-            if self._is_healing:
-                return
-            if self._schedule.random.random() < 0.6:
-                self._cut_some_link()
-            else:
-                self._crash_some_device()
-            self._fault_later()
-
-        self._schedule.after(1, 2 * self.plan.fault_every_ms, fault)
-
-    def _cut_some_link(self) -> None:
-        device = self._schedule.random.choice(self.devices)
-        ends = device.process.links.linked() if device.process else []
-        if ends:
-            end = self._schedule.random.choice(ends)
-            self._schedule.note(device.name, f"loses its link to {end.remote}")
-            end.lose_wire()
-
-    def _crash_some_device(self) -> None:
-        device = self._schedule.random.choice(self.devices)
-        if device.process is None:
+    def _do(self, step: Step) -> None:
+        random = self._schedule.stream("step", step.number)
+        self._schedule.note("", f"step {step.number}: {step.kind}")
+        if step.kind not in (StepKind.WRITE, StepKind.READ, StepKind.GOVERN):
+            self._faults.do(step.kind, random)
             return
-        device.crash()
+        process = random.choice(self.devices).process
+        if process is None or not process.registered:
+            return
+        if step.kind is StepKind.WRITE:
+            self._clients.act(process, random)
+        elif step.kind is StepKind.READ:
+            self._clients.read(process, random.choice(process.registered))
+        else:
+            self._members.act(process, random.choice(process.registered), random)
 
-        def restart() -> None:
-            if device.process is None:
-                device.start()
-
-        self._schedule.after(1, 3_000, restart)
-
-    def _connect_later(self, one: SimulatedDevice, other: SimulatedDevice) -> None:
+    def _connect_later(self, one: SimulatedDevice, other: SimulatedDevice, random: Random) -> None:
         """Links two devices again and again: who dials is chance, as is how long it takes after a link was lost."""
-        self._schedule.after(1, 200 if self._is_healing else 1_500, lambda: self._connect(one, other))
 
-    def _connect(self, one: SimulatedDevice, other: SimulatedDevice) -> None:
-        random = self._schedule.random
-        pairs = random.sample(((one, other), (other, one)), random.choice((1, 1, 2)))  # both at once, now and then
-        for dialler, listener in pairs:
-            if dialler.process is not None and dialler.process.links.to_device(listener.device_id) is None:
-                dialler.process.links.dial(listener.url, listener.device_id)
-        self._connect_later(one, other)
+        def connect() -> None:
+            pairs = random.sample(((one, other), (other, one)), random.choice((1, 1, 2)))  # both at once, now and then
+            for dialler, listener in pairs:
+                if dialler.process is not None and dialler.process.links.to_device(listener.device_id) is None:
+                    dialler.process.links.dial(listener.url, listener.device_id)
+            self._connect_later(one, other, random)
+
+        self._schedule.at(self._schedule.now_ms + random.randint(1, 200 if self._is_healing else 1_500), connect)
 
     def _heal(self) -> None:
         self._schedule.note("", "heals: nobody does anything more, and nothing fails")
-        self._is_healing = True
-        self._network.is_troubled = False
+        self._is_healing = self._wishes.is_healing = True
+        self._network.heal()
         for device in self.devices:
             if device.process is None:
                 device.start()
+            if device.process is not None:
+                device.process.before_telling = None
+                for replica in device.process.registered:
+                    self._clients.read(device.process, replica)
 
     def close(self) -> None:
         """Closes the files."""
@@ -331,20 +219,32 @@ class Simulation:
 
 
 def _people(seed: int, devices: int) -> list[Person]:
-    """As many devices, of one user each but for the first, who has two."""
-    names = ["a1", "a2", "b", "c", "d", "e", "f", "g", "h"][:devices]
+    """As many devices, of one user each but for the first, who has two: a and b."""
+    names = DEVICE_NAMES[:devices]
     first = names[:2] if devices > 3 else names[:1]
     return [*make_people(seed, first), *(person for name in names[len(first) :] for person in make_people(seed, [name]))]
 
 
-def run_seed(seed: int, plan: Plan | None = None) -> Simulation:
+def steps_of(seed: int, plan: Plan | None = None) -> list[Step]:
+    """All steps of a seed."""
+    return draw_script(Schedule(seed, "").stream("steps"), plan or Plan())
+
+
+def run_seed(seed: int, plan: Plan | None = None, only: Collection[int] | None = None, parts: Parts | None = None) -> Simulation:
     """Runs one seed to its end in a temporary folder.
+
+    Args:
+        seed: see Simulation, as for all.
+        plan: how much happens.
+        only: the steps that are done.
+        parts: of the devices.
 
     Raises:
         SimulationFailed: something that must hold did not.
     """
-    with tempfile.TemporaryDirectory(prefix="peersd-sim-") as folder:
-        simulation = Simulation(seed, Path(folder), plan)
+    parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="peersd-sim-", dir=parent) as folder:
+        simulation = Simulation(seed, Path(folder), plan, only, parts)
         try:
             simulation.run()
         finally:

@@ -62,6 +62,8 @@ def _note(random: Random, texts: Sequence[str | None]) -> Statement:
     kind = random.random()
     if kind < 0.15:
         return Statement("INSERT INTO note (title, stars) VALUES (?, ?)", (title, stars))
+    if kind < 0.17:
+        return Statement("INSERT OR ROLLBACK INTO note (id, title) VALUES (?, ?)", (key, title))  # ends the batch, if it is there
     if kind < 0.3:
         return (
             Statement("INSERT INTO note VALUES (?, ?, ?, ?)", (key, title, body, stars))

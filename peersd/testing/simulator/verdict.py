@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from peersd.testing.simulator import checks
+from peersd.testing.simulator import checks, stored
 from peersd.testing.simulator.admitted import Admitted
 from peersd.testing.simulator.beliefs import Beliefs, Placed
+from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.checks import Acknowledged, Replicated
 from peersd.testing.simulator.entries import Holding, acts_of, holdings_of, is_data
 from peersd.testing.simulator.schedule import Schedule
@@ -47,10 +48,18 @@ class Verdict:
         """
         for placed in self._placed:
             self._check_file(placed)
+        wrong = stored.check_sequence(held.header for held in self._everything.values())
+        if wrong is not None:
+            raise self._schedule.fail(Checker.SEQUENCE, f"{self._placed[0][1].name}: {wrong}")
         parts = self._beliefs.parts()
         if len(parts) > 1:
             told = " | ".join(" ".join(device.name for device, _ in part) for part in parts)
             self._schedule.note("", f"{parts[0][0][1].name} is in parts: {told}")
+        for part in parts:  # what lacks its body has no rows: this is told by its cause
+            self._check_bodies(part)
+            self._check_alike(part)
+        for placed in self._placed:
+            self._check_sense(placed)
         rows = sum(self._check_part(part) for part in parts)
         if not self._beliefs.is_split:
             self._check_outsiders()
@@ -58,36 +67,53 @@ class Verdict:
             self._reopen(placed)
         return rows
 
-    def _must_not(self, placed: Placed, wrong: str | None) -> None:
+    def _must_not(self, placed: Placed, checker: Checker, wrong: str | None) -> None:
         device, replica = placed
         if wrong is not None:
-            raise self._schedule.fail(f"{device.name} {replica.name}: {wrong}")
+            raise self._schedule.fail(checker, f"{device.name} {replica.name}: {wrong}")
 
     def _check_file(self, placed: Placed) -> None:
         """What holds of every file, whoever it belongs to."""
         device, replica = placed
         held, file = self._holdings[device.name], replica.file
         own = [entry for entry in self._acknowledged if entry.device == device.name]
-        self._must_not(placed, checks.check_acknowledged(own, held))
-        self._must_not(placed, checks.check_state(replica.store))
-        self._must_not(placed, checks.check_rows(replica.store, held))
-        self._must_not(placed, checks.check_markers(file, held, self._names))
-        self._must_not(placed, checks.check_file(file))
+        self._must_not(placed, Checker.INTEGRITY, checks.check_file(file))
+        self._must_not(placed, Checker.CHAIN, stored.check_chain(replica.store))
+        self._must_not(placed, Checker.CAUSAL_ORDER, stored.check_causes(replica.store))
+        self._must_not(placed, Checker.MARKERS, checks.check_markers(file, held, self._names))
+        self._must_not(placed, Checker.ACKNOWLEDGED, checks.check_acknowledged(own, held))
+
+    def _check_bodies(self, part: Sequence[Placed]) -> None:
+        """No member lacks what another one has."""
+        of_members = [self._holdings[device.name] for device, _ in part]
+        for placed in part:
+            self._must_not(placed, Checker.BODIES, checks.check_bodies(self._holdings[placed[0].name], of_members))
+
+    def _check_alike(self, part: Sequence[Placed]) -> None:
+        """Members that know each other hold the same."""
+        first = Replicated.of(part[0][1].store)
+        for placed in part[1:]:
+            self._must_not(placed, *(first.difference(Replicated.of(placed[1].store)) or (Checker.VECTORS, None)))
+
+    def _check_sense(self, placed: Placed) -> None:
+        """What a file shows is what its logs amount to."""
+        device, replica = placed
+        self._must_not(placed, Checker.REBUILD, checks.check_state(replica.store))
+        self._must_not(placed, Checker.ORACLE, checks.check_rows(replica.store, self._holdings[device.name]))
 
     def _check_part(self, part: Sequence[Placed]) -> int:
-        """Members that know each other hold the same, and of it counts what the rules say."""
+        """Of what members hold counts what the rules say; returns the number of their rows."""
         device, replica = part[0]
-        first = Replicated.of(replica.store)
         rules = Admitted(replica.group, acts_of(replica.store), self._data)
         ids = {device.device_id for device, _ in part}
         for placed in part:
             held = self._holdings[placed[0].name]
-            self._must_not(placed, first.difference(Replicated.of(placed[1].store)))
-            self._must_not(placed, checks.check_counting(held, rules, self._everything, ids))
-            self._must_not(placed, checks.check_bodies(held, [self._holdings[other.name] for other, _ in part]))
-        wrong = checks.check_from_scratch(replica.store, device.context, device.folder, self._schedule.random)
-        self._must_not(part[0], wrong)
-        return sum(map(len, first.rows.values()))
+            self._must_not(placed, Checker.AUTHORITY, checks.check_counting(held, rules, self._everything, ids))
+        wrong = checks.check_from_scratch(
+            replica.store, device.context, device.folder, self._schedule.stream("order", replica.name)
+        )
+        self._must_not(part[0], Checker.ANY_ORDER, wrong)
+        return sum(map(len, replica.store.dump().values()))
 
     def _check_outsiders(self) -> None:
         """Whoever is out has nothing that was written by those who knew."""
@@ -97,9 +123,10 @@ class Verdict:
             device, replica = placed
             if device.device_id not in claimants:
                 rules = Admitted(replica.group, acts.values(), self._data)
-                self._must_not(placed, checks.check_removed(device.device_id, self._holdings[device.name], rules))
+                wrong = checks.check_removed(device.device_id, self._holdings[device.name], rules)
+                self._must_not(placed, Checker.OUTSIDERS, wrong)
 
     def _reopen(self, placed: Placed) -> None:
         device, replica = placed
         replica.store, wrong = checks.check_rebuilt(replica.store, replica.file, device.context)
-        self._must_not(placed, wrong)
+        self._must_not(placed, Checker.REBUILD, wrong)

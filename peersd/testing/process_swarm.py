@@ -1,11 +1,11 @@
-"""A swarm: many real daemons of as many users on loopback, in groups as planned, which can be written to, killed and started.
+"""A swarm of processes: many real daemons of as many users on loopback, in groups as planned; written to, killed and started.
 
-    async with open_swarm(folder, make_plan(4, groups=2)) as swarm:
+    async with open_process_swarm(folder, make_plan(4, groups=2)) as swarm:
         await swarm.join()
         await swarm.write("ada", "g1", 20)
         …
 
-`peersd.testing.swarm_views` looks at one while it runs.
+`peersd.testing.process_swarm_views` looks at one while it runs.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def make_plan(
     if groups < 1:
         raise ValueError("there must be one group at least")
     if members is not None and not 1 <= members <= devices:
-        raise ValueError(f"a group of {devices} device{'s' * (devices > 1)} has from 1 to {devices} members")
+        count = "1 device" if devices == 1 else f"{devices} devices"
+        raise ValueError(f"a swarm of {count} has no group of {members} members; from 1 to {devices} can be")
     if links_max is not None and links_max < 1:
         raise ValueError("a device that may have no link at all takes part in nothing")
     names = tuple(name if not lap else f"{name}{lap + 1}" for lap in range(math.ceil(devices / len(NAMES))) for name in NAMES)
@@ -129,8 +130,8 @@ def _choose(draw: random.Random, names: tuple[str, ...], size: int, topology: To
     return tuple(sorted(draw.sample(names, size), key=names.index))
 
 
-class Swarm:
-    """The daemons of a plan. Made by `open_swarm`.
+class ProcessSwarm:
+    """The daemons of a plan. Made by `open_process_swarm`.
 
     Attributes:
         plan: who takes part.
@@ -238,7 +239,9 @@ class Swarm:
 
 
 @asynccontextmanager
-async def open_swarm(folder: Path, plan: Plan, tell: Callable[[str], None] = lambda line: None) -> AsyncGenerator[Swarm]:
+async def open_process_swarm(
+    folder: Path, plan: Plan, tell: Callable[[str], None] = lambda line: None
+) -> AsyncGenerator[ProcessSwarm]:
     """A running swarm whose users exist and have no group yet; its processes end with the context.
 
     Args:
@@ -246,7 +249,7 @@ async def open_swarm(folder: Path, plan: Plan, tell: Callable[[str], None] = lam
         plan: who takes part.
         tell: is told what happens, a line each.
     """
-    swarm = Swarm(folder, plan, tell)
+    swarm = ProcessSwarm(folder, plan, tell)
     try:
         await swarm.start()
         yield swarm

@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from peersd.client import PeersError
-from peersd.testing.swarms import TABLE, Swarm
+from peersd.testing.process_swarm import TABLE, ProcessSwarm
 
 SILENT_S: Final = 10.0
 """A daemon that does not answer for so long is shown as silent (guess: a busy machine takes a tenth of it)."""
@@ -95,7 +95,7 @@ class Watch:
         swarm: the one to look at; its groups exist.
     """
 
-    def __init__(self, swarm: Swarm) -> None:
+    def __init__(self, swarm: ProcessSwarm) -> None:
         self._swarm = swarm
         self._names = {device_id: name for name, device_id in swarm.device_ids.items()}
         self._group_names = {group_id: name for name, group_id in swarm.group_ids.items()}

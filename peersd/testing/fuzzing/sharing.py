@@ -1,0 +1,328 @@
+"""Which channels the hostile link carries: performs what the lanes decide, as peersd.node.sharing does (SPEC: O)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peersd.errors import PeersdError
+from peersd.store.authority import decode_body
+from peersd_protocol import lanes as ln
+from peersd_protocol import link_effects as le
+from peersd_protocol.acts import encode_body
+from peersd_protocol.entries import Act, Kind
+from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
+from peersd_protocol.identity import evaluate_user
+from peersd_protocol.lane_effects import Standing
+from peersd_protocol.messages import Runs, decode_message, decode_runs
+from peersd_protocol.redemption import Redemption, verify_redemption
+from peersd_protocol.runs import Run
+from peersd_protocol.tokens import (
+    SIDE_DIALLER,
+    SIDE_LISTENER,
+    AcceptPayload,
+    OpenPayload,
+    decode_accept,
+    decode_open,
+    decode_refusal,
+    encode_refusal,
+    group_token,
+)
+from peersd_protocol.vectors import Vector
+
+if TYPE_CHECKING:
+    from peersd.testing.fuzzing.victim import Session, Victim
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the device closed for a fault of the hostile one: "link", "channel" or "open"."""
+
+    scope: str
+    code: CloseCode
+    detail: str
+
+
+@dataclass
+class _Wish:
+    channel: int
+    payload: OpenPayload
+
+
+class Sharing:
+    """The lanes of one link.
+
+    Args:
+        victim: whose link it is.
+        is_dialler: whether the victim dialled.
+    """
+
+    def __init__(self, victim: Victim, *, is_dialler: bool) -> None:
+        self._victim = victim
+        self._own_side, self._remote_side = (SIDE_DIALLER, SIDE_LISTENER) if is_dialler else (SIDE_LISTENER, SIDE_DIALLER)
+        self._lanes = ln.Lanes(is_dialler=is_dialler, now_ms=victim.now_ms)
+        self._device = b""
+        self._wishes: dict[int, _Wish] = {}
+        self._wish_ids = itertools.count(1)
+        self._opening: dict[int, tuple[int, bytes, Vector]] = {}
+        self._admissions: dict[int, int] = {}
+        self._sessions: dict[int, Session] = {}
+        self._lane_of: dict[int, int] = {}
+
+    def begin(self, device: bytes) -> None:
+        """The link is up."""
+        self._device = device
+        self.state_groups()
+
+    def link_down(self) -> None:
+        """The link is over."""
+        self._lanes.link_down()
+        for session in list(self._sessions.values()):
+            self._victim.close_session(session)
+        self._sessions.clear()
+
+    def state_groups(self) -> None:
+        """Memberships may have changed."""
+        if not self._device:
+            return
+        is_member = self._device in self._victim.store.state.member_devices
+        standing = Standing.MEMBER if is_member else Standing.NONE
+        self._perform(self._lanes.set_groups({self._victim.world.group: standing}, self._victim.now_ms))
+
+    def timer_expired(self) -> None:
+        """The time of the lanes' timer has come."""
+        self._perform(self._lanes.timer_expired(self._victim.now_ms))
+
+    def fail(self, session: Session, error: RemoteProtocolError) -> None:
+        """A session's other side broke a rule."""
+        self._note("channel", error)
+        if session.channel is not None:
+            self._close(session.channel, error.close_code, is_remote_fault=True)
+
+    def _note(self, scope: str, error: RemoteProtocolError) -> None:
+        self._victim.refusals.append(Refusal(scope, error.close_code, error.detail))
+
+    # --- What the link tells ----------------------------------------------------------------------------------------------------
+
+    def perform_link(self, effect: le.Effect) -> None:
+        """Takes an effect of the link's that is about a channel."""
+        match effect:
+            case le.OpenRequested(channel, payload, _):
+                self._request(channel, payload)
+            case le.MessageReceived(channel, message):
+                self._receive(channel, message)
+            case le.ChannelClosed(channel, code):
+                self._closed(channel, code)
+            case le.Accepted(channel, payload):
+                self._accepted(channel, payload)
+            case le.Refused(channel, payload):
+                self._refused(channel, payload)
+            case _:
+                pass  # Wake, Writable and clocks: the driver looks by itself
+
+    def _request(self, channel: int, payload: bytes) -> None:
+        victim = self._victim
+        try:
+            decoded = decode_open(payload)
+        except RemoteProtocolError as error:
+            self._note("open", error)
+            self._refuse(channel, b"")
+            return
+        wish = next(self._wish_ids)
+        self._wishes[wish] = _Wish(channel, decoded)
+        is_ours = decoded.token == group_token(victim.world.group, victim.handshake_hash, self._remote_side)
+        group = victim.world.group if is_ours else None
+        self._perform(self._lanes.requested(wish, group, victim.now_ms, proof=decoded.proof is not None))
+
+    def _refuse(self, channel: int, payload: bytes) -> None:
+        assert self._victim.link is not None
+        self._victim.perform(self._victim.link.refuse(channel, self._victim.now_ms, payload))
+
+    def _receive(self, channel: int, message: bytes) -> None:
+        victim = self._victim
+        assert victim.link is not None
+        victim.perform(victim.link.consumed(channel, len(message), victim.now_ms))
+        if channel in self._admissions:
+            self._admit(self._admissions.pop(channel), message)
+            return
+        session = self._sessions.get(channel)
+        if session is None:
+            return
+        try:
+            victim.take(session, message)
+        except RemoteProtocolError as error:
+            self.fail(session, error)
+            return
+        if channel in self._sessions:
+            victim.perform(victim.link.want(channel, victim.now_ms))
+
+    def _closed(self, channel: int, code: CloseCode) -> None:
+        wish = self._admissions.pop(channel, None)
+        if wish is not None:
+            del self._wishes[wish]
+            self._perform(self._lanes.not_admitted(wish, None, self._victim.now_ms))
+        waiting = next((number for number, one in self._wishes.items() if one.channel == channel), None)
+        if waiting is not None:
+            self._wishes[waiting].channel = 0  # withdrawn: what is decided for it goes nowhere
+        self._end(channel, code)
+
+    def _accepted(self, channel: int, payload: bytes) -> None:
+        lane, digest, vector = self._opening.pop(channel)
+        try:
+            accept = decode_accept(payload)
+        except RemoteProtocolError as error:
+            self._note("channel", error)
+            self._lane_of[channel] = lane
+            self._close(channel, error.close_code, is_remote_fault=True)
+            return
+        self._perform(self._lanes.accepted(lane, self._victim.now_ms))
+        self._serve(lane, channel, vector if accept.digest == digest else None, accept.beacons)
+
+    def _refused(self, channel: int, payload: bytes) -> None:
+        lane, _, _ = self._opening.pop(channel)
+        try:
+            decode_refusal(payload)
+        except RemoteProtocolError as error:
+            self._note("open", error)
+        self._perform(self._lanes.refused(lane, self._victim.now_ms))
+
+    # --- What the lanes decide --------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: Iterable[ln.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case ln.Open(lane, _):
+                    self._open(lane)
+                case ln.Accept(lane, wish, _):
+                    self._accept(lane, self._wishes.pop(wish))
+                case ln.Admit(wish, _):
+                    self._look_at(wish)
+                case ln.Refuse(wish, reason):
+                    channel = self._wishes.pop(wish).channel
+                    error = RemoteProtocolError(CloseCode.REFUSED, f"an OPEN is refused: {reason}")
+                    self._note("open", error)
+                    if channel:
+                        self._refuse(channel, encode_refusal(reason))
+                case ln.End(lane, code):
+                    self._end_lane(lane, code)
+                case ln.SetTimer(at_ms):
+                    self._victim.set_timer("lanes", "", at_ms)
+                case ln.OpenWithProof() | ln.Farewell():
+                    raise AssertionError("nobody joins here, and former members are not served")
+
+    def _open(self, lane: int) -> None:
+        victim = self._victim
+        link = victim.link
+        assert link is not None
+        if link.open_wait_ms(victim.now_ms) != 0:
+            self._perform(self._lanes.refused(lane, victim.now_ms))
+            return
+        digest, vector = victim.digest, victim.store.vector()
+        token = group_token(victim.world.group, victim.handshake_hash, self._own_side)
+        channel, effects = link.open_channel(OpenPayload(token, digest, victim.book.summary()).encode(), victim.now_ms)
+        self._opening[channel] = lane, digest, vector
+        victim.perform(effects)
+
+    def _accept(self, lane: int, wish: _Wish) -> None:
+        victim = self._victim
+        if not wish.channel:
+            self._perform(self._lanes.ended(lane, None, victim.now_ms))
+            return
+        assert victim.link is not None
+        digest, vector = victim.digest, victim.store.vector()
+        payload = AcceptPayload(digest, victim.book.summary()).encode()
+        victim.perform(victim.link.accept(wish.channel, payload, victim.now_ms))
+        self._serve(lane, wish.channel, vector if wish.payload.digest == digest else None, wish.payload.beacons)
+
+    def _serve(self, lane: int, channel: int, equal_at: Vector | None, remote_beacons: bytes) -> None:
+        victim = self._victim
+        assert victim.link is not None
+        self._lane_of[channel] = lane
+        self._sessions[channel] = victim.open_session(channel, self._device, equal_at, remote_beacons)
+        victim.perform(victim.link.want(channel, victim.now_ms))
+
+    def _end_lane(self, lane: int, code: CloseCode) -> None:
+        opening = next((channel for channel, opened in self._opening.items() if opened[0] == lane), None)
+        if opening is not None:
+            del self._opening[opening]
+            self._lane_of[opening] = lane
+        channel = next((channel for channel, its in self._lane_of.items() if its == lane), None)
+        if channel is not None:
+            self._close(channel, code)
+
+    def _close(self, channel: int, code: CloseCode, *, is_remote_fault: bool = False) -> None:
+        """Closes a channel here."""
+        victim = self._victim
+        assert victim.link is not None
+        victim.perform(victim.link.close_channel(channel, code, victim.now_ms))
+        self._end(channel, code, is_remote_fault=is_remote_fault)
+
+    def _end(self, channel: int, code: CloseCode, *, is_remote_fault: bool = False) -> None:
+        session = self._sessions.pop(channel, None)
+        if session is not None:
+            self._victim.close_session(session)
+        lane = self._lane_of.pop(channel, None)
+        if lane is not None:
+            self._perform(self._lanes.ended(lane, code, self._victim.now_ms, is_remote_fault=is_remote_fault))
+
+    # --- Admitting, as peersd.node.admission does -------------------------------------------------------------------------------
+
+    def _look_at(self, wish: int) -> None:
+        victim, state = self._victim, self._victim.store.state
+        channel, proof = self._wishes[wish].channel, self._wishes[wish].payload.proof
+        assert proof is not None and victim.link is not None
+        invite = state.invites.get(proof.invite_hash)
+        is_good = verify_redemption(proof, group_id=victim.world.group, device=self._device, handshake_hash=victim.handshake_hash)
+        if not is_good or invite is None or invite.public_key != proof.invite_public_key:
+            self._perform(self._lanes.not_admitted(wish, None, victim.now_ms))
+            return
+        self._admissions[channel] = wish
+        victim.perform(victim.link.want(channel, victim.now_ms))
+
+    def _admit(self, wish: int, message: bytes) -> None:
+        """The identity log came: decides."""
+        victim = self._victim
+        proof = self._wishes[wish].payload.proof
+        assert proof is not None
+        reason = self._admission_refusal(proof, message)
+        if reason is None:
+            self.state_groups()
+            self._perform(self._lanes.admitted(wish, victim.now_ms))
+        else:
+            self._perform(self._lanes.not_admitted(wish, reason, victim.now_ms))
+
+    def _admission_refusal(self, proof: Redemption, message: bytes) -> str | None:
+        """Makes the user a member; why not if the rules forbid it."""
+        victim, store = self._victim, self._victim.store
+        try:
+            packed = decode_message(message)
+            runs = decode_runs(packed, victim.world.group) if isinstance(packed, Runs) else []
+            is_own = all(run.log.kind is Kind.IDENTITY and run.log.user == proof.user for run in runs)
+            if not is_own or all(entry.header.hash != proof.identity_head_hash for run in runs for entry in run.entries):
+                return "invite_invalid"
+            refusal = store.state.invite_refusal(proof.invite_hash, proof.user, victim.wall_ms())
+            if refusal is not None:
+                return refusal
+            if not self._owns(runs, proof.user):
+                return "invite_invalid"
+            victim.tell(store.take_runs(runs))
+        except RemoteProtocolError:
+            return "invite_invalid"
+        if store.state.role_of(proof.user):
+            return None
+        try:
+            act = encode_body(proof.admit(self._device, victim.handshake_hash))
+            victim.tell(store.act(victim.world.victim.user, Kind.CONTROL, act)[1])
+        except PeersdError:
+            return "invite_invalid"
+        return None
+
+    def _owns(self, runs: list[Run], user: bytes) -> bool:
+        entries = [entry for run in runs for entry in run.entries]
+        try:
+            acts = [Act(entry.header, decode_body(list(entry.body.blocks))) for entry in entries]
+            return self._device in evaluate_user(user, acts).devices
+        except (RemoteProtocolError, LocalProtocolError):
+            return False

@@ -1,0 +1,207 @@
+"""What must be true of a swarm: at any moment, and once all have met again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from peersd.errors import PeersdError
+from peersd.node.group import Group
+from peersd.node.summary import summarise
+from peersd.store.handle import QUEUED_REQUESTS_MAX
+from peersd.sync.group_sync import OUTBOX_MESSAGES_MAX
+from peersd.testing.simulator.checks import Replicated
+from peersd.testing.swarm.device import Device
+from peersd.testing.swarm.network import VirtualNetwork
+from peersd.testing.swarm.wires import WINDOW_BYTES
+from peersd_protocol import ids
+from peersd_protocol.constants import TRANSPORT_MESSAGE_BYTES_MAX
+from peersd_protocol.entries import Kind, LogKey
+
+OUTBOX_ALLOWED = 2 * OUTBOX_MESSAGES_MAX
+"""Messages in a session's outbox: pushes cease at OUTBOX_MESSAGES_MAX, what answers the other side may still come on top."""
+
+
+@dataclass
+class Record:
+    """What the clients of a swarm were told.
+
+    Attributes:
+        groups: each group's members by name, founder first; a name stands for a device and its user.
+        group_ids: the groups' ids by name.
+        acknowledged: by group id, the greatest sequence number acknowledged in each log, with the name of who wrote it.
+        markers: by group, texts that only its members may have in their files.
+    """
+
+    groups: Mapping[str, Sequence[str]]
+    group_ids: dict[str, bytes] = field(default_factory=dict)
+    acknowledged: dict[bytes, dict[LogKey, tuple[int, str]]] = field(default_factory=dict)
+    markers: dict[str, set[str]] = field(default_factory=dict)
+
+    def note_acknowledged(self, group: bytes, device: str, answer: Mapping[str, Any]) -> None:
+        """A write was acknowledged to a client of a device; `answer` is that of sql.execute or sql.transaction."""
+        last = answer["last_entry"]
+        if last is None or "schema_version" in answer:
+            return
+        writer, _, epoch = str(last["writer"]).partition("/")
+        log = LogKey(Kind.DATA, b"", ids.parse_id(ids.DEVICE, writer), bytes.fromhex(epoch))
+        known = self.acknowledged.setdefault(group, {})
+        known[log] = max(known.get(log, (0, "")), (last["seq"], device))
+
+
+# --- At any moment --------------------------------------------------------------------------------------------------------------
+
+
+def broken_rules(devices: Sequence[Device], network: VirtualNetwork) -> Iterator[str]:
+    """What must never be, whatever happens: two links of a pair, or a queue beyond its bound."""
+    names = {device.id: device.name for device in devices}
+    for device in devices:
+        if not device.is_running or device.node.links is None:
+            continue
+        serving = [handle for handle in device.node.sharings if not handle.is_down]
+        linked = Counter(names.get(handle.remote_device, "?") for handle in serving)
+        for other, number in linked.items():
+            if number > 1:
+                yield f"{device.name} has {number} links to {other} that carry channels"
+        for group in device.node.groups.values():
+            if group.opened is not None:
+                if group.opened.store.queued > QUEUED_REQUESTS_MAX:
+                    yield f"{device.name}: {group.opened.store.queued} writes wait in {group.name}"
+                if group.opened.sync.queued > OUTBOX_ALLOWED:
+                    yield f"{device.name}: {group.opened.sync.queued} messages wait in a session of {group.name}"
+    for wire in network.wires():
+        if wire.bytes_under_way > WINDOW_BYTES + TRANSPORT_MESSAGE_BYTES_MAX:
+            yield f"{wire.bytes_under_way} bytes are under way on one connection"
+
+
+# --- Once all have met ----------------------------------------------------------------------------------------------------------
+
+
+def names_of(devices: Sequence[Device], record: Record) -> dict[bytes, str]:
+    """All groups that running devices hold, personal ones left out, by id; those of the swarm first."""
+    names = {group_id: name for name, group_id in record.group_ids.items()}
+    for device in devices:
+        for group_id, group in device.node.groups.items() if device.is_running else ():
+            if not group.summary.personal:
+                names.setdefault(group_id, group.name)
+    return names
+
+
+def members_of(devices: Sequence[Device], group_id: bytes) -> list[Device]:
+    """The running devices whose user is a member of a group, as the device itself sees it."""
+    running = [device for device in devices if device.is_running and group_id in device.node.groups]
+    return [device for device in running if device.node.groups[group_id].summary.role_of(device.user_id)]
+
+
+async def unmet(devices: Sequence[Device], network: VirtualNetwork, record: Record) -> list[str]:
+    """Why the swarm has not converged, a line for each reason: digests and links; cheap enough to be asked again and again."""
+    reasons: list[str] = []
+    for group_id, name in names_of(devices, record).items():
+        digests: dict[bytes, list[str]] = {}
+        for device in members_of(devices, group_id):
+            try:
+                digests.setdefault((await device.node.groups[group_id].digest()).digest, []).append(device.name)
+            except PeersdError as error:
+                reasons.append(f"{device.name}: {name} cannot be opened: {error.message}")
+        if len(digests) > 1:
+            parts = " | ".join(",".join(names) for names in digests.values())
+            reasons.append(f"{name} differs: {parts}")
+    return [*reasons, *_unmet_links(devices, network)]
+
+
+def _unmet_links(devices: Sequence[Device], network: VirtualNetwork) -> Iterator[str]:
+    """A link has two ends and one connection, and there is no connection without one."""
+    linked = {(one.name, other.name) for one in devices for other in devices if one is not other and _has_link(one, other)}
+    for number, one in enumerate(devices):
+        for other in devices[number + 1 :]:
+            ends = ((one.name, other.name) in linked) + ((other.name, one.name) in linked)
+            connections = network.connected(one.name, other.name)
+            if ends == 1 or connections != ends // 2:
+                yield f"{one.name}-{other.name}: {connections} connections, {ends} ends of a link"
+
+
+def _has_link(one: Device, other: Device) -> bool:
+    return one.is_running and one.node.links is not None and one.node.links.to_device(other.id) is not None
+
+
+async def differences(devices: Sequence[Device], record: Record) -> list[str]:
+    """What is wrong with a swarm whose members all state the same: compares all that two replicas must have alike."""
+    found: list[str] = []
+    for group_id, name in names_of(devices, record).items():
+        first: tuple[str, Replicated] | None = None
+        expected = await _expected(devices, group_id, record)
+        for device in members_of(devices, group_id):
+            group = device.node.groups[group_id]
+            async with group.use() as opened:
+                replicated = await opened.store.call(Replicated.of, opened.store.store)
+                if group.summary != summarise(opened.state, group.summary.digest):
+                    found.append(f"{device.name}: {name}: what the node knows without its store is not what the store says")
+            found += [f"{device.name}: {name}: {line}" for line in _missing(group, expected)]
+            if first is None:
+                first = device.name, replicated
+            elif (difference := first[1].difference(replicated)) is not None:
+                checker, text = difference
+                found.append(f"{checker}: {name}: {first[0]} and {device.name} differ in {text}")
+    return [*found, *_strays(devices, record), *_leaked_tasks(devices)]
+
+
+async def _expected(devices: Sequence[Device], group_id: bytes, record: Record) -> dict[LogKey, tuple[int, str]]:
+    """What was acknowledged in a group and must be held by every member: all but two things.
+
+    What the author's device itself shows as void, since an act that took a right did not name it; and what a device that does not
+    run now may not have sent.
+    """
+    running = {device.id: device for device in devices if device.is_running}
+    expected: dict[LogKey, tuple[int, str]] = {}
+    for log, (seq, writer) in record.acknowledged.get(group_id, {}).items():
+        author = running.get(log.device)
+        if author is not None and group_id in author.node.groups:
+            async with author.node.groups[group_id].use() as opened:
+                voided = await opened.store.voided(author.user_id)
+            if all((entry.log, entry.seq) != (log, seq) for entry in voided):
+                expected[log] = seq, writer
+    return expected
+
+
+def _missing(group: Group, expected: Mapping[LogKey, tuple[int, str]]) -> Iterator[str]:
+    """Writes that should be held and are not."""
+    assert group.opened is not None
+    vector = group.opened.sync.vector()
+    for log, (seq, writer) in expected.items():
+        held = max((held for held, _ in vector.get(log, ())), default=0)
+        if held < seq:
+            yield f"lacks what {writer} was told is written: {held} of {seq} entries"
+
+
+def _strays(devices: Sequence[Device], record: Record) -> Iterator[str]:
+    """Looks into all files of devices that never were in a group for its id and for what was marked as written in it."""
+    for device in devices:
+        foreign = [name for name, members in record.groups.items() if device.name not in members and name in record.group_ids]
+        contents = [path.read_bytes() for path in sorted(device.folder.rglob("*")) if path.is_file()] if foreign else []
+        for name in foreign:
+            marks = [record.group_ids[name], *(text.encode() for text in sorted(record.markers.get(name, ())))]
+            if any(mark in content for mark in marks for content in contents):
+                yield f"{device.name} holds something of {name}"
+
+
+def _leaked_tasks(devices: Sequence[Device]) -> Iterator[str]:
+    """A task that runs a link of a device is there for each link, and no more."""
+    counted = Counter(task.name.rpartition(".")[2] for device in devices if device.is_running for task in tasks_of(device))
+    links = sum(len(device.node.links.handles()) for device in devices if device.is_running and device.node.links is not None)
+    lanes = sum(len(sharing.channels()) for device in devices if device.is_running for sharing in device.node.sharings.values())
+    for task, expected in (("_keep_timers", links), ("_watch", links), ("_run_lane", lanes)):
+        if counted[task] != expected:
+            yield f"{counted[task]} tasks {task} run, {expected} were expected"
+
+
+def tasks_of(device: Device) -> Iterator[trio.lowlevel.Task]:
+    """All tasks of a running node."""
+    waiting = list(device.node.nursery().child_tasks)
+    while waiting:
+        task = waiting.pop()
+        yield task
+        waiting += [child for nursery in task.child_nurseries for child in nursery.child_tasks]

@@ -1,0 +1,359 @@
+"""A swarm: many real nodes in one process under virtual time, on a network in memory that can be disturbed at will."""
+
+from __future__ import annotations
+
+import logging
+import random
+import tempfile
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from peersd.client import Peers, SqlParams
+from peersd.testing.process_swarm import NAMES
+from peersd.testing.swarm import checks
+from peersd.testing.swarm.device import Device, Settings
+from peersd.testing.swarm.network import VirtualNetwork
+from peersd.testing.swarm.running import check_clock, schedule_by_seed
+from peersd.testing.swarm.wires import Conditions
+from peersd_protocol import ids
+
+CALL_TIMEOUT_S: Final = 600.0
+"""Of virtual time: as long as anybody would wait for a statement or to be let in."""
+
+ROWS_MAX: Final = 1_000_000
+
+INVITE_S: Final = 86_400
+"""How long a ticket is valid."""
+
+GROUPS_AT_ONCE: Final = 8
+"""Groups that are founded and joined at the same time: each has its stores open."""
+
+LOOK_S: Final = 0.25
+"""Virtual time between two looks at whether the swarm has converged."""
+
+TRACE_SHOWN: Final = 40
+"""Lines of what happened last that a failure shows."""
+
+MEMORY_FOLDER: Final = Path("/dev/shm")
+"""Where files cost no wait for a disk, on systems that have it: nothing that a swarm writes has to outlive it."""
+
+
+class SwarmFailed(AssertionError):
+    """Something that must be true of a swarm is not. The message says what, the seed, and what happened last."""
+
+
+class Swarm:
+    """The devices of a swarm. Made by `open_swarm`.
+
+    Devices are called by the names of their users. Where a method takes a group, None means the first.
+
+    Args:
+        folder: gets a folder for each device.
+        groups: each group's members, the founder first.
+        names: of all devices.
+        seed: what everything is drawn from.
+        conditions: what the network is like.
+        settings: of every node.
+
+    Attributes:
+        seed: as given.
+        devices: by name.
+        groups: each group's members, also those that were.
+        network: for what has no method here.
+        errors: what nodes logged as errors; a swarm with any has failed.
+        record: what clients were told.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        groups: Mapping[str, Sequence[str]],
+        names: Sequence[str],
+        seed: int,
+        conditions: Conditions | None,
+        settings: Settings,
+    ) -> None:
+        self.seed = seed
+        self.groups = {group: list(members) for group, members in groups.items()}
+        self.network = VirtualNetwork(seed, conditions)
+        self.devices = {name: Device(name, folder / name, self.network, settings, seed, self._note_answer) for name in names}
+        self.errors: list[str] = []
+        self.record = checks.Record(self.groups)
+        self._draw = random.Random(f"{seed} swarm")
+        self._nursery: trio.Nursery | None = None
+
+    # --- Applications' work -----------------------------------------------------------------------------------------------------
+
+    def peers(self, device: str) -> Peers:
+        """A client's connection to a device, as `peersd.client.open_client` gives one: what an application is given to work with.
+
+        It ends when the device stops or crashes; after `restart` there is a new one.
+
+        Raises:
+            NoDaemon: the device does not run.
+        """
+        return self.devices[device].peers
+
+    async def execute(self, device: str, sql: str, params: SqlParams = (), *, group: str | None = None) -> int:
+        """Writes with one statement; returns how many rows it changed. From then on no member may ever lack it.
+
+        Raises:
+            NoDaemon: the device does not run, or crashed before it answered: it may have been written or not.
+            PeersError: what the node answered.
+        """
+        answer = await self.peers(device).execute(sql, params, group=self.group_id(group), timeout_s=CALL_TIMEOUT_S)
+        return answer["changes"]
+
+    async def query(self, device: str, sql: str, params: SqlParams = (), *, group: str | None = None) -> list[tuple[Any, ...]]:
+        """The rows that a query gives on a device.
+
+        Raises:
+            NoDaemon, PeersError: as `execute`.
+        """
+        id_ = self.group_id(group)
+        answer = await self.peers(device).query(sql, params, group=id_, limit=ROWS_MAX, timeout_s=CALL_TIMEOUT_S)
+        return [tuple(row) for row in answer.rows]
+
+    def marker(self, group: str | None = None) -> str:
+        """A text to be written into rows of a group: `converged` looks for it in the files of all who never were in it."""
+        text = f"marker-{self._draw.randbytes(12).hex()}"
+        self.record.markers.setdefault(self._name(group), set()).add(text)
+        return text
+
+    async def join(self, group: str, device: str, *, inviter: str | None = None, role: str = "writer") -> None:
+        """Lets a device's user join a group by a ticket, which the founder or another member makes."""
+        host = self.peers(inviter or self.groups[group][0])
+        made = await host.create_invite(self.group_id(group), role=role, expires_in_s=INVITE_S, max_uses=1)
+        await self.peers(device).join(made["ticket"], timeout_s=CALL_TIMEOUT_S)
+
+    def _name(self, group: str | None) -> str:
+        return next(iter(self.groups)) if group is None else group
+
+    def group_id(self, group: str | None = None) -> str:
+        """A group's id by its name, as the local API takes it."""
+        return ids.format_id(ids.GROUP, self.record.group_ids[self._name(group)])
+
+    def _note_answer(self, device: str, group_id: bytes, answer: Mapping[str, Any]) -> None:
+        name = next((name for name, known in self.record.group_ids.items() if known == group_id), group_id.hex()[:8])
+        if "last_entry" in answer:
+            self.network.trace.note(f"{device} has written in {name}")
+            self.record.note_acknowledged(group_id, device, answer)
+        else:
+            self.network.trace.note(f"{device} has joined {name}")
+            if name in self.groups and device not in self.groups[name]:
+                self.groups[name].append(device)
+
+    # --- Faults -----------------------------------------------------------------------------------------------------------------
+
+    def partition(self, *sides: Collection[str], one_way: bool = False) -> None:
+        """Cuts devices off from each other until `heal`; see VirtualNetwork.partition."""
+        self.network.partition(*sides, one_way=one_way)
+
+    def isolate(self, device: str) -> None:
+        """Cuts one device off from all others until `heal`."""
+        self.network.partition([device], [other for other in self.devices if other != device])
+
+    def heal(self) -> None:
+        """Ends partitions, clogging and refusals. Crashed devices stay down."""
+        self.network.heal()
+
+    async def crash(self, device: str, *, silently: bool = False) -> None:
+        """Ends a device's node as SIGKILL does, or silently, as when its machine loses power; see Device.crash."""
+        self.network.trace.note(f"{device} crashes")
+        await self.devices[device].crash(silently=silently)
+
+    async def stop(self, device: str) -> None:
+        """Stops a device's node in good order."""
+        await self.devices[device].stop()
+
+    async def restart(self, device: str) -> None:
+        """Starts a node that crashed or was stopped, on the files that are there."""
+        assert self._nursery is not None and not self.devices[device].is_running
+        self.network.trace.note(f"{device} starts")
+        await self._nursery.start(self.devices[device].run)
+
+    def set_clock(self, device: str, *, skew_ms: int) -> None:
+        """Sets a device's wall clock so far ahead of the right time, or behind; it jumps there at once."""
+        self.network.trace.note(f"{device} has its clock {skew_ms} ms ahead")
+        self.devices[device].clock.skew_ms = skew_ms
+
+    # --- Checks -----------------------------------------------------------------------------------------------------------------
+
+    async def converged(self, within_s: float = 120.0) -> float:
+        """Waits until all running members of every group hold the same, and checks all that must be true then.
+
+        Vectors, states, rows and clocks are alike on all members, and so is what nodes know of closed stores; what was
+        acknowledged is held; each pair has one link at most, and both know of it; nobody holds anything of a group that it was
+        never in; no task is left over, no queue is beyond its bound, and no node has logged an error.
+
+        Args:
+            within_s: how long it may take, in virtual time.
+
+        Returns:
+            How long it took.
+
+        Raises:
+            SwarmFailed: it took longer, or something is broken for good.
+        """
+        start_s = trio.current_time()
+        devices = list(self.devices.values())
+        while True:
+            self._check_rules()
+            reasons = await checks.unmet(devices, self.network, self.record)
+            if not reasons:
+                reasons = await checks.differences(devices, self.record)
+            elapsed_s = trio.current_time() - start_s
+            if not reasons:
+                return elapsed_s
+            if elapsed_s >= within_s:
+                raise self._failure(f"not converged within {within_s:g} s", reasons)
+            await trio.sleep(LOOK_S)
+
+    @property
+    def trace_hash(self) -> str:
+        """A hash over all that happened so far: the same for two runs that did the same."""
+        return self.network.trace.digest()
+
+    def _check_rules(self) -> None:
+        broken = [*checks.broken_rules(list(self.devices.values()), self.network), *self.errors]
+        if broken:
+            raise self._failure("a rule is broken", broken)
+
+    def _failure(self, what: str, reasons: Sequence[str]) -> SwarmFailed:
+        lines = [f"{what}, seed {self.seed}:", *(f"  {reason}" for reason in reasons), "what happened last (virtual ms):"]
+        return SwarmFailed("\n".join([*lines, *(f"  {line}" for line in self.network.trace.lines()[-TRACE_SHOWN:])]))
+
+    # --- Life -------------------------------------------------------------------------------------------------------------------
+
+    async def start(self, nursery: trio.Nursery, schema: Sequence[str]) -> None:
+        """Starts all nodes, makes the users, founds the groups and has everybody join."""
+        self._nursery = nursery
+        for device in self.devices.values():
+            await nursery.start(device.run)
+        limiter = trio.CapacityLimiter(GROUPS_AT_ONCE)
+        async with trio.open_nursery() as founding:
+            for group in self.groups:
+                founding.start_soon(self._found, group, schema, limiter)
+
+    async def _found(self, group: str, schema: Sequence[str], limiter: trio.CapacityLimiter) -> None:
+        founder, *others = self.groups[group]
+        async with limiter:
+            made = await self.peers(founder).create_group(group)
+            self.record.group_ids[group] = ids.parse_id(ids.GROUP, made)
+            for sql in schema:
+                await self.execute(founder, sql, group=group)
+            for device in others:
+                await self.join(group, device)
+
+    async def close(self) -> None:
+        """Stops all nodes in good order."""
+        async with trio.open_nursery() as nursery:
+            for device in self.devices.values():
+                if device.is_running:
+                    nursery.start_soon(device.stop)
+
+    async def watch(self) -> None:
+        """Looks every second at what must never be."""
+        while True:
+            await trio.sleep(1.0)
+            broken = checks.broken_rules(list(self.devices.values()), self.network)
+            self.errors += [line for line in broken if line not in self.errors]
+
+    def check_end(self) -> None:
+        """Raises SwarmFailed if anything was ever wrong."""
+        self._check_rules()
+
+
+@asynccontextmanager
+async def open_swarm(
+    *,
+    devices: int | Sequence[str] = 3,
+    groups: int | Mapping[str, Sequence[str]] = 1,
+    schema: Sequence[str] = (),
+    seed: int = 0,
+    folder: Path | None = None,
+    conditions: Conditions | None = None,
+    settings: Settings | None = None,
+) -> AsyncGenerator[Swarm]:
+    """A running swarm whose users exist and whose groups are founded and joined, by tickets; it must run under a virtual clock.
+
+    Args:
+        devices: how many, called ada, ben, cem, …, or their names.
+        groups: how many, called g1, g2, … with all devices, or the members of each, the founder first.
+        schema: statements that every founder executes before anybody joins, such as CREATE TABLE.
+        seed: what everything is drawn from: keys, delays, the order in which tasks run. The same seed gives the same run.
+        folder: where the files are; None for a temporary one.
+        conditions: what the network is like.
+        settings: of every node.
+
+    Raises:
+        RuntimeError: the clock is not a virtual one.
+        SwarmFailed: in the end, if a node has logged an error or had two links to another or a queue beyond its bound.
+    """
+    check_clock()
+    names = names_of(devices) if isinstance(devices, int) else list(devices)
+    members = {f"g{number + 1}": names for number in range(groups)} if isinstance(groups, int) else groups
+    failure: Exception | None = None
+    with _temporary(folder) as base, schedule_by_seed(seed):
+        swarm = Swarm(base, members, names, seed, conditions, settings or Settings())
+        with _errors_noted(swarm.errors):
+            async with trio.open_nursery() as nursery:
+                try:
+                    await swarm.start(nursery, schema)
+                    nursery.start_soon(swarm.watch)
+                    yield swarm
+                except Exception as error:  # noqa: BLE001 - raised again below, where no nursery wraps it
+                    failure = error
+                with trio.CancelScope(shield=True):
+                    await swarm.close()
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        swarm.check_end()
+
+
+def names_of(count: int) -> list[str]:
+    """Names for devices: ada, ben, cem, … and, once these are used up, ada2 and so on."""
+    return [f"{NAMES[number % len(NAMES)]}{number // len(NAMES) + 1 if number >= len(NAMES) else ''}" for number in range(count)]
+
+
+def _temporary(folder: Path | None) -> AbstractContextManager[Path]:
+    if folder is not None:
+        return nullcontext(folder)
+    return _temporary_path()
+
+
+@contextmanager
+def _temporary_path() -> Generator[Path]:
+    parent = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="peersd-swarm-", dir=parent) as name:
+        yield Path(name)
+
+
+@contextmanager
+def _errors_noted(errors: list[str]) -> Generator[None]:
+    """Notes what is logged as an error meanwhile."""
+    logger = logging.getLogger("peersd")
+    handler = _Noting(errors)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Noting(logging.Handler):
+    """Keeps the lines of errors."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._errors = errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        reason = f": {record.exc_info[1]!r}" if record.exc_info else ""
+        self._errors.append(f"logged: {record.getMessage()} {getattr(record, 'fields', '')}{reason}")

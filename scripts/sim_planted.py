@@ -1,0 +1,171 @@
+"""Plants bugs, one at a time, into a copy of the product, and tells which check of the simulator finds each, and what was missed.
+
+The bugs are the patches in tests/sim/planted (see peersd.testing.planting). A bug is caught when a named check fires: where the
+product raises, or a simulation never ends, nobody has found anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from peersd.testing.planting import PlantedBug, find_unfit, load_bugs, plant
+from peersd.testing.simulator import EXCEPTION, Checker, SimulationFailed, run_seed
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PATCHES: Final = ROOT / "tests" / "sim" / "planted"
+COPIED: Final = ("peersd", "protocol/peersd_protocol", "scripts")
+"""What a simulation runs."""
+
+CAUGHT_MIN: Final = 22
+"""With fewer bugs found than this, the bench is not good enough."""
+
+SEEDS_MAX: Final = 20
+"""Seeds that are run of one bug at most, beside those that it names."""
+
+BUG_S_MAX: Final = 900.0
+"""Real seconds that one bug may take: some would keep a simulation busy for good."""
+
+
+@dataclass(frozen=True)
+class Hunted:
+    """What came of a bug.
+
+    Attributes:
+        bug: which.
+        checker: which check found it; "" if none did.
+        seed: with which it was found, the last one tried if it was not.
+        seeds_run: how many were run.
+        raised: with how many of them the product raised.
+        took_s: real seconds.
+        told: what the check said, or what was raised.
+    """
+
+    bug: PlantedBug
+    checker: str
+    seed: int
+    seeds_run: int
+    raised: int
+    took_s: float
+    told: str
+
+    @property
+    def line(self) -> str:
+        """For the report."""
+        name = f"{self.bug.name:<40}"
+        if not self.checker:
+            return f"{name} MISSED by {self.seeds_run} seeds, {self.raised} of which raised; {self.took_s:.0f} s"
+        note = "" if self.checker in self.bug.by else f"; not one of: {', '.join(self.bug.by)}"
+        return f"{name} {self.checker:<18} seed {self.seed:<3} {self.took_s:5.1f} s, {self.seeds_run} seeds run{note}"
+
+
+def run_seeds(seeds: Iterable[int]) -> None:
+    """Runs seeds until a check fires, and prints a line of JSON on each: what a copy of the product is told to do."""
+    for seed in seeds:
+        name, text = "", ""
+        try:
+            run_seed(seed)
+        except SimulationFailed as failure:
+            name, text = failure.name, str(failure).partition("\n")[0]
+            if name == EXCEPTION:
+                text += f": {failure.__cause__!r}"
+        except Exception as error:  # noqa: BLE001 (what breaks the simulation itself is no catch, and no reason to end)
+            name, text = EXCEPTION, repr(error)
+        print(json.dumps([seed, name, text]), flush=True)
+        if name and name != EXCEPTION:
+            return
+
+
+def hunt(bug: PlantedBug, seeds_max: int = SEEDS_MAX, bug_s_max: float = BUG_S_MAX) -> Hunted:
+    """Plants a bug, and runs seeds until a check finds it.
+
+    Args:
+        bug: which.
+        seeds_max: how many seeds are run beside those that it names.
+        bug_s_max: real seconds after which it counts as missed.
+    """
+    seeds = list(dict.fromkeys([*bug.seeds, *range(seeds_max)]))
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="peersd-planted-") as name:
+        plant(bug, ROOT, COPIED, Path(name))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([name, str(Path(name, "protocol"))])}
+        command = [sys.executable, "-P", "-m", "scripts.sim_planted", "--run", *map(str, seeds)]
+        try:
+            done = subprocess.run(command, cwd=name, env=environment, capture_output=True, timeout=bug_s_max, check=False)
+            printed, errors = done.stdout, done.stderr
+        except subprocess.TimeoutExpired as over:
+            printed, errors = over.stdout or b"", b"it took too long"
+    found: list[tuple[int, str, str]] = [tuple(json.loads(line)) for line in printed.splitlines()]
+    raised = sum(checker == EXCEPTION for _, checker, _ in found)
+    seed, checker, told = found[-1] if found else (seeds[0], "", errors.decode(errors="replace")[-2000:])
+    if checker in ("", EXCEPTION):
+        checker, told = "", next((text for _, _, text in reversed(found) if text), told)
+    return Hunted(bug, checker, seed, len(found), raised, time.monotonic() - began_s, told)
+
+
+def report(hunted: Sequence[Hunted], *, is_whole: bool) -> str:
+    """What was found by which check, what was missed, and, if these were all bugs, which checks nothing has fired."""
+    fired = Counter(one.checker for one in hunted if one.checker)
+    lines = [f"{fired.total()} of {len(hunted)} planted bugs were caught by a named check"]
+    lines += [f"missed: {one.bug.name}: {one.bug.does}" for one in hunted if not one.checker]
+    lines.append("fired: " + ", ".join(f"{name} {count}" for name, count in fired.most_common()))
+    if is_whole:
+        lines.append("fired by no planted bug: " + (", ".join(one for one in Checker if one not in fired) or "none"))
+    return "\n".join(lines)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="scripts/sim --planted", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="BUG", help="only these (default: all)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="bugs at once (default: one a processor)")
+    parser.add_argument("--seeds-max", type=int, default=SEEDS_MAX, help=f"seeds to run of each (default {SEEDS_MAX})")
+    parser.add_argument("--patches", type=Path, default=PATCHES, help="the folder of the bugs (default tests/sim/planted)")
+    parser.add_argument("--check", action="store_true", help="only tell whether all patches apply to the tree as it is")
+    parser.add_argument("--verbose", action="store_true", help="print what each check said")
+    parser.add_argument("--run", nargs="+", type=int, metavar="SEED", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plants each bug in turn; exit status 1 if too few were caught, or a patch does not apply."""
+    chosen = parse_arguments(argv)
+    if chosen.run:
+        run_seeds(chosen.run)
+        return 0
+    bugs = [bug for bug in load_bugs(chosen.patches) if not chosen.names or bug.name in chosen.names]
+    if len(bugs) < len(set(chosen.names)) or not bugs:
+        print(f"no such planted bug among: {' '.join(bug.name for bug in load_bugs(chosen.patches))}")
+        return 2
+    unfit = find_unfit(bugs, ROOT)
+    for line in unfit:
+        print(line)
+    if unfit or chosen.check:
+        return 1 if unfit else 0
+    began_s = time.monotonic()
+    hunted: list[Hunted] = []
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        for future in as_completed([pool.submit(hunt, bug, chosen.seeds_max) for bug in bugs]):
+            one = future.result()
+            hunted.append(one)
+            print(one.line, flush=True)
+            if chosen.verbose or not one.checker:
+                print(f"    {one.told}", flush=True)
+    print(report(sorted(hunted, key=lambda one: one.bug.name), is_whole=not chosen.names))
+    print(f"{time.monotonic() - began_s:.0f} s, {chosen.jobs} at once")
+    return 0 if sum(bool(one.checker) for one in hunted) >= min(CAUGHT_MIN, len(hunted)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

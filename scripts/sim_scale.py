@@ -1,0 +1,125 @@
+"""How far a swarm of real nodes goes in one process under virtual time: many devices in one group, many groups on one link.
+
+    python scripts/sim_scale.py                       # 64 devices in one group, then two devices with 1,000 groups
+    python scripts/sim_scale.py --devices 24 --groups 300
+
+Everybody writes, all converge, a link stays one link; then nothing is done for some minutes. Told are the seconds of the
+processor and of virtual time, links, memory, and what idling costs. `scripts/sim --scale` runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import trio
+
+from peersd.testing.observing import file_handles, memory_bytes
+from peersd.testing.swarm import Swarm, SwarmFailed, open_swarm, run_virtually
+
+SCHEMA = ("CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)",)
+INSERT = "INSERT INTO note (text) VALUES (?)"
+
+IDLE_S = 300.0
+"""Virtual time of idling that is looked at; stores are closed after 20 s."""
+
+SETTLE_S = 120.0
+"""Virtual time before that: until addresses have travelled, all links that are wanted are there and stores are closed."""
+
+
+class Run:
+    """One run: prints a line for each step, with what it cost.
+
+    Args:
+        title: of the run.
+    """
+
+    def __init__(self, title: str) -> None:
+        print(title, flush=True)
+        self._base_bytes = memory_bytes(os.getpid())
+        self._began()
+
+    def _began(self) -> None:
+        self._cpu_s, self._virtual_s = time.process_time(), 0.0
+
+    def step(self, what: str, virtual_s: float, also: str = "") -> None:
+        """A step is done: prints its cost since the last one.
+
+        Args:
+            what: the step.
+            virtual_s: the virtual time it took.
+            also: more to say of it.
+        """
+        cpu_s = time.process_time() - self._cpu_s
+        used = (memory_bytes(os.getpid()) - self._base_bytes) / 2**20
+        print(f"  {what:<42} {cpu_s:7.1f} s CPU  {virtual_s:8.1f} s virtual  {used:6.0f} MiB  {also}", flush=True)
+        self._began()
+
+
+async def run_swarm(title: str, devices: int, groups: int, seed: int) -> None:
+    """One swarm: founded, written to by everybody, left idle.
+
+    Raises:
+        SwarmFailed: it did not converge, or a rule was broken.
+    """
+    run = Run(title)
+    began_s = trio.current_time()
+    async with open_swarm(devices=devices, groups=groups, schema=SCHEMA, seed=seed) as swarm:
+        run.step("founded and joined", trio.current_time() - began_s)
+        await trio.sleep(SETTLE_S)
+        run.step("settled", SETTLE_S, _links(swarm))
+        began_s = trio.current_time()
+        for number, group in enumerate(swarm.groups):
+            # In one group everybody writes; of many, each is written to by one.
+            writers = list(swarm.devices) if groups == 1 else [list(swarm.devices)[number % devices]]
+            for name in writers:
+                await swarm.execute(name, INSERT, [name], group=group)
+        wrote_s = trio.current_time() - began_s
+        run.step("written", wrote_s, f"{groups * (devices if groups == 1 else 1)} rows")
+        took_s = await swarm.converged(within_s=600)
+        run.step("converged and compared", took_s, _links(swarm))
+        await trio.sleep(SETTLE_S)
+        run.step("at rest", SETTLE_S, f"{file_handles(os.getpid())} handles, {_open_stores(swarm)} open stores")
+        before = _carried(swarm)
+        await trio.sleep(IDLE_S)
+        rate = (_carried(swarm) - before) / len(swarm.network.connections or [0]) / IDLE_S
+        run.step("idle", IDLE_S, f"{rate:.1f} bytes a second and link")
+    run.step("stopped", 0.0)
+
+
+def _links(swarm: Swarm) -> str:
+    links = [len(node.links.handles()) if (node := device.node).links else 0 for device in swarm.devices.values()]
+    return f"{sum(links) // 2} links, {min(links)} to {max(links)} a device, {len(swarm.network.connections)} connections"
+
+
+def _open_stores(swarm: Swarm) -> int:
+    return sum(device.node.open_stores() for device in swarm.devices.values())
+
+
+def _carried(swarm: Swarm) -> int:
+    return sum(device.node.links.bytes_carried()[1] for device in swarm.devices.values() if device.node.links)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs both swarms and returns the exit status: 0 if all converged and no rule was broken."""
+    parser = argparse.ArgumentParser(prog="scripts/sim --scale", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--devices", type=int, default=64, help="devices of the one group; 0 leaves that run out")
+    parser.add_argument("--groups", type=int, default=1000, help="groups that two devices share; 0 leaves that run out")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    try:
+        if options.devices:
+            run_virtually(run_swarm, f"{options.devices} devices in one group", options.devices, 1, options.seed)
+        if options.groups:
+            run_virtually(run_swarm, f"two devices with {options.groups} groups", 2, options.groups, options.seed)
+    except SwarmFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""Seeds that found something wrong in the product, each with what it was. What mended it has a test beside the code as well."""
+
+from __future__ import annotations
+
+import pytest
+
+from peersd.testing.simulator import run_seed
+
+
+@pytest.mark.sim
+def test_what_waits_for_an_act_that_ended_as_it_came_does_not_wait_for_good() -> None:
+    """An act that the message which brought it also ended was told neither as held nor as void: runs that waited for it stayed
+    parked, and were asked for every five seconds for ever (tests/store/test_void_on_arrival.py)."""
+    assert " equal: " in run_seed(106).trace.lines[-1]

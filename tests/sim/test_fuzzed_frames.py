@@ -1,0 +1,49 @@
+"""Twenty thousand frames by a grammar, good ones and such as break a rule: only what brought them ends, memory stays small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peersd.testing.fuzzing import EPISODE_FRAMES, KINDS, Campaign, Tally, episodes_for, make_world, run_campaign
+from peersd.testing.fuzzing.tally import GROWTH_BYTES_MAX
+from peersd_protocol.constants import MIB
+
+FRAMES = 20_000
+CAMPAIGNS = 4
+"""The frames are split so that they can run side by side."""
+
+NEVER_GOOD = {"unknown frame", "ciphertext", "unknown message"}
+ENDS_A_LINK = {"GOAWAY"}
+"""Kept to the rules it ends the link, which is no refusal."""
+
+
+def send(folder: Path, campaign: Campaign, frames: int, first: int = 0) -> Tally:
+    tally = Tally()
+    run_campaign(make_world(folder), folder, campaign, episodes_for(frames, first), tally)
+    return tally
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("part", range(CAMPAIGNS))
+def test_frames_of_a_hostile_member_end_their_link_or_channel_and_nothing_else(tmp_path: Path, part: int) -> None:
+    frames = FRAMES // CAMPAIGNS
+    tally = send(tmp_path, Campaign(measured_every=50), frames, first=part * frames // EPISODE_FRAMES)
+    assert tally.sent == frames
+    assert set(tally.rows) == set(KINDS)
+    for kind, row in tally.rows.items():  # else what is made would be refused at its first byte, or always be good
+        assert row.good >= 20 or kind in NEVER_GOOD | ENDS_A_LINK, f"{kind}: {row}"
+        assert row.taken >= row.good, f"{kind}: {row}"
+        assert sum(row.refused.values()) >= 20, f"{kind}: {row}"
+    assert 0 < tally.growth_bytes.value < GROWTH_BYTES_MAX == 32 * MIB
+
+
+def test_the_same_seed_sends_the_same(tmp_path: Path) -> None:
+    tallies: list[Tally] = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        tallies.append(send(folder, Campaign(seed=5, measured_every=0), 2 * EPISODE_FRAMES))
+    one, two = ({kind: (row.sent, row.good, row.refused, row.changes) for kind, row in tally.rows.items()} for tally in tallies)
+    assert one == two

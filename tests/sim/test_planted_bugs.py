@@ -1,0 +1,132 @@
+"""The planted bugs: all can be planted, a patch that does not apply is named, and some that are found at once are found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peersd.testing.planting import PatchFailed, apply_patch, find_unfit, load_bugs, parse_patch, plant
+from peersd.testing.simulator import Checker
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PATCHES = Path(__file__).resolve().parent / "planted"
+
+PATCH = """Two and two are five.
+
+by: oracle, equal-dumps
+seeds: 3,5-6
+--- a/sums.py
++++ b/sums.py
+@@ -40,3 +40,3 @@ def add():
+
+-    return 4
++    return 5
+"""
+
+
+def test_there_are_enough_planted_bugs_and_all_can_be_planted() -> None:
+    bugs = load_bugs(PATCHES)
+    assert len(bugs) >= 24
+    assert find_unfit(bugs, ROOT) == []
+
+
+def test_a_patch_tells_what_it_does_by_what_it_may_be_found_and_with_which_seeds() -> None:
+    bug = parse_patch("wrong-sum", PATCH)
+    assert (bug.name, bug.does) == ("wrong-sum", "Two and two are five.")
+    assert bug.by == (Checker.ORACLE, Checker.EQUAL_DUMPS)
+    assert bug.seeds == (3, 5, 6)
+
+
+def test_a_patch_applies_wherever_its_text_has_moved_to(tmp_path: Path) -> None:
+    (tmp_path / "sums.py").write_text("def add():\n\n    return 4\n")
+    assert apply_patch(parse_patch("wrong-sum", PATCH), tmp_path) == {"sums.py": "def add():\n\n    return 5\n"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def add():\n\n    return 2 + 2\n", "0 times in sums.py"),
+        ("def add():\n\n    return 4\n\ndef multiply():\n\n    return 4\n", "2 times in sums.py"),
+        ("def add(:\n\n    return 4\n", "invalid syntax"),
+    ],
+)
+def test_a_patch_that_does_not_apply_is_named(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "sums.py").write_text(text)
+    (told,) = find_unfit([parse_patch("wrong-sum", PATCH)], tmp_path)
+    assert told.startswith("wrong-sum: ")
+    assert said in told
+
+
+def test_a_patch_of_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    assert find_unfit([parse_patch("wrong-sum", PATCH)], tmp_path) == ["wrong-sum: sums.py cannot be read"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PATCH.replace("oracle, ", "a good look, "),
+        PATCH.replace("seeds: 3,5-6\n", ""),
+        PATCH.replace("-    return 4", "*    return 4"),
+        PATCH.partition("--- a/")[0],
+    ],
+)
+def test_a_patch_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(PatchFailed, match="wrong-sum"):
+        parse_patch("wrong-sum", text)
+
+
+def test_a_bug_is_planted_in_a_copy_alone(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "package").mkdir(parents=True)
+    (tree / "package" / "sums.py").write_text("def add():\n\n    return 4\n")
+    bug = parse_patch("wrong-sum", PATCH.replace("/sums.py", "/package/sums.py"))
+    plant(bug, tree, ["package"], tmp_path / "copy")
+    assert "return 5" in (tmp_path / "copy" / "package" / "sums.py").read_text()
+    assert "return 4" in (tree / "package" / "sums.py").read_text()
+
+
+RAISES = """Every file of a group is damaged.
+
+by: integrity
+seeds: 0
+--- a/peersd/store/store.py
++++ b/peersd/store/store.py
+@@ -1,1 +1,2 @@
+     def fence(self) -> None:
++        raise OSError("nobody's catch")
+"""
+
+
+def hunt_for(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "scripts.sim_planted", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.sim
+def test_planted_bugs_are_found_by_the_checks_that_are_for_them() -> None:
+    """Those that show within the first virtual second, with one seed; `scripts/sim --planted` plants all."""
+    wanted = {
+        "applies-half-a-changeset": Checker.WHOLE_TRANSACTIONS,
+        "leaks-a-frame-into-another-channel": Checker.FRAMES,
+        "sends-in-the-clear": Checker.MARKERS,
+        "stamps-by-the-clock-alone": Checker.HONEST_REFUSED,
+    }
+    done = hunt_for(*wanted, "--seeds-max", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = dict(line.split()[:2] for line in done.stdout.splitlines()[: len(wanted)])
+    assert found == wanted
+
+
+@pytest.mark.sim
+def test_a_bug_by_which_the_product_raises_is_not_caught(tmp_path: Path) -> None:
+    (tmp_path / "raises.patch").write_text(RAISES)
+    done = hunt_for("--patches", str(tmp_path), "--seeds-max", "0")
+    assert done.returncode == 1
+    assert done.stdout.startswith("raises")
+    assert "MISSED by 1 seeds, 1 of which raised" in done.stdout
+    assert "nobody's catch" in done.stdout

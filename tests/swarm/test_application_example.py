@@ -1,0 +1,46 @@
+"""The example in docs/testing-applications.md is a test that runs as it stands there, and that finds what it is said to find."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "testing-applications.md"
+
+COUNTER = """
+SCHEMA = ["CREATE TABLE kitty (id TEXT PRIMARY KEY, cents INTEGER)", "INSERT INTO kitty VALUES ('all', 0)"]
+
+async def pay(peers, who, cents):
+    await peers.execute("UPDATE kitty SET cents = cents + ?", [cents])
+
+async def balance(peers):
+    return (await peers.query("SELECT cents FROM kitty")).rows[0][0]
+"""
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.sim
+
+
+def files_of_the_page() -> dict[str, str]:
+    blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    return dict(blocks)
+
+
+@pytest.fixture
+def example(pytester: pytest.Pytester) -> pytest.Pytester:
+    for name, content in files_of_the_page().items():
+        (pytester.path / name).write_text(content)
+    return pytester
+
+
+def test_the_example_passes_with_every_seed(example: pytest.Pytester) -> None:
+    example.runpytest_subprocess("-q", "-p", "no:cacheprovider", timeout=300).assert_outcomes(passed=3)
+
+
+def test_a_kitty_that_is_one_counter_fails_the_example_s_test(example: pytest.Pytester) -> None:
+    (example.path / "kitty.py").write_text(COUNTER)
+    result = example.runpytest_subprocess("-q", "-p", "no:cacheprovider", "--tb=short", timeout=300)
+    result.assert_outcomes(failed=3)
+    result.stdout.re_match_lines([r".*assert \d+ == 1000"])
