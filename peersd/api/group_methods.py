@@ -75,7 +75,8 @@ async def _group_hide(api: Api, given: Parameters) -> object:
 
 @TABLE.method("group.leave", "group", changes=True)
 async def _group_leave(api: Api, given: Parameters) -> object:
-    return await api.node.group_leave(user=given.selector("user"), group=given.selector("group")) or {}
+    await api.node.group_leave(user=given.selector("user"), group=given.selector("group"))
+    return {}
 
 
 @TABLE.method("group.forget", "group", changes=True)

@@ -80,8 +80,8 @@ class NodeApi(Protocol):
         """Hide a group from this user's list, or show it again."""
         ...
 
-    async def group_leave(self, *, user: str | None, group: str | None) -> Answer | None:
-        """Leave a group; its file stays, read-only. `had_left` for who has left before."""
+    async def group_leave(self, *, user: str | None, group: str | None) -> None:
+        """Leave a group; its file stays, read-only."""
         ...
 
     async def group_forget(self, *, user: str | None, group: str | None) -> None:

@@ -105,8 +105,6 @@ async def group_leave(peers: Peers, arguments: argparse.Namespace) -> Output:
     """`peers group leave`."""
     group, name = await _named(peers, arguments)
     answer = await peers.call("group.leave", group=group)
-    if answer.get("had_left"):
-        return Output(answer, f"you had left {escape(name)} before\n")
     return Output(answer, f"left {escape(name)}\n", "its file stays here, read-only; peers group forget deletes it\n")
 
 

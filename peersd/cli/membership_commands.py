@@ -123,8 +123,9 @@ async def join(peers: Peers, arguments: argparse.Namespace) -> Output:
     ticket = "".join(ticket.split())
     if not ticket:
         raise UsageError("there is no ticket: it is what `peers invite create` prints on a member's device")
+    before = {group["group_id"]: group["role"] for group in await peers.groups(include_hidden=True)}
     answer = await peers.join(ticket, timeout_s=arguments.timeout)
-    if answer.get("was_member"):
+    if before.get(answer["group_id"], "none") != "none":
         name, role = escape(answer["name"]), escape(answer["role"])
         return Output(answer, f"you are a member of {name} already, as {role} ({escape(answer['group_id'])})\n")
     return Output(answer, f"joined {escape(answer['name'])} as {escape(answer['role'])} ({escape(answer['group_id'])})\n")

@@ -127,11 +127,10 @@ class ApiNode(Node):
         acting = self.user(user)
         await groups.hide(acting, self.group(acting, group), hidden=hidden)
 
-    async def group_leave(self, *, user: str | None, group: str | None) -> Mapping[str, Any]:
+    async def group_leave(self, *, user: str | None, group: str | None) -> None:
         """group.leave."""
         acting = self.user(user)
-        has_left = await members.leave(self, acting, self.group(acting, group))
-        return {} if has_left else {"had_left": True}
+        await members.leave(self, acting, self.group(acting, group))
 
     async def group_forget(self, *, user: str | None, group: str | None) -> None:
         """group.forget."""

@@ -66,7 +66,7 @@ async def accept(
         async with node.joining.setdefault(ticket.group_id, trio.Lock()):
             known = node.groups.get(ticket.group_id)
             if known is not None and known.summary.role_of(user.id) and await _holds_invite(known, ticket):
-                return {**_joined(known, user), "was_member": True}
+                return _joined(known, user)
             return await _join(node, user, ticket, attempt_timeout_s)
     raise PeersdError("timeout", "The group did not let this device in in time.", hint="Try again.", retry=True)
 

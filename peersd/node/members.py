@@ -183,12 +183,8 @@ async def unban(user: User, group: Group, member: str) -> None:
             raise not_allowed(state, user.id, max(Role.MODERATOR, state.role_of(state.bans[target].banned_by)), state.bans)
 
 
-async def leave(node: Node, user: User, group: Group) -> bool:
-    """group.leave: the act is written now; other members hear of it as soon as one of them is linked.
-
-    Returns:
-        Whether there was anything to leave: not for who has left before.
-    """
+async def leave(node: Node, user: User, group: Group) -> None:
+    """group.leave: the act is written now; other members hear of it as soon as one of them is linked."""
     if group.summary.personal:
         raise PeersdError("not_allowed", "The personal group cannot be left.", hint="It is where your groups are registered.")
     async with group.use() as opened:
@@ -197,7 +193,7 @@ async def leave(node: Node, user: User, group: Group) -> bool:
         if not held:
             if known is not None and known.ended in ("removed", "banned"):
                 raise was_ended(state, user.id, state.bans)
-            return False
+            return
         if not state.may_leave(user.id):
             raise _last_admin("leave", held)
         others = any(member.role for other, member in state.members.items() if other not in node.users)
@@ -213,4 +209,3 @@ async def leave(node: Node, user: User, group: Group) -> bool:
             raise
     reach(CrashPoint.LEAVE_WRITTEN)
     await node.note_registration(user, group)
-    return True

@@ -105,10 +105,10 @@ async def test_a_wait_says_for_whom_and_for_whom_not(peers: PeersRun, served: Se
 
 
 async def test_what_was_so_before_is_told_as_such(peers: PeersRun, served: Served) -> None:
-    served.node.answers["group_leave"] = {"had_left": True}
-    assert await peers("group", "leave", "team") == (0, "you had left team before\n", "")
-    served.node.answers["invite_accept"] = {**served.node.answers["invite_accept"], "was_member": True}
+    joined = served.node.answers["invite_accept"]
     assert await peers("join", "ticket-a") == (0, "you are a member of team already, as writer (grp-aaaa)\n", "")
+    served.node.answers["invite_accept"] = {**joined, "group_id": "grp-cccc"}
+    assert await peers("join", "ticket-a") == (0, "joined team as writer (grp-cccc)\n", "")
 
 
 async def test_voided_entries_are_told_only_where_there_are_some(peers: PeersRun, served: Served) -> None:

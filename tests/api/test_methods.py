@@ -228,10 +228,8 @@ async def test_no_group_gets_the_name_that_always_means_the_personal_one(served:
     assert "result" in await raw.call("group.show", group="personal")
 
 
-async def test_a_leave_and_a_wait_answer_what_the_node_says_of_them(served: Served) -> None:
+async def test_a_wait_answers_what_the_node_says_of_it(served: Served) -> None:
     raw = await served.connect()
-    served.node.answers["group_leave"] = {"had_left": True}
-    assert (await raw.call("group.leave"))["result"] == {"had_left": True}
     assert (await raw.call("sync.wait", timeout_s=1))["result"] == served.node.answers["sync_wait"]
 
 
