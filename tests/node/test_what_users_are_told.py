@@ -130,10 +130,10 @@ async def test_an_admin_who_is_the_last_is_not_told_to_make_another(tmp_path: Pa
         assert hint == "An admin can make nobody an admin: it can be done when the others have left, or were removed."
 
 
-async def _leave_beside_others(ada: ApiNode) -> object:
+async def _leave_beside_others(ada: ApiNode) -> None:
     """The founder leaves ben, who is none of those who could go on without her."""
     await ada.member_set_role(user=None, group="shared", member="ben", role="writer")
-    return await ada.group_leave(user=None, group="shared")
+    await ada.group_leave(user=None, group="shared")
 
 
 async def test_who_was_removed_is_told_so_and_not_to_ask_for_a_role(tmp_path: Path) -> None:
