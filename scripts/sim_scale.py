@@ -1,10 +1,11 @@
 """How far a swarm of real nodes goes in one process under virtual time: many devices in one group, many groups on one link.
 
-    python scripts/sim_scale.py                       # 64 devices in one group, then two devices with 1,000 groups
+    python scripts/sim_scale.py                       # 64 devices in one group, two with 1,000 groups, 500 in 40 groups
     python scripts/sim_scale.py --devices 24 --groups 300
 
 Everybody writes, all converge, a link stays one link; then nothing is done for some minutes. Told are the seconds of the
-processor and of virtual time, links, memory, and what idling costs. `scripts/sim --scale` runs it.
+processor and of virtual time, links, memory, and what idling costs. The third run is of bare machines (scripts/sim_hops.py).
+`scripts/sim --scale` runs it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import trio
 
 from peersd.testing.observing import file_handles, memory_bytes
 from peersd.testing.swarm import Swarm, SwarmFailed, open_swarm, run_virtually
+from scripts import sim_hops
 
 SCHEMA = ("CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)",)
 INSERT = "INSERT INTO note (text) VALUES (?)"
@@ -104,10 +106,11 @@ def _carried(swarm: Swarm) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs both swarms and returns the exit status: 0 if all converged and no rule was broken."""
+    """Runs both swarms, then the bare machines, and returns the exit status: 0 if all converged and no rule was broken."""
     parser = argparse.ArgumentParser(prog="scripts/sim --scale", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--devices", type=int, default=64, help="devices of the one group; 0 leaves that run out")
     parser.add_argument("--groups", type=int, default=1000, help="groups that two devices share; 0 leaves that run out")
+    parser.add_argument("--machines", type=int, default=500, help="bare machines in 40 groups; 0 leaves that run out")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     try:
@@ -118,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SwarmFailed as failure:
         print(failure, file=sys.stderr)
         return 1
-    return 0
+    return sim_hops.main(["--devices", str(options.machines), "--seed", str(options.seed)]) if options.machines else 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ SMALL_GROUP_MEMBERS: Final = (3, 15)
 """From and to; most groups are such."""
 
 GROUPS_PER_USER_MAX: Final = 14
-"""Half of LINKS_MAX, less one for the own devices: beyond two links a group nothing promises that a group is in one piece (ADR 0018)."""
+"""Half of LINKS_MAX, less one for the own devices: with less than two links a group nothing promises one piece (ADR 0018)."""
 
 USERS_PER_BUSY_USER: Final = 20
 """One user in so many is in many groups; the devices of those run into the limit of links."""
