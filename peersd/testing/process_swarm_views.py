@@ -227,17 +227,20 @@ class Watch:
 
     def _count(self, path: Path) -> int | None:
         """Rows in a file; counted again only when the file has changed, so that who is idle is left in peace."""
-        marks = _marks(path)
+        marks, now_ns = _marks(path), time.time_ns()
         known = self._counts.get(path)
-        # The clock of a file system has ticks: what was written a moment ago may change again within one.
-        if known is not None and known[0] == marks and time.time_ns() - max(at for _, at in marks) > TICK_NS:
+        if known is not None and known[0] == marks:
             return known[1]
         try:
             with closing(_open(path)) as connection:
                 number = int(connection.execute(f"SELECT count(*) FROM {TABLE}").fetchone()[0])
         except sqlite3.Error:
             return known[1] if known else None  # no file or table yet, or it changes under us: the next look sees more
-        self._counts[path] = (marks, number)
+        # The clock of a file system has ticks: what was written just before it was counted may change again within one, unseen.
+        if now_ns - max(at for _, at in marks) > TICK_NS:
+            self._counts[path] = (marks, number)
+        else:
+            self._counts.pop(path, None)
         return number
 
     def digests(self) -> dict[str, dict[str, str]]:
