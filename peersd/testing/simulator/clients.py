@@ -58,18 +58,21 @@ class Clients:
     def _write(self, process: Process, replica: Replica, random: Random) -> None:
         writes = [make_write(random, process.user, replica.name) for _ in range(random.choice((1, 1, 1, 2, 6)))]
         name, place = f"{replica.name}{self._schedule.next_number('deal', replica.name)}", len(writes)
+        rests: str | None = None
         if random.random() < 0.4:
             place = random.randint(0, len(writes))
-            writes.insert(place, make_deal(random, process.user, name, replica.deals_read))
+            deal, rests = make_deal(random, process.user, name, replica.deals_read)
+            writes.insert(place, deal)
         deals = self._deals[replica.group]
 
         def write() -> _Outcomes:
+            has_cause = rests is not None and deals.is_counted(replica.store, rests)
             outcomes, commit = replica.store.write(writes)
             done = outcomes[place] if place < len(outcomes) else None
             if isinstance(done, Success) and isinstance(done.recorded, LastEntry) and commit is not None:
                 last = done.recorded
                 entry = next(one for one in commit.entries if (one.log.epoch, one.seq) == (last.epoch, last.seq))
-                deals.known[name] = Deal(entry.hash, process.name)
+                deals.known[name] = Deal(entry.hash, process.name, has_cause)
             return outcomes, commit
 
         def wrote(result: _Outcomes) -> None:

@@ -33,11 +33,14 @@ class Deal:
     Attributes:
         entry: the hash of its entry.
         device: the name of the one that wrote it.
+        has_cause: whether what it rests on counted on that device then. Its client may have read something that has become void
+            since: that is no cause of the entry, and others need not have it.
         is_acknowledged: whether the client was told.
     """
 
     entry: bytes
     device: str
+    has_cause: bool
     is_acknowledged: bool = False
 
 
@@ -64,12 +67,17 @@ class Deals:
                 return Checker.WHOLE_TRANSACTIONS, f"{device} reads {count} of {size!r} rows of {name}"
             shown[name] = rests or ""
         for name, rests in shown.items():
-            if rests and rests not in shown and not self._is_excused(store, rests):
+            if rests and self.known[name].has_cause and rests not in shown and not self._is_excused(store, rests):
                 return Checker.CAUSAL_ORDER, f"{device} reads {name} and not {rests}, which it rests on"
         for name, deal in self.known.items():
             if deal.device == device and deal.is_acknowledged and name not in shown and not self._is_excused(store, name):
                 return Checker.ACKNOWLEDGED, f"{device} does not read {name}, which it has acknowledged"
         return None
+
+    def is_counted(self, store: Store, name: str) -> bool:
+        """Whether a deal counts on a device now, and so is a cause of what is written there."""
+        row = store.log.find(self.known[name].entry)
+        return row is not None and row.state is State.APPLIED
 
     def _is_excused(self, store: Store, name: str) -> bool:
         """Whether a deal is not shown because it does not count: by an act that takes it from its writer, say."""
@@ -77,8 +85,8 @@ class Deals:
         return row is not None and row.state is not State.APPLIED
 
 
-def make_deal(random: Random, user: bytes, name: str, shown: Mapping[str, object]) -> Write:
-    """A transaction over two tables that rests on one of those that its client has read.
+def make_deal(random: Random, user: bytes, name: str, shown: Mapping[str, object]) -> tuple[Write, str | None]:
+    """A transaction over two tables that rests on one of those that its client has read, and that one.
 
     Args:
         random: decides.
@@ -93,4 +101,4 @@ def make_deal(random: Random, user: bytes, name: str, shown: Mapping[str, object
         for table, count in zip(("deal", "deal_part"), in_two, strict=True)
         for number in range(count)
     ]
-    return Write(user, Request(statements, math.inf))
+    return Write(user, Request(statements, math.inf)), rests
