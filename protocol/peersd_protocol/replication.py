@@ -236,7 +236,8 @@ class Replication:
         for log, tip in outcome.held.items():
             state.prove_durable(log, tip)
         state.brought_void.update(outcome.void_tips)
-        state.note_held(self._own, {log for log, _ in outcome.void_tips})
+        # What the message brought may have become void by acts that came in it.
+        state.note_held(self._own, {log for log, _ in outcome.void_tips} | outcome.held.keys())
         effects += self._asking.arrived([*outcome.held.items(), *outcome.void_tips], now_ms)
         if outcome.void:
             effects += self._retry_parked(set(outcome.void), now_ms)
@@ -282,7 +283,7 @@ class Replication:
             else:
                 done, unsent = self._pushing.push(session, entries, None if session in congested else message)
                 effects += done
-            state.note_held(self._own, restated)
+            state.note_held(self._own, restated | changed)
             # Whoever is not sent an entry is told of it, even if it has it: it does not know that this side has it too.
             effects += self._announce(state, {entry.log for entry in unsent} | restated, now_ms)
             state.equal = False  # until it is looked at again

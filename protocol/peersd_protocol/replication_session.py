@@ -82,7 +82,8 @@ class SessionState:
         lot: shared by all sessions of the link.
         progress_ms: when it last brought something that it was asked for, or was asked.
         news_ms: when it last brought anything that was not here, or a parting (see Parked).
-        durable: what the remote side said it holds.
+        durable: what the remote side said, or showed by sending it, that it holds.
+        proved: per log, the greatest tip of it that the remote side only showed to hold.
         view: the greatest sequence per log that the remote side holds or is being sent.
         vector_parts: of a vector that is still coming.
         equal: whether the remote side was known to hold exactly what this side holds when that was last looked at.
@@ -106,6 +107,7 @@ class SessionState:
     lot: ParkingLot
     progress_ms: int
     durable: Holdings = field(default_factory=dict)
+    proved: dict[LogKey, Tip] = field(default_factory=dict)
     view: dict[LogKey, int] = field(default_factory=dict)
     vector_parts: Vector = field(default_factory=dict)
     equal: bool = False
@@ -138,6 +140,7 @@ class SessionState:
     def state_vector(self, vector: Mapping[LogKey, Sequence[Tip]]) -> None:
         """The remote side named all that it holds."""
         self.durable.clear()
+        self.proved.clear()
         self.brought.clear()
         self.state_durable(vector)
         self.answers = {log: seq for log, seq in self.answers.items() if log in vector}
@@ -146,6 +149,7 @@ class SessionState:
         """The remote side named all tips of these logs."""
         for log, tips in vector.items():
             self.durable[log] = {tip: seq for seq, tip in tips}
+            self.proved.pop(log, None)
             self.brought.pop(log, None)
             self.raise_view(log, max(seq for seq, _ in tips))
 
@@ -155,6 +159,7 @@ class SessionState:
         known = self.durable.get(log, {})
         if seq > max(known.values(), default=0):
             self.durable[log] = {name: seq} if len(known) <= 1 else {**known, name: seq}
+            self.proved[log] = tip
         self.raise_view(log, seq)
 
     def note_brought(self, log: LogKey, tip: Tip) -> None:
@@ -169,15 +174,24 @@ class SessionState:
             del self.brought[log]
 
     def note_held(self, own: Holdings, restated: Set[LogKey]) -> None:
-        """What this side holds of these logs has changed: what the remote side brought when it was void here may be held now.
+        """What this side holds of these logs has changed otherwise than by more entries.
 
-        The remote side does not say again that it holds what it sent.
+        What the remote side brought when it was void here may be held now; it does not say again that it holds what it sent. And
+        what it brought may have become void here. It was so at the remote side before, which then never held it, or will be, which
+        it then says: so it counts as holding what is left here.
         """
         for log in restated & self.brought_void.keys():
             tip = self.brought_void[log]
             if tip[1] in own.get(log, {}):
                 self.prove_durable(log, tip)
                 del self.brought_void[log]
+        for log in restated & self.proved.keys():
+            left = own.get(log, {})
+            if self.proved[log][0] > max(left.values(), default=0):
+                del self.proved[log]
+                self.durable[log] = dict(left)
+                if not left:
+                    del self.durable[log]
 
     def raise_view(self, log: LogKey, seq: int) -> None:
         """The remote side holds the log up to there, or is being sent it."""

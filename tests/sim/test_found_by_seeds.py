@@ -12,3 +12,11 @@ def test_what_waits_for_an_act_that_ended_as_it_came_does_not_wait_for_good() ->
     """An act that the message which brought it also ended was told neither as held nor as void: runs that waited for it stayed
     parked, and were asked for every five seconds for ever (tests/store/test_void_on_arrival.py)."""
     assert " equal: " in run_seed(106).trace.lines[-1]
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", [2261, 3045])
+def test_who_sent_what_becomes_void_is_not_taken_for_good_to_hold_it(seed: int) -> None:
+    """Who sends a run was taken to hold it. Where it was void at the sender already, and became so at the receiver, the receiver
+    waited for ever for the sender to say that it held it no more (tests/protocol/test_replication_void_ends.py)."""
+    assert " equal: " in run_seed(seed).trace.lines[-1]

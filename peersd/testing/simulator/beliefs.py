@@ -74,6 +74,19 @@ class Beliefs:
             and may_ask(device, other)
         ]
 
+    def may_tell(self, device: SimulatedDevice, replica: Replica) -> bool:
+        """Whether a claimant that takes a device for a member's is heard there: who takes it for a former member is not.
+
+        Args:
+            device: one that does not take itself for a member's.
+            replica: its file.
+        """
+        known = replica.state.member_devices
+        return any(
+            device.device_id in its_replica.state.member_devices and (not replica.state.members or other.device_id in known)
+            for other, its_replica in self.claimants
+        )
+
     @property
     def is_split(self) -> bool:
         """Whether some who have heard, or do not even ask, disagree for good."""

@@ -210,8 +210,13 @@ class Ending:
             if device.device_id in members and replica.state.member_devices != members:
                 waiting.append(f"{device.name} is wrong about the members of {replica.name}")
         ids = {device.device_id for device, _ in beliefs.claimants}
+        outside = {device.name: replica for device, replica in self._placed(group) if device.device_id not in ids}
         for device in self._devices:
-            if device.device_id in members - ids and (group in device.files or self._joiners.try_again(device, group, members)):
+            if device.device_id not in members - ids:
+                continue
+            file = outside.get(device.name)
+            may_hear = beliefs.may_tell(device, file) if file is not None else self._joiners.try_again(device, group, members)
+            if may_hear:
                 waiting.append(f"{device.name} does not know that it is a member's device")
         return waiting
 
