@@ -95,10 +95,10 @@ def arm(text: str) -> None:
     if not text:
         _armed = None
         return
-    name, _, count = text.partition(":")
+    name, colon, count = text.partition(":")
     if name not in set(CrashPoint):
         raise ValueError(f"{VARIABLE}: there is no crash point {name!r}; there are {', '.join(CrashPoint)}")
-    if count and not (count.isascii() and count.isdigit() and int(count)):
+    if colon and not (count.isascii() and count.isdigit() and int(count)):
         raise ValueError(f"{VARIABLE}: {count!r} is no count; {name}:1 is the first time")
     _armed, _left = CrashPoint(name), int(count or 1)
 

@@ -27,6 +27,7 @@ from peersd.testing.machines.mesh_network import Network
 from peersd.testing.machines.spreading import Spread, copies_of_first_max, fastest_ms, hops_at_least, link_count
 from peersd.testing.observing import memory_bytes
 from peersd_protocol.constants import LINKS_MAX
+from scripts.sim_arguments import number
 
 HEAD = f"""\
                          | first entry, on all links              | {"the five after it, on a tree; the worst":<40}
@@ -123,14 +124,12 @@ def _told_of_all(ran: Sequence[GroupRun]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs it and returns the exit status: 0 if all was within what the topology allows."""
-    parser = argparse.ArgumentParser(prog=Path(__file__).name, description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--devices", type=int, default=500, help="at least 20")
-    parser.add_argument("--groups", type=int, default=40, help="at least 4")
-    parser.add_argument("--links", type=int, default=LINKS_MAX, help="that a device may have")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = argparse.ArgumentParser(prog=Path(__file__).name, description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--devices", type=number(20), default=500, help="at least 20")
+    parser.add_argument("--groups", type=number(4), default=40, help="at least 4")
+    parser.add_argument("--links", type=number(1), default=LINKS_MAX, help="that a device may have")
+    parser.add_argument("--seed", type=number(0), default=1, help="of all that is drawn (default 1)")
     options = parser.parse_args(arguments)
-    if options.devices < 20 or options.groups < 4:
-        parser.error("at least 20 devices and 4 groups")
     breaches = run(options.seed, options.devices, options.groups, options.links)
     for breach in breaches:
         print(f"FAILED: {breach}", file=sys.stderr)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -20,6 +22,8 @@ from peersd.testing.authors import ENDING
 from peersd.testing.killing import REACHED_BY_WRITING, open_killing
 from peersd.testing.pairs import GROUP
 from peersd.testing.processes import DaemonProcess, open_daemon
+from scripts.sim_arguments import number
+from scripts.sim_interrupts import open_run
 
 KILLS_EACH: Final = 25
 """Kills of the daemons of one seed: later ones find more rows to look through, and take longer."""
@@ -108,36 +112,67 @@ async def _make_entries(ada: DaemonProcess, first: int, end: int) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs as many kills as asked for, seed by seed; exit status 1 if one lost something."""
-    parser = argparse.ArgumentParser(prog="scripts/sim --kills", description=__doc__)
-    parser.add_argument("--kills", type=int, nargs="?", const=1000, default=1000, help="how many in all (default 1000)")
-    parser.add_argument("--first-seed", type=int, default=0, help=f"each seed takes {KILLS_EACH} kills (default 0)")
-    parser.add_argument("--entries", type=int, default=100_000, help="for the time to be ready again; 0: not measured")
+    parser = argparse.ArgumentParser(prog="scripts/sim --kills", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--kills", type=number(0), nargs="?", const=1000, default=1000, help="how many in all; 0: only measure (default 1000)"
+    )
+    parser.add_argument("--first-seed", type=number(0), default=0, help=f"each seed takes {KILLS_EACH} kills (default 0)")
+    parser.add_argument("--entries", type=number(0), default=100_000, help="for the time to be ready again; 0: not measured")
     chosen = parser.parse_args(argv)
     failed: list[int] = []
-    seeds = range(chosen.first_seed, chosen.first_seed + -(-chosen.kills // KILLS_EACH))
-    left = chosen.kills
-    for seed in seeds:
-        kills, left = min(left, KILLS_EACH), left - KILLS_EACH
-        began_s = time.monotonic()
-        folder = Path(tempfile.mkdtemp(prefix="peersd-kills-"))
-        try:
-            trio.run(kill_with_seed, seed, kills, folder)
-        except* (AssertionError, PeersError, trio.TooSlowError) as group:
-            failed.append(seed)
-            print(f"seed {seed}: FAILED, the folders are in {folder}\n{_first(group)}", flush=True)
-        else:
+    done = 0
+    with open_run() as interruption:
+        for seed, kills in _kills_of(chosen.first_seed, chosen.kills):
+            if not run_seed(seed, kills):
+                failed.append(seed)
+            done += kills
+    told = f"{done} of {chosen.kills} kills, {len(failed)} seeds failed{': ' + ' '.join(map(str, failed)) if failed else ''}"
+    status = interruption.end(1 if failed else 0, told)
+    if chosen.entries and not interruption.has_come:
+        with open_run() as interruption:
+            measure(chosen.entries)
+        if interruption.has_come:
+            return interruption.end(status, f"{told}; the time to be ready again was not measured")
+    return status
+
+
+def run_seed(seed: int, kills: int) -> bool:
+    """Kills the daemons of a seed and tells what came of it; whether nothing was lost. Its folder is kept if something was."""
+    began_s = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="peersd-kills-"))
+    is_kept = False
+    try:
+        trio.run(kill_with_seed, seed, kills, folder)
+    except* (AssertionError, PeersError, trio.TooSlowError) as group:
+        is_kept = True
+        replay = f"replay: scripts/sim --kills {kills} --first-seed {seed} --entries 0"
+        print(f"seed {seed}: FAILED, the folders are in {shlex.quote(str(folder))}\n{_first(group)}\n{replay}", flush=True)
+    else:
+        print(f"seed {seed}: {kills} kills, {time.monotonic() - began_s:.1f} s", flush=True)
+    finally:
+        if not is_kept:
             shutil.rmtree(folder)
-            print(f"seed {seed}: {kills} kills, {time.monotonic() - began_s:.1f} s", flush=True)
-    print(f"{chosen.kills} kills, {len(failed)} seeds failed{': ' + ' '.join(map(str, failed)) if failed else ''}")
-    if chosen.entries:
-        with tempfile.TemporaryDirectory(prefix="peersd-kills-") as name:
-            took = trio.run(measure_ready, chosen.entries, Path(name))
-        ready_s, queried_s = (statistics.median(column) for column in zip(*took, strict=True))
-        print(
-            f"killed while writing, with {chosen.entries} entries: ready again after {ready_s:.2f} s, first query answered after"
-            f" {queried_s:.2f} s (medians of {STARTS})"
-        )
-    return 1 if failed else 0
+    return not is_kept
+
+
+def measure(entries: int) -> None:
+    """Prints how soon a daemon with so many entries is ready again."""
+    with tempfile.TemporaryDirectory(prefix="peersd-kills-") as name:
+        took = trio.run(measure_ready, entries, Path(name))
+    ready_s, queried_s = (statistics.median(column) for column in zip(*took, strict=True))
+    print(
+        f"killed while writing, with {entries} entries: ready again after {ready_s:.2f} s, first query answered after"
+        f" {queried_s:.2f} s (medians of {STARTS})"
+    )
+
+
+def _kills_of(first_seed: int, kills: int) -> Iterator[tuple[int, int]]:
+    """Seeds, and how many kills each takes."""
+    for seed in count(first_seed):
+        if kills <= 0:
+            return
+        yield seed, min(kills, KILLS_EACH)
+        kills -= KILLS_EACH
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -21,6 +21,8 @@ import trio
 from peersd.testing.observing import file_handles, memory_bytes
 from peersd.testing.swarm import Swarm, SwarmFailed, open_swarm, run_virtually
 from scripts import sim_hops
+from scripts.sim_arguments import number
+from scripts.sim_interrupts import open_run
 
 SCHEMA = ("CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)",)
 INSERT = "INSERT INTO note (text) VALUES (?)"
@@ -107,21 +109,33 @@ def _carried(swarm: Swarm) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs both swarms, then the bare machines, and returns the exit status: 0 if all converged and no rule was broken."""
-    parser = argparse.ArgumentParser(prog="scripts/sim --scale", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--devices", type=int, default=64, help="devices of the one group; 0 leaves that run out")
-    parser.add_argument("--groups", type=int, default=1000, help="groups that two devices share; 0 leaves that run out")
-    parser.add_argument("--machines", type=int, default=500, help="bare machines in 40 groups; 0 leaves that run out")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = argparse.ArgumentParser(prog="scripts/sim --scale", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--devices", type=number(0), default=64, help="devices of the one group; 0 leaves that run out")
+    parser.add_argument("--groups", type=number(0), default=1000, help="groups that two devices share; 0 leaves that run out")
+    parser.add_argument("--machines", type=number(0), default=500, help="bare machines in 40 groups; 0 leaves that run out")
+    parser.add_argument("--seed", type=number(0), default=1, help="of all that is drawn (default 1)")
     options = parser.parse_args(arguments)
-    try:
-        if options.devices:
-            run_virtually(run_swarm, f"{options.devices} devices in one group", options.devices, 1, options.seed)
-        if options.groups:
-            run_virtually(run_swarm, f"two devices with {options.groups} groups", 2, options.groups, options.seed)
-    except SwarmFailed as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    return sim_hops.main(["--devices", str(options.machines), "--seed", str(options.seed)]) if options.machines else 0
+    if 0 < options.devices < 2:
+        parser.error("argument --devices: one device has nobody; valid are 2 or more, or 0 to leave that run out")
+    if 0 < options.machines < 20:
+        parser.error("argument --machines: too few for 40 groups; valid are 20 or more, or 0 to leave that run out")
+    ended: list[str] = []
+    status = 0
+    with open_run() as interruption:
+        try:
+            if options.devices:
+                run_virtually(run_swarm, f"{options.devices} devices in one group", options.devices, 1, options.seed)
+                ended.append("devices")
+            if options.groups:
+                run_virtually(run_swarm, f"two devices with {options.groups} groups", 2, options.groups, options.seed)
+                ended.append("groups")
+        except SwarmFailed as failure:
+            print(failure, file=sys.stderr)
+            return 1
+        if options.machines:
+            status = sim_hops.main(["--devices", str(options.machines), "--seed", str(options.seed)])
+            ended.append("machines")
+    return interruption.end(status, f"runs that ended: {', '.join(ended) or 'none'}")
 
 
 if __name__ == "__main__":

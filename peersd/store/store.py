@@ -434,6 +434,11 @@ class Store:
         held = tuple(entry for entry, row in rows if row is not None and self.log.is_told(row))
         # What came as something that counts, and does not any more, may be waited for all the same.
         outcome.void += [entry.hash for entry, row in rows if row is None or not self.log.is_told(row)]
+        # Its sender, who sent those acts, does not hold it either.
+        for log, (_, hash_) in list(outcome.held.items()):
+            found = self.log.find(hash_)
+            if found is None or not self.log.is_told(found):
+                outcome.void_tips.append((log, outcome.held.pop(log)))
         is_whole = outcome.is_whole and len(held) == len(outcome.committed)
         message = self._encode_small(outcome.runs) if is_whole else None
         return outcome.ingested, Commit(held, message, self.log.vector(), self.state if acts_changed else None)

@@ -135,7 +135,7 @@ class Killing:
         """Looks at what a kill has left of one file."""
 
         def look() -> list[str]:
-            missing = self.authors[name].missing_in(copy)
+            missing = [f"lacks what was acknowledged: {one}" for one in self.authors[name].missing_in(copy)]
             for author in self.authors.values():
                 missing += author.torn_in(copy)
             _, wrong = check_copy(copy)
@@ -173,7 +173,7 @@ class Killing:
         for name, path in self._paths.items():
             copy = copy_alive(path, self._copies)
             for author in self.authors.values():
-                found += [f"{name} lacks {one}" for one in author.missing_in(copy)]
+                found += [f"{name} lacks what was acknowledged: {one}" for one in author.missing_in(copy)]
                 found += [f"{name} has {one}" for one in author.torn_in(copy)]
             held, wrong = check_copy(copy, from_scratch=from_scratch and first is None)
             if wrong is not None:

@@ -1,8 +1,9 @@
 """Bugs as patches: read, applied to a tree by their text alone, and planted in a copy of it.
 
-A patch is a file in three parts: a sentence on what is wrong with the product then; `by`, the checks that may find it, and
-`seeds`, those of the simulator that are tried first; and a diff, as git makes it. Its line numbers are not looked at: each hunk
-has to stand once in its file, wherever that is now. A tree that has moved on so far that it does not is no place for the bug.
+A patch is a file in three parts: a sentence on what is wrong with the product then; `by`, the checks that may find it, `seeds`,
+those of the simulator that are tried first, and `missed: yes` if nothing finds it yet; and a diff, as git makes it. Its line
+numbers are not looked at: each hunk has to stand once in its file, wherever that is now. A tree that has moved on so far that it
+does not is no place for the bug.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class PlantedBug:
         does: what is wrong with the product then.
         by: the checks that may find it, any of which will do.
         seeds: those that have found it, which are tried first.
+        is_missed: whether it is known that nothing finds it.
         changes: its hunks.
     """
 
@@ -45,6 +47,7 @@ class PlantedBug:
     does: str
     by: tuple[Checker, ...]
     seeds: tuple[int, ...]
+    is_missed: bool
     changes: tuple[Change, ...]
 
 
@@ -60,12 +63,13 @@ def parse_patch(name: str, text: str) -> PlantedBug:
     try:
         by = tuple(Checker(one) for one in fields["by"].split(", "))
         seeds = tuple(sorted(parse_numbers(fields["seeds"])))
+        is_missed = {"no": False, "yes": True}[fields.get("missed", "no")]
     except (KeyError, ValueError) as error:
         raise PatchFailed(f"{name}: its head lacks, or has wrong: {error}") from error
     changes = tuple(_parse_diff(name, "--- " + diff))
     if not changes:
         raise PatchFailed(f"{name}: it changes nothing")
-    return PlantedBug(name, does, by, seeds, changes)
+    return PlantedBug(name, does, by, seeds, is_missed, changes)
 
 
 def _parse_diff(name: str, diff: str) -> Iterator[Change]:

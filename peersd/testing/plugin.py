@@ -7,13 +7,13 @@ It needs pytest-trio. A test that takes `swarm` is run by trio under a virtual c
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from typing import Any, Final
 
 import pytest
 import trio
 
-from peersd.testing.swarm import Swarm, open_swarm, virtual_clock
+from peersd.testing.swarm import Swarm, SwarmFailed, open_swarm, virtual_clock
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +35,19 @@ def _run_virtually(
     return trio.run(main, clock=clock or virtual_clock(), instruments=instruments)
 
 
+_STORY: Final = pytest.StashKey[str]()
+"""The seed of a test's swarm and what happened in it last, as the test's own part ended."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Shows the seed and what happened last when an assertion of the test itself fails."""
+    story = item.stash.get(_STORY, None)
+    if story is not None and call.excinfo is not None and not isinstance(call.excinfo.value, SwarmFailed):
+        call.excinfo.value.add_note(story)
+    return (yield)
+
+
 @pytest.fixture
 def swarm_seed() -> int:
     """The seed of the fixture `swarm`; `@pytest.mark.parametrize("swarm_seed", range(20))` runs a test with many."""
@@ -46,6 +59,13 @@ async def swarm(request: pytest.FixtureRequest, swarm_seed: int) -> AsyncGenerat
     """A running swarm, as the mark `swarm` describes it; by default three devices in one group."""
     options: dict[str, Any] = {"seed": swarm_seed}
     for mark in request.node.iter_markers("swarm"):
+        if mark.args:
+            raise ValueError(f"The mark swarm takes named arguments only, such as swarm(devices=3); not {mark.args!r}.")
+        if "seed" in mark.kwargs:
+            raise ValueError("The seed comes from the fixture swarm_seed: @pytest.mark.parametrize('swarm_seed', [7]).")
         options = {**mark.kwargs, **options}
     async with open_swarm(**options) as opened:
-        yield opened
+        try:
+            yield opened
+        finally:
+            request.node.stash[_STORY] = opened.story()

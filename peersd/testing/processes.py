@@ -328,14 +328,22 @@ async def open_daemon(
     try:
         await daemon.start()
         yield daemon
-    except BaseException:
-        daemon.show()
+    except BaseException as error:
+        if not _is_interrupt(error):
+            daemon.show()
         raise
     finally:
         with trio.CancelScope() as closing:
             closing.shield = True
             await daemon.close()
     assert errors_allowed or not daemon.errors(), "\n".join(daemon.errors())
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether somebody wants all to end, which is no failure to look into."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 async def run_peers(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Finished:

@@ -236,8 +236,7 @@ class Replication:
         for log, tip in outcome.held.items():
             state.prove_durable(log, tip)
         state.brought_void.update(outcome.void_tips)
-        # What the message brought may have become void by acts that came in it.
-        state.note_held(self._own, {log for log, _ in outcome.void_tips} | outcome.held.keys())
+        state.note_held(self._own, {log for log, _ in outcome.void_tips})
         effects += self._asking.arrived([*outcome.held.items(), *outcome.void_tips], now_ms)
         if outcome.void:
             effects += self._retry_parked(set(outcome.void), now_ms)

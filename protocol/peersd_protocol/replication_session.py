@@ -177,8 +177,8 @@ class SessionState:
         """What this side holds of these logs has changed otherwise than by more entries.
 
         What the remote side brought when it was void here may be held now; it does not say again that it holds what it sent. And
-        what it brought may have become void here. It was so at the remote side before, which then never held it, or will be, which
-        it then says: so it counts as holding what is left here.
+        what it brought may have become void here. It was so at the remote side before, which then never held it, or will be,
+        which it then says: so it counts as holding what is left here.
         """
         for log in restated & self.brought_void.keys():
             tip = self.brought_void[log]

@@ -104,6 +104,7 @@ def test_every_crash_point_is_reached_by_a_test_here() -> None:
     [
         ("batch_comitted", "there is no crash point 'batch_comitted'; there are file_created, "),
         ("batch_committed:0", "'0' is no count"),
+        ("batch_committed:", "'' is no count"),
         ("batch_committed:x", "'x' is no count"),
     ],
 )

@@ -38,22 +38,16 @@ def test_an_end_that_stays_void_says_nothing_of_who_sent_it() -> None:
 
 
 @pytest.mark.parametrize("left", [{}, {THEIRS: (tip(1),)}], ids=["nothing", "less"])
-@pytest.mark.parametrize("is_same_message", [False, True], ids=["later", "by the message that brought it"])
-def test_who_sent_what_becomes_void_here_counts_as_holding_what_is_left(
-    left: dict[LogKey, tuple[Tip, ...]], is_same_message: bool
-) -> None:
+def test_who_sent_what_becomes_void_here_counts_as_holding_what_is_left(left: dict[LogKey, tuple[Tip, ...]]) -> None:
     """It had been void at the sender already, which therefore has nothing to say of it."""
     machine = opened(1)
     held = {log: tips for log, tips in START.items() if log != THEIRS}
     brought = Ingested({THEIRS: tip(3)}, new=frozenset({THEIRS}))
     machine.committed([committed(6, THEIRS, 3)], 50, origin=1)
-    if not is_same_message:
-        machine.ingested(1, brought, 50)
-        assert machine.durable_vector(1)[THEIRS] == (tip(3),)
+    machine.ingested(1, brought, 50)
+    assert machine.durable_vector(1)[THEIRS] == (tip(3),)
     after = {**held, **left, CONTROL: (tip(1),)}
     machine.committed([committed(7, CONTROL, 1)], 60, origin=1, vector=after)
-    if is_same_message:
-        machine.ingested(1, brought, 60)
     machine.ingested(1, Ingested({CONTROL: tip(1)}), 70)
     assert machine.durable_vector(1) == after
     assert machine.is_equal(1)

@@ -15,7 +15,7 @@ def test_what_waits_for_an_act_that_ended_as_it_came_does_not_wait_for_good() ->
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("seed", [2261, 3045])
+@pytest.mark.parametrize("seed", [2261, 3045, 4196])
 def test_who_sent_what_becomes_void_is_not_taken_for_good_to_hold_it(seed: int) -> None:
     """Who sends a run was taken to hold it. Where it was void at the sender already, and became so at the receiver, the receiver
     waited for ever for the sender to say that it held it no more (tests/protocol/test_replication_void_ends.py)."""

@@ -11,6 +11,7 @@ import pytest
 
 from peersd.testing.planting import PatchFailed, apply_patch, find_unfit, load_bugs, parse_patch, plant
 from peersd.testing.simulator import Checker
+from scripts.sim_planted import Hunted, find_changes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATCHES = Path(__file__).resolve().parent / "planted"
@@ -39,6 +40,8 @@ def test_a_patch_tells_what_it_does_by_what_it_may_be_found_and_with_which_seeds
     assert (bug.name, bug.does) == ("wrong-sum", "Two and two are five.")
     assert bug.by == (Checker.ORACLE, Checker.EQUAL_DUMPS)
     assert bug.seeds == (3, 5, 6)
+    assert not bug.is_missed
+    assert parse_patch("wrong-sum", PATCH.replace("5-6\n", "5-6\nmissed: yes\n")).is_missed
 
 
 def test_a_patch_applies_wherever_its_text_has_moved_to(tmp_path: Path) -> None:
@@ -70,6 +73,7 @@ def test_a_patch_of_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     [
         PATCH.replace("oracle, ", "a good look, "),
         PATCH.replace("seeds: 3,5-6\n", ""),
+        PATCH.replace("5-6\n", "5-6\nmissed: perhaps\n"),
         PATCH.replace("-    return 4", "*    return 4"),
         PATCH.partition("--- a/")[0],
     ],
@@ -87,6 +91,26 @@ def test_a_bug_is_planted_in_a_copy_alone(tmp_path: Path) -> None:
     plant(bug, tree, ["package"], tmp_path / "copy")
     assert "return 5" in (tmp_path / "copy" / "package" / "sums.py").read_text()
     assert "return 4" in (tree / "package" / "sums.py").read_text()
+
+
+def hunted(name: str, checker: str, *, is_missed: bool) -> Hunted:
+    bug = parse_patch(name, PATCH.replace("5-6\n", f"5-6\nmissed: {'yes' if is_missed else 'no'}\n"))
+    return Hunted(bug, checker, 0, 1, 0, 1.0, "")
+
+
+def test_what_is_caught_or_missed_otherwise_than_the_patches_say_is_a_change() -> None:
+    as_ever = [hunted("a", "oracle", is_missed=False), hunted("b", "", is_missed=True)]
+    assert find_changes(as_ever, is_whole=False) == []
+    lost, found = hunted("c", "", is_missed=False), hunted("d", "oracle", is_missed=True)
+    assert find_changes([*as_ever, lost, found], is_whole=False) == [
+        "c is no longer caught",
+        "d is caught, and its patch says `missed: yes`",
+    ]
+
+
+def test_a_check_that_no_planted_bug_fires_is_a_change_where_all_were_planted() -> None:
+    all_but_one = [hunted(checker, checker, is_missed=False) for checker in Checker if checker is not Checker.QUIET]
+    assert find_changes(all_but_one, is_whole=True) == ["quiet was fired by no planted bug"]
 
 
 RAISES = """Every file of a group is damaged.

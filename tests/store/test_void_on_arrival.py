@@ -29,5 +29,8 @@ def test_an_act_that_ends_by_the_message_that_brings_it_is_told_as_void(meeting:
     assert len(both) == 2
     ingested, commit = other.store.take(packed(*both))
     assert ingested.void == (late.hash,)
+    # Nor is its sender, which sent the removal too, taken to hold it.
+    assert late.log not in ingested.held
+    assert (late.log, (late.seq, late.hash)) in ingested.void_tips
     assert commit is not None
     assert [entry.hash for entry in commit.entries] == [removal.hash]

@@ -44,3 +44,34 @@ def test_a_kitty_that_is_one_counter_fails_the_example_s_test(example: pytest.Py
     result = example.runpytest_subprocess("-q", "-p", "no:cacheprovider", "--tb=short", timeout=300)
     result.assert_outcomes(failed=3)
     result.stdout.re_match_lines([r".*assert \d+ == 1000"])
+
+
+MARKED = """
+import pytest
+
+@pytest.mark.swarm({arguments})
+async def test_nothing(swarm):
+    swarm.isolate("ben")
+    assert swarm.seed == 99, "mine"
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("seed=7", r".*ValueError: The seed comes from the fixture swarm_seed.*"),
+        ("7", r".*ValueError: .* named arguments only.*"),
+    ],
+)
+def test_what_a_mark_cannot_say_is_refused(arguments: str, sentence: str, example: pytest.Pytester) -> None:
+    example.makepyfile(test_kitty=MARKED.format(arguments=arguments))
+    result = example.runpytest_subprocess("-q", "-p", "no:cacheprovider", timeout=300)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.re_match_lines([sentence])
+
+
+def test_an_assertion_of_the_test_that_fails_is_shown_with_the_seed_and_what_happened_last(example: pytest.Pytester) -> None:
+    example.makepyfile(test_kitty=MARKED.format(arguments="devices=2"))
+    result = example.runpytest_subprocess("-q", "-p", "no:cacheprovider", "--tb=short", timeout=300)
+    result.assert_outcomes(failed=1)
+    result.stdout.re_match_lines([".*a swarm with seed 0", r".*\d+\.\d{3} partition: ben \| ada", ".*AssertionError: mine"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import subprocess
@@ -92,14 +93,14 @@ async def test_a_row_that_only_one_device_has_is_found(autojump_clock: trio.test
         # Changed behind the store's back: vectors are alike, rows are not.
         group = swarm.devices["ben"].node.groups[next(iter(swarm.record.group_ids.values()))]
         async with group.use() as opened:
-            await opened.store.call(spoil, opened.store.path)
+            await opened.store.call(spoil, opened.store.path, "UPDATE note SET text = 'spoiled'")
         with pytest.raises(SwarmFailed, match="g1: ada and ben differ in rows"):
             await swarm.converged(within_s=1)
 
 
-def spoil(path: str) -> None:
+def spoil(path: str, sql: str, *params: int) -> None:
     connection = apsw.Connection(path)
-    connection.execute("UPDATE note SET text = 'spoiled'")
+    connection.execute(sql, params)
     connection.close()
 
 
@@ -122,6 +123,39 @@ async def test_a_write_that_was_acknowledged_and_is_nowhere_is_missed(
             await swarm.converged(within_s=30)
 
 
+@pytest.mark.parametrize(
+    "doctoring",
+    [
+        "DELETE FROM _peers_entry WHERE log = ? AND seq <= 3",
+        "UPDATE _peers_entry SET hash = randomblob(32) WHERE log = ? AND seq <= 3",
+    ],
+)
+async def test_what_a_device_wrote_before_it_lost_the_right_is_missed_though_its_last_write_is_void(
+    doctoring: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_swarm(devices=3, schema=SCHEMA, seed=1) as swarm:
+        for text in ("one", "two", "three"):
+            await swarm.execute("cem", INSERT, [text])
+        await swarm.converged()
+        swarm.isolate("cem")
+        await swarm.execute("cem", INSERT, ["void"])
+        await swarm.peers("ada").set_role("cem", "reader", swarm.group_id())
+        swarm.heal()
+        await swarm.converged()
+        assert await swarm.query("ben", "SELECT count(*) FROM note") == [(3,)]
+        (group_id,) = swarm.record.group_ids.values()
+        assert [entry.seq for entry in swarm.record.acknowledged.of(group_id)] == [1, 2, 3, 4]
+        # Behind the store's back: rows, clocks and vectors stay alike.
+        async with swarm.devices["ben"].node.groups[group_id].use() as opened:
+            row = opened.store.store.log.log(swarm.record.acknowledged.of(group_id)[0].log)
+            assert row is not None
+            await opened.store.call(spoil, opened.store.path, doctoring, row.id)
+        with pytest.raises(
+            SwarmFailed, match=r"ben: g1: lacks what cem was told is written: 0 of 3 entries are there, number 1 "
+        ):
+            await swarm.converged(within_s=1)
+
+
 async def test_what_a_stranger_holds_of_a_group_is_found(autojump_clock: trio.testing.MockClock) -> None:
     async with open_swarm(devices=3, groups={"two": ["ada", "ben"]}, schema=SCHEMA, seed=1) as swarm:
         marker = swarm.marker()
@@ -129,6 +163,38 @@ async def test_what_a_stranger_holds_of_a_group_is_found(autojump_clock: trio.te
         await swarm.converged()
         (swarm.devices["cem"].folder / "found").write_text(f"…{marker}…")
         with pytest.raises(SwarmFailed, match="cem holds something of two"):
+            await swarm.converged(within_s=1)
+
+
+async def test_what_was_written_in_another_group_is_found_in_a_body_that_is_compressed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_swarm(devices=2, groups={"one": ["ada", "ben"], "two": ["ben", "ada"]}, schema=SCHEMA, seed=1) as swarm:
+        marker = swarm.marker("two")
+        await swarm.execute("ben", INSERT, [marker], group="two")
+        await swarm.converged()
+        digits = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(100))  # no run of bytes stays as it is
+        await swarm.execute("ben", INSERT, [digits + marker], group="one")
+        await swarm.execute("ben", "UPDATE note SET text = ''", group="one")
+        await trio.sleep(20)
+        for device in swarm.devices.values():
+            async with device.node.groups[swarm.record.group_ids["one"]].use() as opened:
+                await opened.store.call(spoil, opened.store.path, "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")
+                assert marker.encode() not in Path(opened.store.path).read_bytes()
+        with pytest.raises(SwarmFailed, match=r"(?s)ada: one: holds something of two.*ben: one: holds something of two"):
+            await swarm.converged(within_s=10)
+
+
+async def test_a_file_that_sqlite_finds_wrong_is_found(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_swarm(devices=2, schema=SCHEMA, seed=1) as swarm:
+        await swarm.converged()
+        group = swarm.devices["ben"].node.groups[next(iter(swarm.record.group_ids.values()))]
+        async with group.use() as opened:
+            # A row that the table's own words do not allow.
+            wrong = "UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x NOT NULL)' WHERE name = 't'"
+            making = f"CREATE TABLE t (x); INSERT INTO t VALUES (NULL); PRAGMA writable_schema = ON; {wrong}"
+            await opened.store.call(spoil, opened.store.path, making)
+        with pytest.raises(SwarmFailed, match="ben: g1: integrity_check: NULL value in t"):
             await swarm.converged(within_s=1)
 
 

@@ -19,7 +19,7 @@ from peersd.testing.simulator.admitted import Admitted
 from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.disk import DiskFile, DiskMark
 from peersd.testing.simulator.entries import Holding, acts_of, feed, is_data, pieces_of, shuffled
-from peersd.testing.simulator.statements import marker_of
+from peersd.testing.simulator.telling import tell_value
 from peersd_protocol import changesets
 from peersd_protocol.canonical import Value
 from peersd_protocol.changesets import Changeset
@@ -102,7 +102,7 @@ def _first_difference(one: object, other: object) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = tell_value(value)
     return text if len(text) < 600 else f"{text[:600]}…"
 
 
@@ -150,12 +150,17 @@ def check_file(file: DiskFile) -> str | None:
     return None if verdict == "ok" else f"integrity_check: {verdict}"
 
 
-def check_markers(file: DiskFile, holdings: Mapping[bytes, Holding], groups: Iterable[str]) -> str | None:
-    """Looks for what was written in another group, in the file's bytes and in the bodies that are compressed there."""
+def check_markers(file: DiskFile, holdings: Mapping[bytes, Holding], markers: Mapping[str, Iterable[str]]) -> str | None:
+    """Looks for what was written in another group, in the file's bytes and in the bodies that are compressed there.
+
+    Args:
+        file: of one group.
+        holdings: what it holds.
+        markers: by group, texts that are written only there.
+    """
     kept = [file.read_bytes(), *(held.body for held in holdings.values() if held.body)]
-    for group in groups:
-        marker = marker_of(group).encode()
-        if group != file.name and any(marker in part for part in kept):
+    for group, texts in markers.items():
+        if group != file.name and any(text.encode() in part for text in texts for part in kept):
             return f"holds something of {group}"
     return None
 

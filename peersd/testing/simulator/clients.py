@@ -16,6 +16,7 @@ from peersd.testing.simulator.device import Process
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.statements import LATER_SCHEMA, make_write, marker_of
+from peersd.testing.simulator.telling import tell_writes
 from peersd_protocol.acts import SchemaAct, Settings, encode_body
 from peersd_protocol.entries import Kind
 from peersd_protocol.roles import Deed
@@ -83,7 +84,7 @@ class Clients:
             if name in deals.known:
                 deals.known[name].is_acknowledged = True
 
-        replica.ask(f"writes {len(writes)}", write, wrote)
+        replica.ask(tell_writes(writes), write, wrote)
 
     def _change_schema(self, process: Process, replica: Replica, sql: str) -> None:
         store, user = replica.store, process.user

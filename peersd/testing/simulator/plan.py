@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Final
@@ -56,3 +57,38 @@ class Plan:
             groups=groups if self.groups == DRAWN else self.groups,
             links_max=links_max if self.links_max == DRAWN else self.links_max,
         )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may be chosen for a field of a plan on a command line.
+
+    Attributes:
+        meaning: of the field.
+        least: the smallest value.
+        most: the largest; None for any.
+        drawn: what the seed draws if the field is left out; "" if it draws nothing.
+    """
+
+    meaning: str
+    least: int
+    most: int | None = None
+    drawn: str = ""
+
+
+CHOICES: Final[Mapping[str, Choice]] = {
+    "devices": Choice("devices in all, of one user each but for the first, who has two of more than three", 3, 12, "3 to 12"),
+    "groups": Choice("groups that are there from the start", 1, 4, "2 to 4"),
+    "links_max": Choice(
+        "links that each device chooses itself; 0 for links by chance", 0, None, "0 for half of the seeds, else 2 to 4"
+    ),
+    "trouble_ms": Choice("how long there are writes, deeds of members and faults, in virtual ms", 1),
+    "converge_ms": Choice(
+        "by when all are equal once the last fault is noticed, in virtual ms; -1: at once, before any look", -1
+    ),
+    "write_every_ms": Choice("mean time between two writes, in virtual ms", 1),
+    "read_every_ms": Choice("mean time between two reads, in virtual ms", 1),
+    "deed_every_ms": Choice("mean time between two deeds that concern memberships, in virtual ms", 1),
+    "fault_every_ms": Choice("mean time between two faults, in virtual ms", 1),
+}
+"""By the names of the fields of Plan."""

@@ -33,18 +33,21 @@ class Trace:
 
 
 class SimulationFailed(Exception):
-    """Something that must hold did not. The text names the seed, the command that replays it, and how the trace ended.
+    """Something that must hold did not. The text names the seed, how the trace ended, and the command that replays it.
 
     Args:
         name: of the checker that found it, or EXCEPTION if the product raised.
-        text: what to tell.
+        what: the seed, the time and what is wrong, in a line; after it, where something was raised, how.
         trace: all that happened.
+        replay: the command that runs it again.
     """
 
-    def __init__(self, name: str, text: str, trace: Trace) -> None:
-        super().__init__(text)
+    def __init__(self, name: str, what: str, trace: Trace, replay: str) -> None:
+        super().__init__("\n".join([what, *trace.lines[-TRACE_TAIL_LINES:], f"replay: {replay}"]))
         self.name = name
+        self.what = what
         self.trace = trace
+        self.replay = replay
 
 
 class Schedule:
@@ -106,7 +109,6 @@ class Schedule:
         name = checker.value if checker is not None else EXCEPTION
         for digits, called in self.names.items():
             text = text.replace(digits, called)
-        tail = "\n".join(self.trace.lines[-TRACE_TAIL_LINES:])
         detail = "\n" + "".join(format_exception(cause)).rstrip() if cause else ""
         head = f"seed {self.seed} at {self.now_ms} ms: {name}: {text}"
-        return SimulationFailed(name, f"{head}{detail}\n{tail}\nreplay: {self.replay}", self.trace)
+        return SimulationFailed(name, head + detail, self.trace, self.replay)

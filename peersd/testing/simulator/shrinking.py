@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from peersd.testing.simulator.plan import Plan
-from peersd.testing.simulator.schedule import SimulationFailed
+from peersd.testing.simulator.schedule import TRACE_TAIL_LINES, SimulationFailed
 from peersd.testing.simulator.script import format_numbers
 from peersd.testing.simulator.simulation import run_seed, steps_of
 
@@ -41,10 +41,9 @@ class Shrunk:
 
     @property
     def summary(self) -> str:
-        """What was found, and how to look at it."""
-        first = str(self.failure).partition("\n")[0]
-        found = f"shortest schedule found: {len(self.steps)} of {self.steps_before} steps, in {self.runs} runs: {first}"
-        return f"{found}\nreplay: {self.command}"
+        """What was found, how its trace ends, and how to look at it."""
+        found = f"shortest schedule found: {len(self.steps)} of {self.steps_before} steps, in {self.runs} runs:"
+        return "\n".join([found, self.failure.what, *self.failure.trace.lines[-TRACE_TAIL_LINES:], f"replay: {self.command}"])
 
 
 def shrink(

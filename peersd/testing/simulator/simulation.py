@@ -42,7 +42,9 @@ MEMBERS_MAX: Final = 2
 """Beside its founder, whom a group begins with."""
 
 _MEMORY: Final = "/dev/shm"
-"""Where files are in memory, on systems that have it: most of what a simulation costs elsewhere is waiting for a disk."""
+
+FOLDER_VARIABLE: Final = "PEERSD_SIM_FOLDER"
+"""The environment variable that says where simulations keep their files instead: who sets it takes them away."""
 
 
 class Simulation:
@@ -230,6 +232,11 @@ def steps_of(seed: int, plan: Plan | None = None) -> list[Step]:
     return draw_script(Schedule(seed, "").stream("steps"), plan or Plan())
 
 
+def memory_folder() -> str | None:
+    """Where files are in memory, on systems that have it: most of what a simulation costs elsewhere is waiting for a disk."""
+    return _MEMORY if os.access(_MEMORY, os.W_OK) else None
+
+
 def run_seed(seed: int, plan: Plan | None = None, only: Collection[int] | None = None, parts: Parts | None = None) -> Simulation:
     """Runs one seed to its end in a temporary folder.
 
@@ -242,8 +249,7 @@ def run_seed(seed: int, plan: Plan | None = None, only: Collection[int] | None =
     Raises:
         SimulationFailed: something that must hold did not.
     """
-    parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="peersd-sim-", dir=parent) as folder:
+    with tempfile.TemporaryDirectory(prefix="peersd-sim-", dir=os.environ.get(FOLDER_VARIABLE) or memory_folder()) as folder:
         simulation = Simulation(seed, Path(folder), plan, only, parts)
         try:
             simulation.run()

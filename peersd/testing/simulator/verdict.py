@@ -11,6 +11,7 @@ from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.checks import Acknowledged, Replicated
 from peersd.testing.simulator.entries import Holding, acts_of, holdings_of, is_data
 from peersd.testing.simulator.schedule import Schedule
+from peersd.testing.simulator.statements import marker_of
 from peersd_protocol.entries import Header
 
 
@@ -29,7 +30,7 @@ class Verdict:
     ) -> None:
         self._schedule = schedule
         self._placed = placed
-        self._names = names
+        self._markers = {name: [marker_of(name)] for name in names}
         self._acknowledged = acknowledged
         self._beliefs = Beliefs(placed)
         self._holdings = {device.name: holdings_of(replica.store) for device, replica in placed}
@@ -80,7 +81,7 @@ class Verdict:
         self._must_not(placed, Checker.INTEGRITY, checks.check_file(file))
         self._must_not(placed, Checker.CHAIN, stored.check_chain(replica.store))
         self._must_not(placed, Checker.CAUSAL_ORDER, stored.check_causes(replica.store))
-        self._must_not(placed, Checker.MARKERS, checks.check_markers(file, held, self._names))
+        self._must_not(placed, Checker.MARKERS, checks.check_markers(file, held, self._markers))
         self._must_not(placed, Checker.ACKNOWLEDGED, checks.check_acknowledged(own, held))
 
     def _check_bodies(self, part: Sequence[Placed]) -> None:

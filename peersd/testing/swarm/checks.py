@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import trio
 
 from peersd.errors import PeersdError
-from peersd.node.group import Group
 from peersd.node.summary import summarise
 from peersd.store.handle import QUEUED_REQUESTS_MAX
+from peersd.store.store import Store
 from peersd.sync.group_sync import OUTBOX_MESSAGES_MAX
-from peersd.testing.simulator.checks import Replicated
+from peersd.testing.simulator.checks import Acknowledged, Replicated, check_file, check_markers
+from peersd.testing.simulator.disk import DiskFile
+from peersd.testing.simulator.entries import holdings_of
+from peersd.testing.swarm.acknowledged import Held, Promises, held_at, lacking
 from peersd.testing.swarm.device import Device
 from peersd.testing.swarm.network import VirtualNetwork
 from peersd.testing.swarm.wires import WINDOW_BYTES
-from peersd_protocol import ids
 from peersd_protocol.constants import TRANSPORT_MESSAGE_BYTES_MAX
-from peersd_protocol.entries import Kind, LogKey
 
 OUTBOX_ALLOWED = 2 * OUTBOX_MESSAGES_MAX
 """Messages in a session's outbox: pushes cease at OUTBOX_MESSAGES_MAX, what answers the other side may still come on top."""
@@ -33,24 +34,14 @@ class Record:
     Attributes:
         groups: each group's members by name, founder first; a name stands for a device and its user.
         group_ids: the groups' ids by name.
-        acknowledged: by group id, the greatest sequence number acknowledged in each log, with the name of who wrote it.
+        acknowledged: every entry that was.
         markers: by group, texts that only its members may have in their files.
     """
 
     groups: Mapping[str, Sequence[str]]
     group_ids: dict[str, bytes] = field(default_factory=dict)
-    acknowledged: dict[bytes, dict[LogKey, tuple[int, str]]] = field(default_factory=dict)
+    acknowledged: Promises = field(default_factory=Promises)
     markers: dict[str, set[str]] = field(default_factory=dict)
-
-    def note_acknowledged(self, group: bytes, device: str, answer: Mapping[str, Any]) -> None:
-        """A write was acknowledged to a client of a device; `answer` is that of sql.execute or sql.transaction."""
-        last = answer["last_entry"]
-        if last is None or "schema_version" in answer:
-            return
-        writer, _, epoch = str(last["writer"]).partition("/")
-        log = LogKey(Kind.DATA, b"", ids.parse_id(ids.DEVICE, writer), bytes.fromhex(epoch))
-        known = self.acknowledged.setdefault(group, {})
-        known[log] = max(known.get(log, (0, "")), (last["seq"], device))
 
 
 # --- At any moment --------------------------------------------------------------------------------------------------------------
@@ -133,14 +124,17 @@ async def differences(devices: Sequence[Device], record: Record) -> list[str]:
     found: list[str] = []
     for group_id, name in names_of(devices, record).items():
         first: tuple[str, Replicated] | None = None
-        expected = await _expected(devices, group_id, record)
-        for device in members_of(devices, group_id):
+        expected = await record.acknowledged.expected(group_id, devices)
+        members = members_of(devices, group_id)
+        for device in members:
             group = device.node.groups[group_id]
             async with group.use() as opened:
-                replicated = await opened.store.call(Replicated.of, opened.store.store)
+                file = DiskFile(Path(opened.store.path), name, group_id)
+                replicated, held, wrong = await opened.store.call(_look, opened.store.store, file, expected, record.markers)
                 if group.summary != summarise(opened.state, group.summary.digest):
                     found.append(f"{device.name}: {name}: what the node knows without its store is not what the store says")
-            found += [f"{device.name}: {name}: {line}" for line in _missing(group, expected)]
+            wrong += lacking(expected, held, {one.id for one in members})
+            found += [f"{device.name}: {name}: {line}" for line in wrong]
             if first is None:
                 first = device.name, replicated
             elif (difference := first[1].difference(replicated)) is not None:
@@ -149,32 +143,14 @@ async def differences(devices: Sequence[Device], record: Record) -> list[str]:
     return [*found, *_strays(devices, record), *_leaked_tasks(devices)]
 
 
-async def _expected(devices: Sequence[Device], group_id: bytes, record: Record) -> dict[LogKey, tuple[int, str]]:
-    """What was acknowledged in a group and must be held by every member: all but two things.
-
-    What the author's device itself shows as void, since an act that took a right did not name it; and what a device that does not
-    run now may not have sent.
-    """
-    running = {device.id: device for device in devices if device.is_running}
-    expected: dict[LogKey, tuple[int, str]] = {}
-    for log, (seq, writer) in record.acknowledged.get(group_id, {}).items():
-        author = running.get(log.device)
-        if author is not None and group_id in author.node.groups:
-            async with author.node.groups[group_id].use() as opened:
-                voided = await opened.store.voided(author.user_id)
-            if all((entry.log, entry.seq) != (log, seq) for entry in voided):
-                expected[log] = seq, writer
-    return expected
-
-
-def _missing(group: Group, expected: Mapping[LogKey, tuple[int, str]]) -> Iterator[str]:
-    """Writes that should be held and are not."""
-    assert group.opened is not None
-    vector = group.opened.sync.vector()
-    for log, (seq, writer) in expected.items():
-        held = max((held for held, _ in vector.get(log, ())), default=0)
-        if held < seq:
-            yield f"lacks what {writer} was told is written: {held} of {seq} entries"
+def _look(
+    store: Store, file: DiskFile, expected: Sequence[Acknowledged], markers: Mapping[str, Collection[str]]
+) -> tuple[Replicated, Held, list[str]]:
+    """What a store has, what it has of what it must hold, and what is wrong with its file by itself."""
+    wrong = [check_file(file)]
+    if any(group != file.name for group in markers):
+        wrong.append(check_markers(file, holdings_of(store), markers))
+    return Replicated.of(store), held_at(store, expected), [line for line in wrong if line is not None]
 
 
 def _strays(devices: Sequence[Device], record: Record) -> Iterator[str]:

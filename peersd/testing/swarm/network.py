@@ -19,6 +19,7 @@ import trio
 from peersd.errors import PeersdError
 from peersd.net.listener import Opening
 from peersd.net.transport import Transport, parse_link_url
+from peersd.testing.swarm.naming import check_known, check_sides
 from peersd.testing.swarm.wires import Conditions, Path, Wire
 from peersd.testing.transports import MemoryTransport, open_memory
 
@@ -244,6 +245,7 @@ class VirtualNetwork:
 
     def set_conditions(self, conditions: Conditions, *, hosts: Collection[str] | None = None) -> None:
         """Sets what the paths are like between all hosts, or those between these and the rest of them all."""
+        check_known("device", [] if hosts is None else hosts, self._addresses)
         for start, end in permutations(self._addresses, 2):
             if hosts is None or start in hosts or end in hosts:
                 self.path(start, end).conditions = conditions
@@ -256,7 +258,11 @@ class VirtualNetwork:
         Args:
             sides: hosts that are in none reach everybody.
             one_way: packets from an earlier side do not reach a later one; those in the other direction arrive.
+
+        Raises:
+            ValueError: it separates nobody, or a name is unknown; so it is with the other faults.
         """
+        check_sides(sides, self._addresses)
         self.trace.note(f"partition{' one way' * one_way}: {' | '.join(','.join(side) for side in sides)}")
         for one, other in combinations(sides, 2):
             for start in one:
@@ -272,6 +278,8 @@ class VirtualNetwork:
 
     def clog(self, host: str, *, from_: Collection[str] | None = None) -> None:
         """A host reads nothing of what reaches it, from these others or from all, until `heal`."""
+        check_known("device", [host], self._addresses)
+        check_known("device", [] if from_ is None else from_, self._addresses)
         self.trace.note(f"{host} is clogged")
         for start in self._addresses if from_ is None else from_:
             if start != host:
@@ -281,6 +289,7 @@ class VirtualNetwork:
 
     def refuse(self, host: str) -> None:
         """Dials of a host are refused until `heal`; connections stay."""
+        check_known("device", [host], self._addresses)
         self.trace.note(f"{host} refuses")
         self._refusing.add(host)
 
@@ -302,6 +311,9 @@ class VirtualNetwork:
         return self._break(one, other, Wire.sever)
 
     def _break(self, one: str, other: str, how: Callable[[Wire], None]) -> int:
+        check_known("device", [one, other], self._addresses)
+        if one == other:
+            raise ValueError(f"{one!r} has no links to itself: two devices are needed.")
         found = [connection for connection in self.connections if connection.joins(one, other)]
         self.trace.note(f"{how.__name__.strip('_')} {one}-{other}: {len(found)}")
         for connection in found:

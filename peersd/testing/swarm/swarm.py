@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import trio
 
-from peersd.client import Peers, SqlParams
-from peersd.testing.process_swarm import NAMES
+from peersd.client import Peers, PeersError, SqlParams
 from peersd.testing.swarm import checks
 from peersd.testing.swarm.device import Device, Settings
+from peersd.testing.swarm.naming import check_known, name_devices, name_groups
 from peersd.testing.swarm.network import VirtualNetwork
 from peersd.testing.swarm.running import check_clock, schedule_by_seed
 from peersd.testing.swarm.wires import Conditions
@@ -95,8 +95,13 @@ class Swarm:
 
         Raises:
             NoDaemon: the device does not run.
+            ValueError: there is no device of that name; so it is with all methods here, and with groups.
         """
-        return self.devices[device].peers
+        return self._device(device).peers
+
+    def _device(self, name: str) -> Device:
+        check_known("device", [name], self.devices)
+        return self.devices[name]
 
     async def execute(self, device: str, sql: str, params: SqlParams = (), *, group: str | None = None) -> int:
         """Writes with one statement; returns how many rows it changed. From then on no member may ever lack it.
@@ -119,19 +124,21 @@ class Swarm:
         return [tuple(row) for row in answer.rows]
 
     def marker(self, group: str | None = None) -> str:
-        """A text to be written into rows of a group: `converged` looks for it in the files of all who never were in it."""
+        """A text to be written into rows of a group only: `converged` looks for it in the files of others and of other groups."""
         text = f"marker-{self._draw.randbytes(12).hex()}"
         self.record.markers.setdefault(self._name(group), set()).add(text)
         return text
 
     async def join(self, group: str, device: str, *, inviter: str | None = None, role: str = "writer") -> None:
         """Lets a device's user join a group by a ticket, which the founder or another member makes."""
-        host = self.peers(inviter or self.groups[group][0])
+        host = self.peers(inviter or self.groups[self._name(group)][0])
         made = await host.create_invite(self.group_id(group), role=role, expires_in_s=INVITE_S, max_uses=1)
         await self.peers(device).join(made["ticket"], timeout_s=CALL_TIMEOUT_S)
 
     def _name(self, group: str | None) -> str:
-        return next(iter(self.groups)) if group is None else group
+        name = next(iter(self.groups), "") if group is None else group
+        check_known("group", [name], self.groups)
+        return name
 
     def group_id(self, group: str | None = None) -> str:
         """A group's id by its name, as the local API takes it."""
@@ -141,9 +148,10 @@ class Swarm:
         name = next((name for name, known in self.record.group_ids.items() if known == group_id), group_id.hex()[:8])
         if "last_entry" in answer:
             self.network.trace.note(f"{device} has written in {name}")
-            self.record.note_acknowledged(group_id, device, answer)
+            self.record.acknowledged.note_written(group_id, self.devices[device], answer)
         else:
             self.network.trace.note(f"{device} has joined {name}")
+            self.record.acknowledged.note_joined(group_id, device)
             if name in self.groups and device not in self.groups[name]:
                 self.groups[name].append(device)
 
@@ -155,6 +163,7 @@ class Swarm:
 
     def isolate(self, device: str) -> None:
         """Cuts one device off from all others until `heal`."""
+        check_known("device", [device], self.devices)
         self.network.partition([device], [other for other in self.devices if other != device])
 
     def heal(self) -> None:
@@ -162,24 +171,45 @@ class Swarm:
         self.network.heal()
 
     async def crash(self, device: str, *, silently: bool = False) -> None:
-        """Ends a device's node as SIGKILL does, or silently, as when its machine loses power; see Device.crash."""
+        """Ends a device's node as SIGKILL does, or silently, as when its machine loses power; see Device.crash.
+
+        Raises:
+            ValueError: it does not run.
+        """
+        self._check_runs(device, True, "crash")
         self.network.trace.note(f"{device} crashes")
         await self.devices[device].crash(silently=silently)
 
     async def stop(self, device: str) -> None:
-        """Stops a device's node in good order."""
+        """Stops a device's node in good order.
+
+        Raises:
+            ValueError: it does not run.
+        """
+        self._check_runs(device, True, "be stopped")
         await self.devices[device].stop()
 
     async def restart(self, device: str) -> None:
-        """Starts a node that crashed or was stopped, on the files that are there."""
-        assert self._nursery is not None and not self.devices[device].is_running
+        """Starts a node that crashed or was stopped, on the files that are there.
+
+        Raises:
+            ValueError: it runs.
+        """
+        self._check_runs(device, False, "be started")
+        assert self._nursery is not None
         self.network.trace.note(f"{device} starts")
         await self._nursery.start(self.devices[device].run)
 
     def set_clock(self, device: str, *, skew_ms: int) -> None:
         """Sets a device's wall clock so far ahead of the right time, or behind; it jumps there at once."""
+        clock = self._device(device).clock
         self.network.trace.note(f"{device} has its clock {skew_ms} ms ahead")
-        self.devices[device].clock.skew_ms = skew_ms
+        clock.skew_ms = skew_ms
+
+    def _check_runs(self, device: str, wanted: bool, what: str) -> None:
+        if self._device(device).is_running != wanted:
+            running = ", ".join(name for name, one in self.devices.items() if one.is_running) or "none"
+            raise ValueError(f"{device} cannot {what}: it {'does not run' if wanted else 'runs'}. Running are: {running}.")
 
     # --- Checks -----------------------------------------------------------------------------------------------------------------
 
@@ -224,8 +254,16 @@ class Swarm:
             raise self._failure("a rule is broken", broken)
 
     def _failure(self, what: str, reasons: Sequence[str]) -> SwarmFailed:
-        lines = [f"{what}, seed {self.seed}:", *(f"  {reason}" for reason in reasons), "what happened last (virtual ms):"]
-        return SwarmFailed("\n".join([*lines, *(f"  {line}" for line in self.network.trace.lines()[-TRACE_SHOWN:])]))
+        return SwarmFailed("\n".join([f"{what}, seed {self.seed}:", *(f"  {reason}" for reason in reasons), self._last_events()]))
+
+    def story(self) -> str:
+        """The seed and what happened last, in virtual ms: what a failure of the application's own assertion is shown with."""
+        return f"a swarm with seed {self.seed}\n{self._last_events()}"
+
+    def _last_events(self) -> str:
+        return "\n".join(
+            ["what happened last (virtual ms):", *(f"  {line}" for line in self.network.trace.lines()[-TRACE_SHOWN:])]
+        )
 
     # --- Life -------------------------------------------------------------------------------------------------------------------
 
@@ -235,9 +273,15 @@ class Swarm:
         for device in self.devices.values():
             await nursery.start(device.run)
         limiter = trio.CapacityLimiter(GROUPS_AT_ONCE)
-        async with trio.open_nursery() as founding:
-            for group in self.groups:
-                founding.start_soon(self._found, group, schema, limiter)
+        try:
+            async with trio.open_nursery() as founding:
+                for group in self.groups:
+                    founding.start_soon(self._found, group, schema, limiter)
+        except ExceptionGroup as failed:
+            # The first failure cancels the rest: it comes out as it is, with no nursery's group around it.
+            if len(failed.exceptions) != 1:
+                raise
+            raise failed.exceptions[0] from failed.exceptions[0].__cause__
 
     async def _found(self, group: str, schema: Sequence[str], limiter: trio.CapacityLimiter) -> None:
         founder, *others = self.groups[group]
@@ -245,7 +289,10 @@ class Swarm:
             made = await self.peers(founder).create_group(group)
             self.record.group_ids[group] = ids.parse_id(ids.GROUP, made)
             for sql in schema:
-                await self.execute(founder, sql, group=group)
+                try:
+                    await self.execute(founder, sql, group=group)
+                except PeersError as error:
+                    raise ValueError(f"The statement {sql!r} of `schema` failed: {error}") from error
             for device in others:
                 await self.join(group, device)
 
@@ -292,11 +339,12 @@ async def open_swarm(
 
     Raises:
         RuntimeError: the clock is not a virtual one.
+        ValueError: there is no device, a name is there twice or unknown, or a statement of the schema fails.
         SwarmFailed: in the end, if a node has logged an error or had two links to another or a queue beyond its bound.
     """
     check_clock()
-    names = names_of(devices) if isinstance(devices, int) else list(devices)
-    members = {f"g{number + 1}": names for number in range(groups)} if isinstance(groups, int) else groups
+    names = name_devices(devices)
+    members = name_groups(groups, names)
     failure: Exception | None = None
     with _temporary(folder) as base, schedule_by_seed(seed):
         swarm = Swarm(base, members, names, seed, conditions, settings or Settings())
@@ -308,17 +356,14 @@ async def open_swarm(
                     yield swarm
                 except Exception as error:  # noqa: BLE001 - raised again below, where no nursery wraps it
                     failure = error
+                    if not isinstance(error, SwarmFailed):
+                        error.add_note(swarm.story())
                 with trio.CancelScope(shield=True):
                     await swarm.close()
                 nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
         swarm.check_end()
-
-
-def names_of(count: int) -> list[str]:
-    """Names for devices: ada, ben, cem, … and, once these are used up, ada2 and so on."""
-    return [f"{NAMES[number % len(NAMES)]}{number // len(NAMES) + 1 if number >= len(NAMES) else ''}" for number in range(count)]
 
 
 def _temporary(folder: Path | None) -> AbstractContextManager[Path]:

@@ -1,0 +1,92 @@
+"""How every form of scripts/sim is interrupted: by SIGINT or SIGTERM it ends what it started and says how far it came."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+from peersd.testing.simulator.simulation import FOLDER_VARIABLE, memory_folder
+
+STATUS: Final = 130
+"""The exit status of a run that was interrupted: what shells give to one that ended by SIGINT."""
+
+
+@dataclass
+class Interruption:
+    """Whether a run was interrupted.
+
+    Attributes:
+        has_come: since the run began.
+    """
+
+    has_come: bool = False
+
+    def end(self, status: int, told: str) -> int:
+        """Prints a run's last line.
+
+        Args:
+            status: to exit with if nothing interrupted it.
+            told: how far it came, and what failed.
+
+        Returns:
+            The exit status.
+        """
+        print(f"interrupted: {told}" if self.has_come else told, flush=True)
+        return STATUS if self.has_come else status
+
+
+@contextmanager
+def open_run() -> Generator[Interruption]:
+    """A run that may be interrupted: its body is left then, by KeyboardInterrupt, and what follows the context goes on.
+
+    Simulations keep their files in one folder, those of other processes as well, which is gone with the context. So such a
+    process can be ended at any moment, by SIGKILL.
+    """
+    interruption = Interruption()
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        parent = os.environ.get(FOLDER_VARIABLE, "")
+        with tempfile.TemporaryDirectory(prefix="peersd-sim-", dir=parent or memory_folder()) as folder:
+            os.environ[FOLDER_VARIABLE] = folder
+            try:
+                yield interruption
+            finally:
+                os.environ[FOLDER_VARIABLE] = parent
+    except BaseException as error:
+        if not _is_interrupt(error):
+            raise
+        interruption.has_come = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def ignore_interrupts() -> None:
+    """Lets a process of a pool go on whatever the terminal says: who started it ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def end_processes() -> None:
+    """Ends the processes of all pools at once."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # By way of SIGINT, which trio takes where it can stand an exception.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.raise_signal(signal.SIGINT)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether it is KeyboardInterrupt, which trio's nurseries put into a group with what else they have."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
