@@ -127,7 +127,8 @@ class Scheduler:
         (flow.bulk if bulk or (in_order and flow.bulk) else flow.live).append(message)
         # Counted with its cost, so that very short messages fill the queue too.
         flow.queued_bytes += len(message) + MESSAGE_COST_BYTES
-        flow.was_full = flow.queued_bytes >= QUEUE_HIGH_BYTES
+        # Until it has drained: somebody else may put something short into the room that there is meanwhile.
+        flow.was_full |= flow.queued_bytes >= QUEUE_HIGH_BYTES
         self.place(flow)
 
     def add_credit(self, flow: Outflow, credit_bytes: int) -> None:

@@ -25,6 +25,7 @@ from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocol
 from peersd_protocol.frames import FrameType, decode_frames, encode_number_frame, encode_varint
 from peersd_protocol.link_effects import Accepted, ChannelClosed, Effect, MessageReceived, OpenRequested, Refused, Writable
 from peersd_protocol.mux import Mux
+from peersd_protocol.outgoing import QUEUE_HIGH_BYTES
 from tests.protocol.mux_pair import PLAINTEXT_BYTES, MuxPair, feed, frame, take_at_once
 
 
@@ -651,6 +652,18 @@ def test_a_full_queue_refuses_and_says_when_it_has_room_again() -> None:
         pair.dialler.send(number, b"x", bulk=True)
     assert [effect for name, effect in pair.settle(take_at_once) if name == "dialler"] == [Writable(number)]
     assert not pair.dialler.is_full(number)
+
+
+def test_who_waits_for_room_is_told_though_somebody_else_puts_something_short_into_the_first_that_there_is() -> None:
+    """It was not: a bulk sync stood still for good once a beacon had been sent at the wrong moment."""
+    pair = MuxPair()
+    number = pair.open()
+    pair.listener.want(number, wanted=True)
+    pair.dialler.send(number, bytes(QUEUE_HIGH_BYTES), bulk=True)
+    while pair.dialler.is_full(number):
+        assert pair.move_one(pair.dialler, pair.listener)
+    pair.dialler.send(number, b"x", bulk=False)
+    assert Writable(number) in [effect for name, effect in pair.settle(take_at_once) if name == "dialler"]
 
 
 def test_flush_reports_once_when_the_queue_is_empty() -> None:
