@@ -33,8 +33,10 @@ CLOSE_TIMEOUT_S: Final = 10.0
 class ApiNode(Node):
     """A node with the methods of the local API. Made by `open_node`."""
 
-    def __init__(self, data_dir: Path, advertise: Sequence[str], patience: Patience | None, environment: Environment) -> None:
-        super().__init__(data_dir, advertise, patience, environment)
+    def __init__(
+        self, data_dir: Path, advertise: Sequence[str], patience: Patience | None, keeping: Keeping, environment: Environment
+    ) -> None:
+        super().__init__(data_dir, advertise, patience, keeping, environment)
         self._init_lock = trio.Lock()
 
     def cut_off(self) -> None:
@@ -296,8 +298,7 @@ async def open_node(
     Raises:
         PeersdError: `unreachable`, `store_corrupt`.
     """
-    node = ApiNode(data_dir, advertise, patience, environment or Environment())
-    node.keeping = keeping or Keeping()
+    node = ApiNode(data_dir, advertise, patience, keeping or Keeping(), environment or Environment())
     node.set_links(links_max, links_deny)
     try:
         async with trio.open_nursery() as nursery:

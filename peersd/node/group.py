@@ -16,6 +16,7 @@ from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.node.copies import Copies, CopiesHost, KeptCopies
 from peersd.node.lane import Lane
+from peersd.node.places import Places
 from peersd.node.summary import Summary, digest_of, summarise
 from peersd.store.handle import StoreHandle, open_store
 from peersd.store.store import Commit, Store
@@ -45,13 +46,13 @@ class Keeping:
 
     Attributes:
         idle_s: a store that nothing has needed for so long is closed (guess: longer than the pause between two beacons).
-        crowded_idle_s: the same while more than `open_max` stores are open.
-        open_max: open stores that are no crowd: up to four file handles each.
+        open_max: how many stores are open at once, unless more are at work (see `places.Places`).
+        patience_s: how long a store waits for one of these places (guess).
     """
 
     idle_s: float = 20.0
-    crowded_idle_s: float = 0.5
     open_max: int = 64
+    patience_s: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,7 @@ class Host(CopiesHost, Protocol):
 
     is_stopping: bool
     keeping: Keeping
-
-    def open_stores(self) -> int:
-        """How many stores are open."""
-        ...
+    places: Places
 
     def summary_changed(self, group: Group, before: Summary) -> None:
         """Members, names or roles have changed."""
@@ -165,6 +163,7 @@ class Group:
         """The opening or closing that is under way."""
         self._opened_event = trio.Event()
         self._close_asked = trio.Event()
+        self._sleep_asked = False
         self._closing = trio.Event()
         self._is_discarded = False
         self._uses = 0
@@ -241,13 +240,33 @@ class Group:
         """Closes the store now, and ends its sessions; `for_good` if its file is to be deleted."""
         self._is_discarded |= for_good
         while self._opened is not None or self._turning is not None:
+            self._sleep_asked = False
             self._close_asked.set()
             if self._turning is not None:
                 await self._turning.done.wait()
             else:
                 await self._closing.wait()
 
+    @property
+    def idle_since_s(self) -> float | None:
+        """Since when nothing has needed the open store, on trio's clock; None if it is closed, needed, or about to close."""
+        is_idle = self._opened is not None and not self._close_asked.is_set() and self._is_idle(self._opened)
+        return self._last_use_s if is_idle else None
+
+    def sleep(self) -> None:
+        """Closes the store now, unless something needs it by then."""
+        self._sleep_asked = True
+        self._close_asked.set()
+
     async def _run(self) -> None:
+        """Takes a place for the store, keeps it open while it is needed, and closes it."""
+        await self._host.places.take()
+        try:
+            await self._run_store()
+        finally:
+            self._host.places.give()
+
+    async def _run_store(self) -> None:
         """Opens the store, keeps it open while it is needed, and closes it."""
         opened: Opened | None = None
         failure: PeersdError | None = None
@@ -321,19 +340,25 @@ class Group:
         store.on_acts = partial(self._acts_changed, opened)
         return opened
 
+    def _is_idle(self, opened: Opened) -> bool:
+        return not self._uses and opened.sync.may_sleep
+
     async def _wait_idle(self, opened: Opened) -> bool:
         """Waits until nothing has needed the store for a while; False if it is to be closed at once."""
         self._last_use_s = trio.current_time()
         while True:
-            keeping = self._host.keeping
-            idle_s = keeping.idle_s if self._host.open_stores() <= keeping.open_max else keeping.crowded_idle_s
+            idle_s = self._host.keeping.idle_s
             with trio.move_on_after(min(LOOK_S, idle_s)):
                 await self._close_asked.wait()
+            is_due = self._sleep_asked or self._host.places.is_overfull
+            if self._close_asked.is_set() and not self._sleep_asked:
                 return False
-            if self._uses or not opened.sync.may_sleep:
+            if not self._is_idle(opened):
                 self._last_use_s = trio.current_time()
-            elif trio.current_time() - self._last_use_s >= idle_s:
+            elif is_due or trio.current_time() - self._last_use_s >= idle_s:
                 return True
+            if self._sleep_asked:
+                self._sleep_asked, self._close_asked = False, trio.Event()
 
     async def _save_closed(self, vector: Vector) -> None:
         """The store was closed in good order: what it holds can be told without it."""

@@ -26,6 +26,7 @@ from peersd.node.group import Group, Keeping
 from peersd.node.links import Links
 from peersd.node.meshing import Meshing, Shared
 from peersd.node.naming import find
+from peersd.node.places import Places
 from peersd.node.registry import Registration
 from peersd.node.sharing import Sharing
 from peersd.node.summary import Summary
@@ -93,10 +94,13 @@ class Node:
         data_dir: the data folder, locked by the caller.
         advertise: addresses to put into tickets and beacons instead of the machine's own.
         patience: the waits between dials.
+        keeping: how long stores stay open.
         environment: what it runs in.
     """
 
-    def __init__(self, data_dir: Path, advertise: Sequence[str], patience: Patience | None, environment: Environment) -> None:
+    def __init__(
+        self, data_dir: Path, advertise: Sequence[str], patience: Patience | None, keeping: Keeping, environment: Environment
+    ) -> None:
         self.data_dir = data_dir
         self.environment = environment
         self.wall_ms = environment.wall_ms
@@ -115,7 +119,8 @@ class Node:
         self.leave_heard = trio.Event()
         self.listen_urls: tuple[str, ...] = ()
         self.is_stopping = False
-        self.keeping = Keeping()
+        self.keeping = keeping
+        self.places = Places(self.groups.values, keeping.open_max, keeping.patience_s)
         self._advertise = tuple(advertise)
         self._patience = patience
         self._nursery: trio.Nursery | None = None

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from peersd.client import PeersError
+from peersd.node.group import Keeping
 from peersd.testing.observing import tcp_connections
 from peersd.testing.pairs import GROUP, Pair, open_pair, until
 from peersd.testing.processes import HANG_S, DaemonProcess
@@ -197,6 +198,7 @@ async def test_300_groups_in_sync_cost_little_at_a_start_at_a_reconnect_and_whil
         shared = {GROUP, *names}
         await pair.ben.call("sync.wait", timeout_s=HANG_S)  # which needs every store on both sides, in turn
         for daemon in (pair.ada, pair.ben):
+            assert (await daemon.call("daemon.status"))["open_stores"] <= Keeping().open_max
             assert daemon.memory_bytes() <= MEMORY_BYTES_MAX, daemon.memory_bytes()
 
         async def all_in_sync() -> bool:

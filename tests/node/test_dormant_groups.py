@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import weakref
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import trio
 
 from peersd.errors import PeersdError
 from peersd.node.api_node import ApiNode
-from peersd.node.group import Keeping
+from peersd.node.group import Group, Keeping
 from peersd.store.handle import StoreHandle
 from peersd.testing.observing import file_handles
 from peersd.testing.pairs import free_url
@@ -34,7 +34,7 @@ from tests.node.two_nodes import (
     write,
 )
 
-ON_DEMAND = Keeping(idle_s=0.01, crowded_idle_s=0.01)
+ON_DEMAND = Keeping(idle_s=0.01)
 """A store is closed as soon as nobody uses it."""
 
 
@@ -173,8 +173,49 @@ async def test_who_waits_for_a_store_gets_it_when_who_asked_first_has_given_up(t
                     await second.wait()
 
 
-async def test_stores_beyond_the_crowd_are_closed_at_once_and_the_handles_with_them(tmp_path: Path) -> None:
-    crowd = Keeping(idle_s=3600, crowded_idle_s=0.05, open_max=8)
+async def test_the_store_idle_longest_makes_room_so_that_never_more_are_open_than_there_are_places(tmp_path: Path) -> None:
+    async with open_ada(tmp_path, keeping=Keeping(idle_s=3600, open_max=4)) as ada:
+        names = [f"group {number}" for number in range(12)]
+        peak = 0
+        for name in names:
+            await ada.group_create(user=None, name=name, description=None)
+            peak = max(peak, ada.open_stores())
+        assert peak == 4
+        used = group_of(ada, names[0])
+        async with used.use():
+            for name in names[1:]:
+                async with group_of(ada, name).use():
+                    assert ada.open_stores() <= 4
+            assert used.opened is not None  # it was idle longest by the time it was opened, but it is needed
+        assert [name for name in names if group_of(ada, name).opened] == [names[0], *names[-3:]]
+
+
+async def test_a_store_waits_for_a_place_while_others_are_at_work_and_opens_beside_them_in_the_end(tmp_path: Path) -> None:
+    patience_s = 0.2
+    async with open_ada(tmp_path, keeping=Keeping(idle_s=3600, open_max=4, patience_s=patience_s)) as ada:
+        names = [f"group {number}" for number in range(6)]
+        for name in names:
+            await ada.group_create(user=None, name=name, description=None)
+        async with AsyncExitStack() as at_work:
+            for name in names[:4]:
+                await at_work.enter_async_context(group_of(ada, name).use())
+            begun_s = trio.current_time()
+            async with group_of(ada, names[4]).use():
+                assert trio.current_time() - begun_s >= patience_s
+                assert ada.open_stores() == 5
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_use_once, group_of(ada, names[5]))
+                await at_work.aclose()
+        await until(lambda: ada.open_stores() <= 4)
+
+
+async def _use_once(group: Group) -> None:
+    async with group.use():
+        pass
+
+
+async def test_stores_beyond_the_places_are_closed_when_idle_and_the_handles_with_them(tmp_path: Path) -> None:
+    crowd = Keeping(idle_s=3600, open_max=8)
     async with open_ada(tmp_path, keeping=crowd) as ada:
         names = [f"group {number}" for number in range(40)]
         for name in names:

@@ -22,7 +22,7 @@ from peersd_protocol.dialing import Patience
 NOTE = "CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)"
 INSERT = "INSERT INTO note (text) VALUES (?)"
 
-SOON = Keeping(idle_s=0.05, crowded_idle_s=0.05)
+SOON = Keeping(idle_s=0.05)
 """A store is closed about when everything is said, so that a test sees it happen."""
 
 IMPATIENT = Patience(delay_ms=100, delay_ms_max=500, refused_ms=100)
