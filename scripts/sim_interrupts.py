@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final
+
+import trio
 
 from peersd.testing.simulator.simulation import FOLDER_VARIABLE, memory_folder
 
@@ -65,6 +67,36 @@ def open_run() -> Generator[Interruption]:
         interruption.has_come = True
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+async def cancel_if_interrupted(call: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """Runs something under trio until it ends or an interrupt cancels it, so that it lets go of all it holds in good order.
+
+    An exception that is raised wherever the program stands may leave generators behind that nobody closes any more.
+
+    Args:
+        call: to run.
+        arguments: it is called with.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM came.
+        ExceptionGroup: of what it raised.
+    """
+    has_come = False
+
+    async def watch(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        nonlocal has_come
+        await anext(signals)
+        has_come = True
+        scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, signals, nursery.cancel_scope)
+            await call(*arguments)
+            nursery.cancel_scope.cancel()
+    if has_come:
+        raise KeyboardInterrupt
 
 
 def ignore_interrupts() -> None:

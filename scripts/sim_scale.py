@@ -22,7 +22,7 @@ from peersd.testing.observing import file_handles, memory_bytes
 from peersd.testing.swarm import Swarm, SwarmFailed, open_swarm, run_virtually
 from scripts import sim_hops
 from scripts.sim_arguments import number
-from scripts.sim_interrupts import open_run
+from scripts.sim_interrupts import cancel_if_interrupted, open_run
 
 SCHEMA = ("CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)",)
 INSERT = "INSERT INTO note (text) VALUES (?)"
@@ -124,15 +124,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with open_run() as interruption:
         try:
             if options.devices:
-                run_virtually(run_swarm, f"{options.devices} devices in one group", options.devices, 1, options.seed)
+                title = f"{options.devices} devices in one group"
+                run_virtually(cancel_if_interrupted, run_swarm, title, options.devices, 1, options.seed)
                 ended.append("devices")
             if options.groups:
-                run_virtually(run_swarm, f"two devices with {options.groups} groups", 2, options.groups, options.seed)
+                title = f"two devices with {options.groups} groups"
+                run_virtually(cancel_if_interrupted, run_swarm, title, 2, options.groups, options.seed)
                 ended.append("groups")
-        except SwarmFailed as failure:
-            print(failure, file=sys.stderr)
-            return 1
-        if options.machines:
+        except* SwarmFailed as failures:
+            print(*failures.exceptions, sep="\n", file=sys.stderr)
+            status = 1
+        if options.machines and not status:
             status = sim_hops.main(["--devices", str(options.machines), "--seed", str(options.seed)])
             ended.append("machines")
     return interruption.end(status, f"runs that ended: {', '.join(ended) or 'none'}")

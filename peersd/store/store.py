@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
 import apsw
 
@@ -138,7 +138,8 @@ class Store:
             self._sandbox.install(self._connection)
             self._capture = Capture(self._connection)
             self._capture.install()
-            with self._transaction():
+            # Deferred: what finds nothing to change needs no lock, and can be read while another program holds the file's.
+            with _Transaction(self._connection, "DEFERRED"):
                 self.log = Log(self._connection, group or b"")
                 self._open_meta(group, is_new=is_new)
                 self._authority = Authority(self._connection, self.log)
@@ -541,13 +542,14 @@ def _open_file(path: str | os.PathLike[str], context: StoreContext) -> apsw.Conn
 
 
 class _Transaction:
-    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when the body raises."""
+    """BEGIN … COMMIT, or ROLLBACK when the body raises."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, mode: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> None:
         self._connection = connection
+        self._mode = mode
 
     def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute(f"BEGIN {self._mode}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         if kind is not None:

