@@ -46,7 +46,7 @@ def run(seed: int, devices: int, groups: int, links_max: int) -> list[str]:
     print(f"{devices} devices in {groups} groups, {links_max} links each", flush=True)
     print(*(f"  {line}" for line in _links_told(crowd, network, settled_ms)), sep="\n", flush=True)
     latencies = draw_latencies(seed, network)
-    ran = [run_group(seed, network, latencies, group) for group in crowd.groups]
+    ran = [run_group(seed, network, latencies, group) for group in crowd.groups if any(network.groups[group].values())]
     print(*(f"  {line}" for line in HEAD.splitlines()), sep="\n")
     for group in sorted(ran, key=lambda group: len(group.links), reverse=True):
         print(f"  {_row(group)}")
