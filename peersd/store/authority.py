@@ -13,12 +13,13 @@ from peersd.store.branches import EntryRow, LogRow, Path
 from peersd.store.log import Log, unpack_links
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import canonical
-from peersd_protocol.acts import TAKING_ACTS, Cut, RevokeInvite, UnknownAct, decode_act
+from peersd_protocol.acts import TAKING_ACTS, Cut, RevokeInvite, UnknownAct
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import ACT_BYTES_MAX, BLOCK_BYTES_MAX
 from peersd_protocol.cuts import take_of
 from peersd_protocol.entries import Act, Header, Kind, LogKey
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.identity import decode_or_none
 from peersd_protocol.membership import GroupState, evaluate
 
 Past: TypeAlias = frozenset[bytes]
@@ -113,7 +114,7 @@ class Authority:
         for act in acts:
             self._note(act)
             # Only what takes a right, or is not understood, can end what other entries count for.
-            if isinstance(decode_act(act.header.kind, act.body), (*TAKING_ACTS, UnknownAct)):
+            if isinstance(decode_or_none(act), (*TAKING_ACTS, UnknownAct)):
                 self.may_have_fallen = True
         self._evaluate()
         if not before.standing <= self.state.standing or before.void & self.state.standing:
@@ -237,10 +238,7 @@ class Authority:
 
 def _cuts_of(act: Act) -> tuple[Cut, ...]:
     """The tips that an act's cuts name of the user it takes from."""
-    try:
-        body = decode_act(act.header.kind, act.body)
-    except RemoteProtocolError:
-        return ()  # such an act is void
+    body = decode_or_none(act)
     if not isinstance(body, TAKING_ACTS) or isinstance(body, RevokeInvite):
         return ()
     return tuple(tip for tips in take_of(0, act.header.acting_user, body).tips.values() for tip in tips)

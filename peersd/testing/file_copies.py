@@ -13,7 +13,7 @@ from pathlib import Path
 
 from peersd.store.store import Store, StoreContext, open_store
 from peersd.testing.observing import read_file
-from peersd.testing.simulator.checks import Replicated, check_from_scratch, check_rows, check_state
+from peersd.testing.simulator.checks import Amounts, Replicated, check_from_scratch, check_rows, check_state
 from peersd.testing.simulator.disk import DiskMark
 from peersd.testing.simulator.entries import holdings_of
 from peersd_protocol.signing import SEED_BYTES, SigningKey
@@ -81,12 +81,12 @@ def check_copy(copy: Path, *, from_scratch: bool = False) -> tuple[Replicated, s
     """
     with open_copied(copy) as store:
         held = Replicated.of(store)
-        wrong = check_state(store) or check_rows(store, holdings_of(store))
+        wrong = check_state(store, Amounts()) or check_rows(store, holdings_of(store), Amounts())
         store.rebuild()
         if wrong is None and (difference := held.difference(Replicated.of(store))) is not None:
             wrong = f"against a rebuild from its logs, {difference[1]}"
         if wrong is None and from_scratch:
-            wrong = check_from_scratch(store, other_device(), copy.parent, random.Random(0))
+            wrong = check_from_scratch(store, held, other_device(), copy.parent, random.Random(0))
     verdict = read_file(copy, "PRAGMA integrity_check")
     if verdict != [("ok",)]:
         wrong = f"integrity_check: {verdict}"

@@ -52,11 +52,18 @@ class UserState:
 
 
 def decode_or_none(act: Act) -> DecodedBody | None:
-    """The act's typed body, or None if it is malformed: such an act is void, and no reason to stop."""
-    try:
-        return decode_act(act.header.kind, act.body)
-    except RemoteProtocolError:
-        return None
+    """The act's typed body, or None if it is malformed: such an act is void, and no reason to stop.
+
+    It is kept with the act: all acts of a group are evaluated anew whenever one comes.
+    """
+    kept = act.__dict__
+    if "decoded" not in kept:
+        try:
+            kept["decoded"] = decode_act(act.header.kind, act.body)
+        except RemoteProtocolError:
+            kept["decoded"] = None
+    decoded: DecodedBody | None = kept["decoded"]
+    return decoded
 
 
 def evaluate_user(user: bytes, acts: Iterable[Act]) -> UserState:

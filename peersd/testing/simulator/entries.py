@@ -17,7 +17,7 @@ from peersd_protocol.messages import Block, Runs
 from peersd_protocol.runs import BodyForm, Entry, Run, run_value
 
 MESSAGE_RUNS: Final = 6
-"""How many runs a file is fed at once."""
+"""How many runs a file is fed at once, where their order matters."""
 
 
 @dataclass(frozen=True)
@@ -78,34 +78,56 @@ def pieces_of(store: Store) -> list[Piece]:
     return pieces
 
 
-def feed(store: Store, pieces: Sequence[Piece]) -> None:
-    """Takes everything in; what comes too early is tried again when something else has come.
+def feed(store: Store, pieces: Sequence[Piece], runs_max: int = MESSAGE_RUNS) -> None:
+    """Takes everything in; what comes too early is tried again when all that it waited for has come.
 
     What was void when it came, and counts by acts that came later, lacks its body and is given again, as others would be asked
     for it.
+
+    Args:
+        store: what takes it in.
+        pieces: what it is given.
+        runs_max: how many of them at once.
     """
-    left = list(pieces)
-    while left:
-        parked = [piece for some in _in_messages(left) for piece in _take(store, some)[0]]
-        assert len(parked) < len(left), "a file holds all that its entries rest on"
-        left = parked
-    while sum(_take(store, some)[1] for some in _in_messages(pieces)):
-        pass
+    early: dict[bytes, frozenset[bytes]] = {}
+    ready = list(pieces)
+    for _ in range(len(pieces) + 1):
+        for some in _in_messages(ready, runs_max):
+            early |= _take(store, some)[0]
+        ready = [piece for piece in pieces if _has_come(store, early.get(piece.run.last.hash))]
+        for piece in ready:
+            del early[piece.run.last.hash]
+    assert not early, "a file holds all that its entries rest on"
+    while True:
+        without = _without_body(store)
+        again = [piece for piece in pieces if not without.isdisjoint(entry.header.hash for entry in piece.run.entries)]
+        if not sum(_take(store, some)[1] for some in _in_messages(again, runs_max)):
+            break
 
 
-def _in_messages(pieces: Sequence[Piece]) -> list[Sequence[Piece]]:
-    return [pieces[start : start + MESSAGE_RUNS] for start in range(0, len(pieces), MESSAGE_RUNS)]
+def _has_come(store: Store, missing: frozenset[bytes] | None) -> bool:
+    """Whether what a piece waits for is here; False for one that waits for nothing."""
+    return missing is not None and all(store.log.find(hash_) is not None for hash_ in missing)
 
 
-def _take(store: Store, pieces: Sequence[Piece]) -> tuple[list[Piece], bool]:
-    """Takes in a message; returns what came too early, and whether anything was new."""
+def _without_body(store: Store) -> set[bytes]:
+    entries = store.log.entries("id > 0")
+    return {entry.header.hash for _, entry, state, _ in entries if state is State.MISSING or entry.body.form is BodyForm.WITHHELD}
+
+
+def _in_messages(pieces: Sequence[Piece], runs_max: int) -> list[Sequence[Piece]]:
+    return [pieces[start : start + runs_max] for start in range(0, len(pieces), runs_max)]
+
+
+def _take(store: Store, pieces: Sequence[Piece]) -> tuple[dict[bytes, frozenset[bytes]], bool]:
+    """Takes in a message; returns what runs that came too early wait for, by their last entry, and whether anything was new."""
     ingested, _ = store.take(Runs(0, canonical.encode([run_value(piece.run) for piece in pieces])))
-    too_early = {parked.tip[1][1] for parked in ingested.parked if parked.tip is not None}
+    early = {parked.tip[1][1]: parked.missing for parked in ingested.parked if parked.tip is not None}
     is_new = bool(ingested.new)
     for piece in pieces:
-        for block in () if piece.run.last.hash in too_early else piece.blocks:
+        for block in () if piece.run.last.hash in early else piece.blocks:
             is_new |= bool(store.take(block)[0].new)
-    return [piece for piece in pieces if piece.run.last.hash in too_early], is_new
+    return early, is_new
 
 
 def shuffled(pieces: Sequence[Piece], random: Random) -> list[Piece]:

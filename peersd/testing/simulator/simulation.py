@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Collection
+from functools import cache
 from itertools import combinations, permutations
 from pathlib import Path
 from random import Random
 from typing import Final
 
+from peersd.store.schema_plan import plan_schema
 from peersd.store.store import Commit
 from peersd.testing.simulator.checks import Acknowledged
 from peersd.testing.simulator.clients import Clients
@@ -31,6 +34,7 @@ from peersd.testing.simulator.wishes import Wishes
 from peersd_protocol.acts import SchemaAct, encode_body
 from peersd_protocol.entries import Kind
 from peersd_protocol.roles import Role
+from peersd_protocol.schema import EMPTY
 
 DEVICE_NAMES: Final = "abcdefghijkl"
 """How devices are called in a trace."""
@@ -148,15 +152,14 @@ class Simulation:
                 role = random.choice((Role.OWNER, Role.ADMIN, Role.MODERATOR, Role.WRITER, Role.READER))
                 commits += admit(store, founder.person, device.person, role)
         for sql in (*SCHEMA, *DEALS):
-            ops = tuple(store.plan_schema(founder.person.user, sql))
-            _, commit = store.act(founder.person.user, Kind.CONTROL, encode_body(SchemaAct(ops)))
+            _, commit = store.act(founder.person.user, Kind.CONTROL, _schema_body(sql))
             commits += [commit] if commit else []
         pieces = pieces_of(store)
         store.close()
         for device in self.devices:
             if device.person.user in met and device is not founder:
                 copy = device.add_file(name, group).create(device.context)
-                feed(copy, pieces)
+                feed(copy, pieces, runs_max=len(pieces))
                 copy.close()
                 self._introduce(device, founder, random)
         self.acknowledged[group] = [Acknowledged.of(founder.name, entry) for commit in commits for entry in commit.entries]
@@ -220,6 +223,12 @@ class Simulation:
                 device.process.close()
 
 
+@cache
+def _schema_body(sql: str) -> bytes:
+    """The act by which a table is made that no other one matters to."""
+    return encode_body(SchemaAct(tuple(plan_schema(sql, EMPTY))))
+
+
 def _people(seed: int, devices: int) -> list[Person]:
     """As many devices, of one user each but for the first, who has two: a and b."""
     names = DEVICE_NAMES[:devices]
@@ -250,9 +259,13 @@ def run_seed(seed: int, plan: Plan | None = None, only: Collection[int] | None =
         SimulationFailed: something that must hold did not.
     """
     with tempfile.TemporaryDirectory(prefix="peersd-sim-", dir=os.environ.get(FOLDER_VARIABLE) or memory_folder()) as folder:
+        is_collecting = gc.isenabled()
+        gc.disable()  # while it runs next to nothing of it is garbage, and all of it would be looked through again and again
         simulation = Simulation(seed, Path(folder), plan, only, parts)
         try:
             simulation.run()
         finally:
             simulation.close()
+            if is_collecting:
+                gc.enable()
     return simulation

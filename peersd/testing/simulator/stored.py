@@ -11,8 +11,13 @@ from peersd_protocol.runs import Entry, Run
 from peersd_protocol.signing import sha256
 
 
-def check_chain(store: Store) -> str | None:
-    """Looks at each entry by itself: it follows the one that it names, its name and its body's are hashes, a run is signed."""
+def check_chain(store: Store, signed: set[tuple[bytes, bytes]]) -> str | None:
+    """Looks at each entry by itself: it follows the one that it names, its name and its body's are hashes, a run is signed.
+
+    Args:
+        store: where to look.
+        signed: signatures that were verified in other files, by what they sign; those of this file are added.
+    """
     known: dict[bytes, Header] = {}
     open_: list[Entry] = []
     for _, entry, _, signature in store.log.entries("id > 0 ORDER BY id"):
@@ -35,9 +40,11 @@ def check_chain(store: Store) -> str | None:
         open_.append(entry)
         if signature is not None:
             try:
-                Run(tuple(open_), signature).check_signature()
+                if (header.hash, signature) not in signed:
+                    Run(tuple(open_), signature).check_signature()
             except RemoteProtocolError as error:
                 return f"{where}: {error}"
+            signed.add((header.hash, signature))
             open_ = []
     return f"entry {open_[-1].header.seq} is signed by nothing" if open_ else None
 
