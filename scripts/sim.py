@@ -11,11 +11,10 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from itertools import islice
+from functools import partial
 from typing import Final
 
 from peersd.testing.simulator import Plan, SimulationFailed, run_seed
@@ -24,7 +23,8 @@ from peersd.testing.simulator.shrinking import shrink
 from peersd.testing.simulator.simulation import steps_of
 from scripts import sim_frames, sim_kills, sim_planted, sim_scale
 from scripts.sim_arguments import number, parse_seed, parse_seeds, parse_steps
-from scripts.sim_interrupts import end_processes, ignore_interrupts, open_run
+from scripts.sim_interrupts import open_run
+from scripts.sim_pool import run_each
 
 SEEDS_MAX: Final = 10_000
 PROGRESS_S: Final = 10.0
@@ -67,30 +67,6 @@ def run_one(seed: int, plan: Plan, only: Collection[int] | None, shrink_runs: in
     took_s = time.monotonic() - began_s
     line = f"seed {seed}: {trace.hash} {len(trace.lines)} events, {took_s:.1f} s; {trace.lines[-1].strip()}"
     return Ran(seed, "\n".join([*trace.lines, line]) if is_traced else line)
-
-
-def run_all(
-    seeds: Iterable[int], plan: Plan, only: Collection[int] | None, shrink_runs: int, jobs: int, *, is_traced: bool
-) -> Generator[Ran]:
-    """Runs seeds, in as many processes as are wanted; each is told of when it has ended."""
-    if jobs == 1:
-        for seed in seeds:
-            yield run_one(seed, plan, only, shrink_runs, is_traced=is_traced)
-        return
-    left = iter(seeds)
-    with ProcessPoolExecutor(jobs, initializer=ignore_interrupts) as pool:
-        running: set[Future[Ran]] = set()
-        try:
-            while True:
-                for seed in islice(left, 2 * jobs - len(running)):
-                    running.add(pool.submit(run_one, seed, plan, only, shrink_runs, is_traced=is_traced))
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        finally:
-            if running:  # nobody waits for these
-                end_processes()
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -161,7 +137,8 @@ def run_seeds(chosen: argparse.Namespace) -> int:
     ended = 0
     began_s = told_s = time.monotonic()
     jobs = 1 if len(seeds) == 1 else chosen.jobs
-    runs = run_all(seeds, plan, chosen.only, shrink_runs, jobs, is_traced=chosen.trace)
+    run = partial(run_one, plan=plan, only=chosen.only, shrink_runs=shrink_runs, is_traced=chosen.trace)
+    runs = run_each(run, seeds, jobs)
     with open_run() as interruption, closing(runs):
         for ran in runs:
             ended += 1

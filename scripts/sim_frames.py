@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import cache, partial
 from pathlib import Path
+from typing import Final
 
 from peersd.testing.fuzzing import EPISODE_FRAMES, KINDS, Campaign, FuzzFailed, Tally, episodes_for, make_world, run_campaign
+from peersd.testing.fuzzing.tally import GROWTH_BYTES_MAX
+from peersd.testing.fuzzing.world import World
+from peersd.testing.observing import peak_memory_bytes
+from peersd.testing.simulator.simulation import FOLDER_VARIABLE
 from scripts.sim_arguments import number
 from scripts.sim_interrupts import open_run
+from scripts.sim_pool import run_each
 
-REPORT_S = 60.0
+REPORT_S: Final = 60.0
 """How often a long campaign says how far it is."""
+
+CHUNK_EPISODES: Final = 20
+"""What a process is given at once: a few seconds of work."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,29 +36,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--episode", type=number(0), default=0, help=f"the first episode of {EPISODE_FRAMES} frames")
     parser.add_argument("--type", action="append", choices=KINDS, help="send only this type; may be given several times")
     parser.add_argument(
-        "--measured-every", type=number(0), default=16, help="measure memory in one of so many episodes; 0 for none"
+        "--measured-every", type=number(0), default=16, help="measure memory exactly in one of so many episodes; 0 for none"
+    )
+    parser.add_argument(
+        "--jobs", type=number(1), default=os.cpu_count() or 1, help="processes at once (default: one a processor)"
     )
     chosen = parser.parse_args(argv)
     campaign = Campaign(chosen.seed, tuple(chosen.type or KINDS), chosen.measured_every)
+    chunks = list(_chunks_of(episodes_for(chosen.frames, chosen.episode)))
     tally = Tally()
+    failures: list[str] = []
     began_s = reported_s = time.monotonic()
-    failure: FuzzFailed | None = None
-    with open_run() as interruption, tempfile.TemporaryDirectory(prefix="peersd-frames-") as name:
-        folder = Path(name)
-        world = make_world(folder)
-        for episode in episodes_for(chosen.frames, chosen.episode):
-            try:
-                run_campaign(world, folder, campaign, iter((episode,)), tally)
-            except FuzzFailed as error:
-                failure = error
+    runs = run_each(partial(run_chunk, campaign=campaign), chunks, min(chosen.jobs, len(chunks)))
+    with open_run() as interruption, closing(runs):
+        for ran, failure in runs:
+            tally.add_all(ran)
+            if failure:
+                failures.append(failure)
                 break
             if time.monotonic() - reported_s > REPORT_S:
                 reported_s = time.monotonic()
                 print(f"{tally.sent} frames, {tally.sent / (reported_s - began_s):.0f} a second", flush=True)
     print(*tally.lines(), sep="\n")
-    if failure is not None:
+    for failure in failures:
         print(f"FAILED: {failure}")
-    return interruption.end(1 if failure is not None else 0, f"{tally.sent} frames in {time.monotonic() - began_s:.0f} s")
+    took_s = time.monotonic() - began_s
+    return interruption.end(1 if failures else 0, f"{tally.sent} frames in {took_s:.0f} s, {tally.sent / took_s:.0f} a second")
+
+
+def _chunks_of(episodes: range) -> Iterator[range]:
+    return (episodes[at : at + CHUNK_EPISODES] for at in range(0, len(episodes), CHUNK_EPISODES))
+
+
+def run_chunk(episodes: range, campaign: Campaign) -> tuple[Tally, str]:
+    """Runs some episodes: what became of the frames, and what failed, in words; empty if nothing did."""
+    tally = Tally()
+    folder, world = _own_world()
+    try:
+        run_campaign(world, folder, campaign, episodes, tally)
+    except FuzzFailed as failure:
+        return tally, str(failure)
+    grown = peak_memory_bytes() - _first_peak_bytes()
+    tally.process_bytes.note(grown, f"episodes {episodes[0]} to {episodes[-1]}")
+    if grown > GROWTH_BYTES_MAX:
+        replay = campaign.replay(episodes[0], len(episodes))
+        return tally, f"a process has grown by {grown} bytes after episode {episodes[-1]}\n{replay}"
+    return tally, ""
+
+
+@cache
+def _own_world() -> tuple[Path, World]:
+    """This process's folder, in memory where there is any, and the group that all its episodes begin with."""
+    folder = Path(os.environ[FOLDER_VARIABLE], f"frames-{os.getpid()}")
+    folder.mkdir()
+    return folder, make_world(folder)
+
+
+@cache
+def _first_peak_bytes() -> int:
+    """What this process had taken at most when its first episodes were over: by then all is loaded and has run once."""
+    return peak_memory_bytes()
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def wait_for(holds: Callable[[], bool]) -> None:
         ),
         ("--kills 50", signal.SIGTERM, 4, "peersd-kills-*/copies", "interrupted: 0 of 50 kills, 0 seeds failed"),
         ("--kills 0", signal.SIGINT, 2, "peersd-kills-*/ada/data/peersd.sock", "interrupted: 0 of 0 kills, 0 seeds failed; the "),
-        ("--frames 1000000", signal.SIGTERM, 1, "peersd-frames-*/*", "interrupted: "),
+        ("--frames 1000000 --jobs 2", signal.SIGTERM, 3, "peersd-sim-*/frames-*/*", "interrupted: "),
         ("--scale", signal.SIGTERM, 1, "peersd-sim-*", "interrupted: runs that ended: none"),
     ],
 )

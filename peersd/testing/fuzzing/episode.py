@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -52,13 +52,13 @@ class Campaign:
     kinds: tuple[str, ...] = KINDS
     measured_every: int = 16
 
-    def replay(self, episode: int) -> str:
-        """The command that runs one episode again."""
+    def replay(self, episode: int, count: int = 1) -> str:
+        """The command that runs some episodes again, `count` from that one on."""
         types = "" if self.kinds == KINDS else "".join(f" --type '{kind}'" for kind in self.kinds)
-        return f"scripts/sim --frames {EPISODE_FRAMES} --seed {self.seed} --episode {episode}{types}"
+        return f"scripts/sim --frames {count * EPISODE_FRAMES} --seed {self.seed} --episode {episode}{types}"
 
 
-def run_campaign(world: World, folder: Path, campaign: Campaign, episodes: Iterator[int], tally: Tally) -> None:
+def run_campaign(world: World, folder: Path, campaign: Campaign, episodes: Iterable[int], tally: Tally) -> None:
     """Runs episodes one after another.
 
     Raises:
@@ -226,9 +226,9 @@ class Episode:
             fresh.close()
 
 
-def episodes_for(frames_count: int, first: int = 0) -> Iterator[int]:
+def episodes_for(frames_count: int, first: int = 0) -> range:
     """The numbers of as many episodes as it takes."""
-    return iter(range(first, first + -(-frames_count // EPISODE_FRAMES)))
+    return range(first, first + -(-frames_count // EPISODE_FRAMES))
 
 
 __all__ = ["EPISODE_FRAMES", "KINDS", "Campaign", "Episode", "FuzzFailed", "episodes_for", "run_campaign"]

@@ -33,6 +33,15 @@ class Row:
     changes: Counter[str] = field(default_factory=Counter[str])
     slowest_s: float = 0.0
 
+    def add_all(self, other: Row) -> None:
+        """Takes in the cases of another row of the same type."""
+        self.sent += other.sent
+        self.good += other.good
+        self.taken += other.taken
+        self.refused.update(other.refused)
+        self.changes.update(other.changes)
+        self.slowest_s = max(self.slowest_s, other.slowest_s)
+
 
 @dataclass
 class Worst:
@@ -43,8 +52,13 @@ class Worst:
 
     def note(self, value: float, where: str) -> None:
         """Keeps the greater one."""
-        if value > self.value:
+        if value > self.value or not self.where:
             self.value, self.where = value, where
+
+    def note_all(self, other: Worst) -> None:
+        """Keeps the greater one of two."""
+        if other.where:
+            self.note(other.value, other.where)
 
 
 @dataclass
@@ -56,12 +70,14 @@ class Tally:
         slowest_s: processor time of the slowest case.
         growth_bytes: what Python allocated beyond the start of an episode at its peak, where that was measured.
         sqlite_bytes: the same of SQLite.
+        process_bytes: how far a process grew in all, whatever it ran, where that was looked at.
     """
 
     rows: defaultdict[str, Row] = field(default_factory=lambda: defaultdict(Row))
     slowest_s: Worst = field(default_factory=Worst)
     growth_bytes: Worst = field(default_factory=Worst)
     sqlite_bytes: Worst = field(default_factory=Worst)
+    process_bytes: Worst = field(default_factory=Worst)
 
     @property
     def sent(self) -> int:
@@ -80,6 +96,15 @@ class Tally:
         row.slowest_s = max(row.slowest_s, took_s)
         self.slowest_s.note(took_s, f"{where} ({kind}, {change})")
 
+    def add_all(self, other: Tally) -> None:
+        """Takes in what became of other cases."""
+        for kind, row in other.rows.items():
+            self.rows[kind].add_all(row)
+        self.slowest_s.note_all(other.slowest_s)
+        self.growth_bytes.note_all(other.growth_bytes)
+        self.sqlite_bytes.note_all(other.sqlite_bytes)
+        self.process_bytes.note_all(other.process_bytes)
+
     def lines(self) -> list[str]:
         """The table."""
         lines = [f"{'type':16} {'sent':>9} {'good':>8} {'taken':>8} {'refused':>8}  slowest ms  refused with"]
@@ -93,4 +118,6 @@ class Tally:
                 f"memory grew by at most {self.growth_bytes.value / MIB:.1f} MiB ({self.growth_bytes.where}), "
                 f"SQLite's by {self.sqlite_bytes.value / MIB:.1f} MiB ({self.sqlite_bytes.where})"
             )
+        if self.process_bytes.where:
+            lines.append(f"processes grew by at most {self.process_bytes.value / MIB:.1f} MiB ({self.process_bytes.where})")
         return lines

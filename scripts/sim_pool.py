@@ -1,0 +1,40 @@
+"""Work of scripts/sim in as many processes as are wanted, which end when nobody waits for what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
+from typing import TypeVar
+
+from scripts.sim_interrupts import end_processes, ignore_interrupts
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run_each(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Generator[R]:
+    """Calls a function with each task; each is told of when it has ended.
+
+    Args:
+        function: can be pickled, as what it returns and the tasks can, where there is more than one process.
+        tasks: as many as one likes; no more than twice `jobs` are taken in advance.
+        jobs: processes at once; with 1 it is this one.
+    """
+    if jobs == 1:
+        yield from map(function, tasks)
+        return
+    left = iter(tasks)
+    with ProcessPoolExecutor(jobs, initializer=ignore_interrupts) as pool:
+        running: set[Future[R]] = set()
+        try:
+            while True:
+                for task in islice(left, 2 * jobs - len(running)):
+                    running.add(pool.submit(function, task))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            if running:  # nobody waits for these
+                end_processes()
