@@ -67,6 +67,24 @@ def measure_memory_bytes(pid: int) -> int:
     return int(subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout) * 1024
 
 
+def measure_peak_memory_bytes(pid: int) -> int:
+    """The most resident memory that a process has had; where the system does not tell (not Linux), what it has now."""
+    path = Path(f"/proc/{pid}/status")
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", path.read_text("ascii"), re.MULTILINE) if path.exists() else None
+    return int(found[1]) * 1024 if found else measure_memory_bytes(pid)
+
+
+def measure_cpu_s(pid: int) -> float:
+    """Seconds of the processor that a process has used so far; ps tells them where there is no /proc."""
+    path = Path(f"/proc/{pid}/stat")
+    if path.exists():
+        # The second field is the program's name in brackets and may hold blanks: the fields after it are counted from its end.
+        fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    shown = subprocess.run(["ps", "-o", "cputime=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout.strip()
+    return float(sum(float(part) * 60**power for power, part in enumerate(reversed(shown.split(":")))))
+
+
 def open_read_only(path: str | Path) -> sqlite3.Connection:
     """A read-only connection by the Python's own SQLite: any tool can do this while the daemon runs."""
     return sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True, timeout=10)

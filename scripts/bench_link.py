@@ -1,0 +1,143 @@
+"""The link alone, between two processes that have nothing but the network layer, beside plain trio-websocket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from peersd.net.channels import Channel, LinkHandle
+from peersd.net.runner import run_link
+from peersd.net.transport import open_websocket
+from peersd_protocol.handshake import Role
+from scripts.bench_figures import Spread
+from scripts.bench_limits import MESSAGE_BYTES, SAMPLES, Limits, sample
+from scripts.bench_peer import BULK_MESSAGE_BYTES, DONE, ECHO, SINK, SOURCE, new_link, send_bulk
+from scripts.bench_run import Run
+
+DIAL_TIMEOUT_S = 10
+MEGABYTE = 1_000_000
+
+
+async def measure_link(run: Run) -> None:
+    """Echoes on one channel while the link is idle and while another moves bulk, and bulk alone, each way."""
+    messages = run.sizes.link_megabytes * MEGABYTE // BULK_MESSAGE_BYTES
+    idle: list[Spread] = []
+    busy: list[Spread] = []
+    plain: list[Spread] = []
+    rates: dict[str, list[float]] = {SINK: [], SOURCE: []}
+    plain_rates: dict[str, list[float]] = {SINK: [], SOURCE: []}
+    async with open_link(run.limits.link_url) as link:
+        echo = await link.open(ECHO.encode())
+        for _ in range(run.sizes.rounds):
+            plain.append(await _measure_plain_echo(run.limits))
+            idle.append(await _measure_echo(echo))
+            busy.append(await _measure_echo_beside_bulk(link, echo))
+            for purpose in (SINK, SOURCE):
+                plain_rates[purpose].append(await _measure_plain_bulk(run.limits, purpose, messages))
+                rates[purpose].append(await _measure_bulk(link, purpose, messages))
+    run.add("link_echo_p50", "ms", [one.p50_ms for one in idle], [one.p50_ms for one in plain])
+    run.add("link_echo_p99", "ms", [one.p99_ms for one in idle], [one.p99_ms for one in plain])
+    run.add("link_echo_beside_bulk_p50", "ms", [one.p50_ms for one in busy], [one.p50_ms for one in idle])
+    run.add("link_echo_beside_bulk_p99", "ms", [one.p99_ms for one in busy], [one.p99_ms for one in idle])
+    run.add("link_bulk_out", "MB/s", rates[SINK], plain_rates[SINK])
+    run.add("link_bulk_in", "MB/s", rates[SOURCE], plain_rates[SOURCE])
+
+
+@asynccontextmanager
+async def open_link(url: str) -> AsyncGenerator[LinkHandle]:
+    """A link to the other process."""
+    up, ups = trio.open_memory_channel[LinkHandle](1)
+
+    async def keep(handle: LinkHandle) -> None:
+        handle.release()
+        up.send_nowait(handle)
+        await trio.sleep_forever()
+
+    async def dial() -> None:
+        await run_link(open_websocket(url, timeout_s=DIAL_TIMEOUT_S), new_link(Role.DIALLER), keep, direction="out")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dial)
+        yield await ups.receive()
+        nursery.cancel_scope.cancel()
+
+
+async def _measure_plain_echo(limits: Limits) -> Spread:
+    async with limits.open_websocket(ECHO) as connection:
+        message = bytes(MESSAGE_BYTES)
+
+        async def echo() -> None:
+            await connection.send_message(message)
+            await connection.get_message()
+
+        return await sample(echo)
+
+
+async def _measure_echo(channel: Channel, count: int = SAMPLES) -> Spread:
+    message = bytes(MESSAGE_BYTES)
+
+    async def echo() -> None:
+        await channel.send(message)
+        await channel.receive()
+
+    return await sample(echo, count)
+
+
+async def _measure_echo_beside_bulk(link: LinkHandle, echo: Channel) -> Spread:
+    """While another channel sends as much as it can to the other process."""
+    bulk = await link.open(SINK.encode())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_bulk, bulk, 1 << 30)
+        await _measure_echo(echo, count=20)  # until the bulk is under way
+        spread = await _measure_echo(echo)
+        nursery.cancel_scope.cancel()
+    bulk.close()
+    await _measure_echo(echo, count=20)
+    return spread
+
+
+async def _measure_plain_bulk(limits: Limits, purpose: str, messages: int) -> float:
+    """MB/s over a plain WebSocket, from this process or to it."""
+    async with limits.open_websocket(purpose) as connection:
+
+        async def sink() -> None:
+            bulk = bytes(BULK_MESSAGE_BYTES)
+            for _ in range(messages):
+                await connection.send_message(bulk)
+            await connection.send_message(b"\n")
+            assert await connection.get_message() == DONE
+
+        async def source() -> None:
+            await connection.send_message(str(messages).encode())
+            for _ in range(messages):
+                await connection.get_message()
+
+        return await _measure_rate(sink if purpose == SINK else source, messages)
+
+
+async def _measure_bulk(link: LinkHandle, purpose: str, messages: int) -> float:
+    """MB/s over a channel, from this process or to it."""
+    channel = await link.open(purpose.encode())
+
+    async def sink() -> None:
+        await send_bulk(channel, messages)
+        await channel.send(b"\n", bulk=True)
+        assert await channel.receive() == DONE
+
+    async def source() -> None:
+        await channel.send(str(messages).encode())
+        for _ in range(messages):
+            await channel.receive()
+
+    rate = await _measure_rate(sink if purpose == SINK else source, messages)
+    channel.close()
+    return rate
+
+
+async def _measure_rate(transfer: Callable[[], Awaitable[None]], messages: int) -> float:
+    began = time.perf_counter()
+    await transfer()
+    return messages * BULK_MESSAGE_BYTES / MEGABYTE / (time.perf_counter() - began)
