@@ -7,7 +7,7 @@ from typing import Final
 from peersd.api.jsonrpc import invalid_params
 from peersd.api.parameters import Parameters, checked_sql, checked_sql_params, suggest
 from peersd.api.registry import Api, MethodTable
-from peersd.api.values import SqlParams
+from peersd.api.values import SqlParams, decode_params
 
 TABLE: Final = MethodTable()
 
@@ -75,7 +75,11 @@ def _statement(item: object, where: str) -> tuple[str, list[SqlParams]]:
         raise invalid_params(f"{where} has both params and params_seq", takes, parameter="statements")
     if not isinstance(sets, list):
         raise invalid_params(f"{where}.params_seq must be a list of lists", takes, parameter="statements")
-    return sql, [checked_sql_params(one, f"{where}.params_seq[{index}]") for index, one in enumerate(sets)]
+    try:
+        return sql, [decode_params(one) for one in sets]
+    except ValueError:
+        # Once more, to say which was wrong.
+        return sql, [checked_sql_params(one, f"{where}.params_seq[{index}]") for index, one in enumerate(sets)]
 
 
 @TABLE.method("schema.show", "group")
