@@ -12,8 +12,7 @@ WHERE is not shortened while the hook is set, and `INSERT … SELECT` does not c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 import apsw
@@ -21,30 +20,51 @@ import apsw
 from peersd.errors import PeersdError
 from peersd.store import ddl, limits
 from peersd.store.changes import Row, SQLValue, TableChanges
+from peersd.store.clocks import runs_of
 from peersd.store.layout import rowid_name
 from peersd.store.sql_errors import sql_error
 from peersd_protocol.constants import BODY_BYTES_MAX
 from peersd_protocol.schema import Table
 
+_NOT_IN_KEYS: Final[frozenset[type]] = frozenset((type(None), float))
+
 _KEY_HINT: Final = "Give every key column a text, blob or integer value that is not NULL."
 
 
-@dataclass
+class _Watched:
+    """A table whose changes are captured.
+
+    Attributes:
+        table: its definition; its columns are in the order of the file's table.
+        has_rowid: False when rows have no address but their key: in WITHOUT ROWID tables, and in those whose columns take all
+            names of the row id.
+        read_sql: reads row id (NULL without) and values: of a range of row ids, or of one key.
+        checked: key columns in which SQLite could hold NULL or a REAL: not those of TEXT affinity.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        rowid = rowid_name(table)
+        self.has_rowid = rowid is not None
+        columns = [ddl.quote_name(table.columns[position].name) for position in table.key]
+        where = f"{rowid} BETWEEN ? AND ?" if rowid else " AND ".join(f"{column} = ?" for column in columns)
+        self.read_sql = f"SELECT {rowid or 'NULL'}, * FROM {ddl.quote_name(table.name)} WHERE {where}"
+        self.checked = tuple(position for position in table.key if table.columns[position].type.upper() != "TEXT")
+
+
 class _Touched:
     """What is known of one table's touched rows.
 
     Attributes:
-        table: its definition; its columns are in the order of the file's table.
-        rowid: the name that reads its row id; None when rows have no address but their key: in WITHOUT ROWID tables, and in
-            those whose columns take all names of the row id.
+        watched: the table.
         before: row id, or key where there is none -> the row before the request, None when there was none.
         any_before: whether one of them is not None.
     """
 
-    table: Table
-    rowid: str | None
-    before: dict[Any, Row | None] = field(default_factory=dict)
-    any_before: bool = False
+    def __init__(self, watched: _Watched) -> None:
+        self.watched = watched
+        self.before: dict[Any, Row | None] = {}
+        self.any_before = False
 
 
 class Capture:
@@ -59,7 +79,7 @@ class Capture:
         self.applying = False
         self.held_bytes = 0
         self._connection = connection
-        self._tables: dict[str, Table] = {}
+        self._tables: dict[str, _Watched] = {}
         self._touched: dict[str, _Touched] = {}
 
     def install(self) -> None:
@@ -76,7 +96,7 @@ class Capture:
             tables: the projected tables; each one's columns are in the order of the file's table.
         """
         assert not self._touched, "the schema cannot change within a request"
-        self._tables = {table.name: table for table in tables}
+        self._tables = {table.name: _Watched(table) for table in tables}
 
     def discard(self) -> None:
         """Forgets what was noted: the request, or the whole transaction, was rolled back."""
@@ -108,27 +128,25 @@ class Capture:
         name = update.table_name
         touched = self._touched.get(name)
         if touched is None:
-            table = self._tables.get(name)
-            if table is None or update.database_name != "main":
+            watched = self._tables.get(name)
+            if watched is None or update.database_name != "main":
                 return
-            touched = self._touched[name] = _Touched(table, rowid_name(table))
+            touched = self._touched[name] = _Touched(watched)
         before = touched.before
         opcode = update.opcode
-        if touched.rowid is None:
+        if not touched.watched.has_rowid:
             self._note_keyed(touched, update, opcode)
         elif opcode == apsw.SQLITE_INSERT:
-            rowid = update.rowid_new
-            if rowid not in before:
-                before[rowid] = None
+            before.setdefault(update.rowid_new)
         else:
             if update.rowid not in before:
                 self._keep(touched, update.rowid, update.old)
-            if opcode == apsw.SQLITE_UPDATE and update.rowid_new not in before:
-                before[update.rowid_new] = None
+            if opcode == apsw.SQLITE_UPDATE:
+                before.setdefault(update.rowid_new)
 
     def _note_keyed(self, touched: _Touched, update: apsw.PreUpdate, opcode: int) -> None:
         """Notes a row that has no address but its key."""
-        positions = touched.table.key
+        positions = touched.watched.table.key
         if opcode != apsw.SQLITE_INSERT:
             old = cast("Row", update.old)
             key = tuple([old[position] for position in positions])
@@ -139,9 +157,8 @@ class Capture:
             key = tuple([new[position] for position in positions])
             if any(value.__class__ is float for value in key):
                 # 1 and 1.0 are one key to Python: refused now, before the two are mixed up.
-                raise _bad_key(touched.table)
-            if key not in touched.before:
-                touched.before[key] = None
+                raise _bad_key(touched.watched.table)
+            touched.before.setdefault(key)
 
     def _keep(self, touched: _Touched, address: object, old: Any) -> None:
         row = cast("Row", old)
@@ -153,11 +170,11 @@ class Capture:
 
     def _net(self, touched: _Touched) -> TableChanges:
         """Before against now, matched by key: a changed key is a delete and an insert, and REPLACE is an update."""
-        table = touched.table
+        table, has_rowid = touched.watched.table, touched.watched.has_rowid
         changes = TableChanges(table.name)
         rows = self._rows_now(touched)
         if not touched.any_before:
-            changes.inserts = list(rows)
+            changes.inserts = rows
             return changes
         key_of = _key_reader(table)
         before = {key_of(row): (address, row) for address, row in touched.before.items() if row is not None}
@@ -167,48 +184,42 @@ class Capture:
                 changes.inserts.append((rowid, row))
                 continue
             address, old = match
-            old_rowid = None if touched.rowid is None else address
+            old_rowid = address if has_rowid else None
             if old_rowid != rowid or not same_rows(old, row):
                 changes.updates.append((old_rowid, rowid, old, row))
-        changes.deletes = [(None if touched.rowid is None else address, row) for address, row in before.values()]
+        changes.deletes = [(address if has_rowid else None, row) for address, row in before.values()]
         return changes
 
-    def _rows_now(self, touched: _Touched) -> Iterator[tuple[int | None, Row]]:
+    def _rows_now(self, touched: _Touched) -> list[tuple[int | None, Row]]:
         """The touched rows that are present now, checked, with their row ids."""
-        table = touched.table
+        watched = touched.watched
         # A body holds every inserted value, so a transaction that inserts more bytes than this could not be sent. Rows that were
         # there before may be large and hardly changed; their bound is what a client may hold in memory.
         bytes_left = limits.CLIENT_MEMORY_BYTES_MAX if touched.any_before else BODY_BYTES_MAX
-        checked = _checked_positions(table)
-        read = self._read_keyed if touched.rowid is None else self._read_ranges
+        rows: list[tuple[int | None, Row]] = []
+        cursor: Any = self._connection.cursor()
         try:
-            for rows in read(touched):
-                for rowid, row in rows:
-                    for position in checked:
-                        if row[position] is None or row[position].__class__ is float:
-                            raise _bad_key(table)
+            for address in runs_of(touched.before) if watched.has_rowid else touched.before:
+                for row in cursor.execute(watched.read_sql, address):
+                    bytes_left -= len(row)
                     for value in row:
-                        bytes_left -= len(value) if isinstance(value, (str, bytes)) else 1
+                        kind = value.__class__
+                        if kind is str or kind is bytes:
+                            bytes_left -= len(value)
                     if bytes_left < 0:
                         raise _too_large()
-                    yield rowid, row
+                    rows.append((row[0], row[1:]))
         except UnicodeError as error:
             raise sql_error(
-                f"Text in {table.name} that is not UTF-8 cannot be shared.", "Store such bytes as a blob, without CAST to TEXT."
+                f"Text in {watched.table.name} that is not UTF-8 cannot be shared.",
+                "Store such bytes as a blob, without CAST to TEXT.",
             ) from error
-
-    def _read_ranges(self, touched: _Touched) -> Iterator[Iterable[tuple[int, Row]]]:
-        name = ddl.quote_name(touched.table.name)
-        sql = f"SELECT {touched.rowid}, * FROM {name} WHERE {touched.rowid} BETWEEN ? AND ?"
-        for first, last in _ranges(touched.before):
-            yield ((cast("int", row[0]), row[1:]) for row in self._connection.execute(sql, (first, last)))
-
-    def _read_keyed(self, touched: _Touched) -> Iterator[Iterable[tuple[None, Row]]]:
-        table = touched.table
-        where = " AND ".join(f"{ddl.quote_name(table.columns[position].name)} = ?" for position in table.key)
-        sql = f"SELECT * FROM {ddl.quote_name(table.name)} WHERE {where}"
-        for key in touched.before:
-            yield ((None, row) for row in self._connection.execute(sql, key))
+        finally:
+            cursor.close()
+        for position in watched.checked:
+            if not _NOT_IN_KEYS.isdisjoint([row[position].__class__ for _, row in rows]):
+                raise _bad_key(watched.table)
+        return rows
 
 
 def same_rows(one: Row, other: Row) -> bool:
@@ -229,21 +240,6 @@ def _key_reader(table: Table) -> Callable[[Row], object]:
         (only,) = table.key
         return lambda row: row[only]
     return lambda row: tuple([row[position] for position in table.key])
-
-
-def _checked_positions(table: Table) -> tuple[int, ...]:
-    """Key columns in which SQLite could hold a REAL: not those of TEXT affinity, nor any of a STRICT table but ANY."""
-    return tuple(position for position in table.key if table.columns[position].type.upper() != "TEXT")
-
-
-def _ranges(rowids: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Row ids as ranges without gaps, ascending."""
-    ordered = sorted(rowids)
-    start = 0
-    for index in range(1, len(ordered) + 1):
-        if index == len(ordered) or ordered[index] != ordered[index - 1] + 1:
-            yield ordered[start], ordered[index - 1]
-            start = index
 
 
 def _too_large() -> PeersdError:
