@@ -169,12 +169,13 @@ class Connection:
             return encode_error(request.id, request.error)
         answer = None
         with guarded("request", request.method):
-            answer = encode_error(request.id, internal_error())
             try:
                 answer = await _encode(request.id, await self._call(request, caller))
             except RpcError as error:
                 answer = encode_error(request.id, error)
-        return None if request.is_notification else answer
+        if request.is_notification:
+            return None
+        return answer or encode_error(request.id, internal_error())
 
     async def _call(self, request: Request, caller: RequestCaller) -> object:
         changes = self._dispatcher.changes(request.method)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import math
@@ -51,22 +50,24 @@ def encode_json(answer: object) -> bytes:
         ValueError: a NaN, which SQLite never returns.
     """
     try:
-        text = _dumps(answer)
+        text = _ANSWERS.encode(answer)
     except ValueError:
         # Infinities are rare, and json offers no hook for them: only an answer that holds one is walked.
-        text = _dumps(_replace_infinities(answer))
+        text = _ANSWERS.encode(_replace_infinities(answer))
     # A lone surrogate has no UTF-8; the JSON escape that backslashreplace happens to make is what it needs.
     return text.encode("utf-8", "backslashreplace")
 
 
-def _dumps(answer: object) -> str:
-    return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_encode_blob)
-
-
 def _encode_blob(value: object) -> object:
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return {"$blob": base64.b64encode(value).decode("ascii")}
+        return {"$blob": binascii.b2a_base64(value, newline=False).decode("ascii")}
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_ANSWERS: Final = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_encode_blob
+)
+"""Made once, and without the look for a value that holds itself: no answer does."""
 
 
 def _replace_infinities(value: object) -> object:
