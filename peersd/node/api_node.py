@@ -18,7 +18,7 @@ from peersd.node.events import EventStream
 from peersd.node.genesis import make_user
 from peersd.node.group import Group, Keeping
 from peersd.node.node import Node, User
-from peersd.store.statements import Params
+from peersd.store.statements import Bound, Params
 from peersd_protocol.acts import NONCE_BYTES
 from peersd_protocol.constants import NAME_CHARS_MAX
 from peersd_protocol.devicekeys import is_device_name
@@ -214,7 +214,7 @@ class ApiNode(Node):
             return await queries.execute(acting.id, opened, sql, params, timeout_s)
 
     async def sql_transaction(
-        self, *, user: str | None, group: str | None, statements: Sequence[tuple[str, Sequence[Params]]], timeout_s: float
+        self, *, user: str | None, group: str | None, statements: Sequence[tuple[str, Sequence[Bound]]], timeout_s: float
     ) -> Mapping[str, Any]:
         """sql.transaction."""
         acting = self.user(user)

@@ -11,7 +11,7 @@ from peersd.store.batch import Request, Success
 from peersd.store.client_sql import Statement
 from peersd.store.ddl import create_table_sql, default_sql
 from peersd.store.recorder import LastEntry
-from peersd.store.statements import Params
+from peersd.store.statements import Bound, Params
 from peersd.store.store import Write
 from peersd_protocol import ids
 from peersd_protocol.acts import SchemaAct, encode_body
@@ -64,7 +64,7 @@ async def _change_schema(user: bytes, group: Opened, sql: str) -> Mapping[str, A
 
 
 async def transaction(
-    user: bytes, group: Opened, statements: Sequence[tuple[str, Sequence[Params]]], timeout_s: float
+    user: bytes, group: Opened, statements: Sequence[tuple[str, Sequence[Bound]]], timeout_s: float
 ) -> Mapping[str, Any]:
     """sql.transaction: all or nothing, one entry."""
     listed = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 import apsw
 
@@ -14,8 +14,15 @@ from peersd.store import limits
 from peersd.store.changes import Row
 from peersd.store.sandbox import Mode, Sandbox
 from peersd.store.sql_errors import SQLITE_FAILURES, convert_sqlite_error, sql_refused
-from peersd.store.statements import Params, execute_single, find_single
+from peersd.store.statements import Bound, Params, execute_single, find_single
 from peersd.store.watch import Clock, watch_statement
+from peersd_protocol.constants import KIB
+
+REMEMBERED_WRITES_MAX: Final = 100
+"""Texts of writes that need not be looked at again; APSW's cache holds as many statements."""
+
+REMEMBERED_CHARACTERS_MAX: Final = 16 * KIB
+"""A text that is remembered; longer ones APSW does not keep either."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Statement:
 
     sql: str
     params: Params = None
-    params_seq: Sequence[Params] | None = None
+    params_seq: Sequence[Bound] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,15 +102,14 @@ def run_write(connection: apsw.Connection, sandbox: Sandbox, statement: Statemen
     """
     changes_before = connection.total_changes()
     columns: list[str] = []
+    rows: list[Row] = []
     try:
         with sandbox.enter(Mode.WRITE):
-            if statement.params_seq is not None:
-                _run_many(connection, statement.sql, statement.params_seq)
-                rows: list[Row] = []
-            else:
-                cursor = execute_single(
-                    connection, statement.sql, statement.params, lambda prepared: columns.extend(_columns(prepared))
-                )
+            cursor = connection.cursor()
+            if statement.params_seq is None:
+                text, names = _find_write(connection, sandbox, statement.sql, statement.params)
+                columns = list(names)
+                cursor.execute(text, cast("apsw.Bindings", statement.params or ()))
                 rows, more = _fetch(cursor, limits.RETURNING_ROWS_MAX, limits.ANSWER_BYTES_MAX)
                 if more:
                     cursor.close()
@@ -112,11 +118,33 @@ def run_write(connection: apsw.Connection, sandbox: Sandbox, statement: Statemen
                         "The statement returns too many rows.",
                         hint="Write fewer rows at a time, or leave RETURNING out.",
                     )
+            elif statement.params_seq:
+                text, _ = _find_write(connection, sandbox, statement.sql, statement.params_seq[0])
+                for _ in cursor.executemany(text, cast("Iterable[apsw.Bindings]", statement.params_seq)):
+                    pass  # what RETURNING gives is dropped
     except apsw.InterruptError:
         raise  # The watch knows why.
     except SQLITE_FAILURES as error:
         raise convert_sqlite_error(error) from error
     return WriteResult(connection.total_changes() - changes_before, columns, rows)
+
+
+def _find_write(connection: apsw.Connection, sandbox: Sandbox, sql: str, params: Params) -> tuple[str, tuple[str, ...]]:
+    """The one statement in a client's text, and the names of its result columns, after the sandbox admitted it.
+
+    A text is prepared for this once and remembered, or every statement would be compiled anew; what is returned may be run from
+    APSW's cache. A statement of ours with this very text may be in there, but the client was found to be allowed just that.
+    """
+    found = sandbox.admitted_writes.get(sql)
+    if found is None:
+        names: list[str] = []
+        text = find_single(connection, sql, params, lambda prepared: names.extend(_columns(prepared)))
+        found = text, tuple(names)
+        if len(sql) <= REMEMBERED_CHARACTERS_MAX:
+            if len(sandbox.admitted_writes) >= REMEMBERED_WRITES_MAX:
+                sandbox.admitted_writes.clear()
+            sandbox.admitted_writes[sql] = found
+    return found
 
 
 def run_query(
@@ -161,19 +189,6 @@ def run_query(
     except SQLITE_FAILURES as error:
         raise convert_sqlite_error(error) from error
     return QueryResult(columns, rows, more)
-
-
-def _run_many(connection: apsw.Connection, sql: str, params_seq: Sequence[Params]) -> None:
-    """Runs one statement for each of many params; rows that it returns are dropped."""
-    if not params_seq:
-        return
-    text = find_single(connection, sql, params_seq[0])
-    # From the cache, or it would be compiled for each row again. A statement of ours with this very text may be in there;
-    # the client was found to be allowed just that one line above.
-    cursor = connection.cursor()
-    cursor.executemany(text, cast("Iterable[apsw.Bindings]", (() if params is None else params for params in params_seq)))
-    for _ in cursor:
-        pass
 
 
 def _columns(cursor: apsw.Cursor) -> list[str]:

@@ -93,6 +93,8 @@ class Sandbox:
         changes_rows: whether what was prepared since `enter` writes rows.
         changes_schema: whether it defines or drops tables, indexes, views or triggers.
         reads: whether it has a SELECT.
+        admitted_writes: texts that were prepared as WRITE since the tables were stated, each with the one statement in it and the
+            names of its result columns (see client_sql.py).
     """
 
     def __init__(self) -> None:
@@ -100,6 +102,7 @@ class Sandbox:
         self.changes_rows = False
         self.changes_schema = False
         self.reads = False
+        self.admitted_writes: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._refusal: PeersdError | None = None
         self._writable: frozenset[str] = frozenset()
         self._readable: frozenset[str] = TABLE_FUNCTIONS
@@ -118,6 +121,7 @@ class Sandbox:
             tables: application tables, that may be read and written. The projection calls this when the schema changed.
             read_only: further tables of ours that may be read, such as `peers_groups`.
         """
+        self.admitted_writes.clear()
         self._writable = frozenset(name.lower() for name in tables)
         self._readable = self._writable | {name.lower() for name in read_only} | TABLE_FUNCTIONS
 

@@ -11,8 +11,11 @@ import apsw
 from peersd.store.sql_errors import sql_refused
 from peersd_protocol.canonical import Value
 
-Params = Sequence[Value] | Mapping[str, Value] | None
+Bound = Sequence[Value] | Mapping[str, Value]
 """A list for `?`, an object for `:name`."""
+
+Params = Bound | None
+"""The same, or None for none."""
 
 _BLANK: Final = " \t\r\n\f;"
 _ONE_STATEMENT: Final = "Send one statement per sql; sql.transaction takes several."

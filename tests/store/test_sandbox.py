@@ -226,11 +226,31 @@ def test_a_statement_of_ours_in_the_cache_does_not_serve_a_client(rig: Rig) -> N
     assert rig.dump("_peers_secret") == [(1, "secret")]
 
 
-def test_a_clients_statement_in_the_cache_does_not_serve_a_table_that_is_no_more_admitted(rig: Rig) -> None:
-    statement = Statement("INSERT INTO t (a) VALUES (?)", params_seq=[[1], [2]])
+@pytest.mark.parametrize("how", [{"params": [1]}, {"params_seq": [[1], [2]]}])
+def test_a_clients_statement_in_the_cache_does_not_serve_a_table_that_is_no_more_admitted(rig: Rig, how: Any) -> None:
+    statement = Statement("INSERT INTO t (a) VALUES (?)", **how)
+    rig.run(statement)
     rig.run(statement)
     rig.sandbox.admit_tables([])
     assert rig.fail(statement).code == "sql_refused"
+
+
+def test_a_write_that_is_sent_again_answers_as_the_first_time(rig: Rig) -> None:
+    insert = ";; INSERT INTO t (id, a) VALUES (?, 'x') RETURNING id, a AS \"of it\"; -- a remark"
+    update = Statement("UPDATE t SET a = 'y' WHERE id = 'none' RETURNING a")
+    for id_ in ("8", "9"):
+        first, second = rig.run(Statement(insert, [id_]), update)[0].results
+        assert (first.changes, first.columns, first.rows) == (1, ["id", "of it"], [(id_, "x")])
+        assert (second.changes, second.columns, second.rows) == (0, ["a"], [])
+
+
+def test_few_and_short_texts_of_writes_are_remembered(rig: Rig) -> None:
+    for number in range(250):
+        rig.run(Statement(f"INSERT INTO t (id) VALUES ('n{number}')"))
+    assert 0 < len(rig.sandbox.admitted_writes) <= 100
+    before = set(rig.sandbox.admitted_writes)
+    rig.run(Statement(f"INSERT INTO t (id) VALUES ('{'long' * 5000}')"))
+    assert set(rig.sandbox.admitted_writes) == before
 
 
 @pytest.mark.parametrize(

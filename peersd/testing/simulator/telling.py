@@ -48,7 +48,8 @@ def _tell(statement: Statement) -> tuple[str, str, list[str]]:
     table = found[1] if found else statement.sql
     if statement.params_seq is not None and len(statement.params_seq) > ROWS_TOLD_MAX:
         return verb, table, [f"{len(statement.params_seq)} rows"]
-    rows = [row for params in statement.params_seq or [statement.params] for row in _rows(statement.sql, table, params)]
+    bound: Sequence[Params] = statement.params_seq or [statement.params]
+    rows = [row for params in bound for row in _rows(statement.sql, table, params)]
     return verb, table, rows
 
 
