@@ -180,6 +180,11 @@ class Copies:
         """A lane has taken what was posted to it."""
         self._perform(self.book.message_sent(lane, monotonic_ms()))
 
+    @property
+    def waits_to_publish(self) -> bool:
+        """Whether `on_due` is going to be called because this device's beacon is behind."""
+        return self.book.waits_to_publish
+
     def publish(self, vector: Vector | None) -> None:
         """Publishes this device's beacon if it has something new to say.
 

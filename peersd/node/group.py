@@ -330,7 +330,9 @@ class Group:
 
         def committed(commit: Commit, origin: SessionId | None) -> None:
             tell_sessions(commit, origin)
-            self._publish_due.set()
+            # A beacon goes out once in seconds at most: most commits need not even wake who makes it.
+            if not self.copies.waits_to_publish:
+                self._publish_due.set()
             if any(entry.log.kind is Kind.DATA for entry in commit.entries) or not commit.entries:
                 self._host.rows_changed(self)
 
@@ -364,6 +366,8 @@ class Group:
         """The store was closed in good order: what it holds can be told without it."""
         self.summary = replace(self.summary, digest=digest_of(self.id, vector))
         self.is_current = True
+        if self._has_others():
+            self.copies.publish(vector)  # what a beacon says while the store is closed
         await self._local(self._host.local.save_summary, self.id, self.summary.encode(), self.path)
         reach(CrashPoint.SUMMARY_SAVED)
 
@@ -557,7 +561,7 @@ class Group:
         while True:
             await self._publish_due.wait()
             self._publish_due = trio.Event()
-            if self._has_others():
+            if self._has_others() and not self.copies.waits_to_publish:
                 self.copies.publish(opened.sync.vector())
 
     def _post(self, lane: int, message: bytes) -> None:

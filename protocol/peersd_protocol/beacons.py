@@ -264,6 +264,11 @@ class BeaconBook:
 
     # --- Beacons ----------------------------------------------------------------------------------------------------------------
 
+    @property
+    def waits_to_publish(self) -> bool:
+        """Whether this device's beacon is behind and its time comes with the timer: until then `publish` need not be called."""
+        return self._is_stale and self._timer_ms is not None
+
     def publish(
         self,
         addresses: Sequence[str],
