@@ -111,7 +111,7 @@ def test_every_direct_dependency_has_its_line_on_the_dependencies_page() -> None
 
 
 def test_production_imports_only_the_standard_library_and_declared_dependencies() -> None:
-    import_names = {"pynacl": "nacl", "trio-websocket": "trio_websocket"}
+    import_names = {"pynacl": "nacl"}
     allowed = {import_names.get(name, name) for name in run_time_dependencies()} | sys.stdlib_module_names
     found = set()
     for path, tree in production_trees():

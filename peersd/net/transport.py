@@ -5,25 +5,22 @@ A transport neither authenticates nor hides anything; the link on top of it does
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-import h11
 import trio
-import trio_websocket
-import wsproto.utilities
 
 from peersd.errors import PeersdError
-from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS, MIB, TRANSPORT_MESSAGE_BYTES_MAX
+from peersd.net.websocket_frames import FrameError, FrameReader, Ping, encode_close, encode_message, encode_pong
+from peersd.net.websocket_upgrade import NONCE_BYTES, ClientUpgrade, ServerUpgrade, UpgradeFailed
+from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS, TRANSPORT_MESSAGE_BYTES_MAX
 
-RECEIVE_BUFFER_BYTES: Final = 1 * MIB
-"""Measured: 40 MB/s with trio-websocket's 4 KiB, about 200 with this and messages of 256 KiB (DESIGN 3)."""
-
-MESSAGES_QUEUED_MAX: Final = 1
-"""Messages that trio-websocket reads ahead; each is at most TRANSPORT_MESSAGE_BYTES_MAX."""
+RECEIVE_BYTES: Final = 256 * 1024
+"""Asked from the socket at a time: a whole message of bulk (measured: more makes nothing faster)."""
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a transport waits for the other end when it closes (guess): the link has said its GOAWAY before."""
@@ -84,14 +81,12 @@ class CountingStream(trio.abc.Stream):
     Attributes:
         bytes_in: received so far.
         bytes_out: sent so far.
-        ended: set once nothing more is read. trio-websocket waits for its handshakes for ever on a stream that nobody reads.
     """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self.bytes_in = 0
         self.bytes_out = 0
-        self.ended = trio.Event()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See trio.abc.SendStream."""
@@ -104,19 +99,12 @@ class CountingStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio.abc.ReceiveStream."""
-        try:
-            received = await self._stream.receive_some(max_bytes)
-        except BaseException:  # cancelled too: its reader goes with it
-            self.ended.set()
-            raise
-        if not received:
-            self.ended.set()
+        received = await self._stream.receive_some(max_bytes)
         self.bytes_in += len(received)
         return received
 
     async def aclose(self) -> None:
         """See trio.abc.AsyncResource."""
-        self.ended.set()
         await self._stream.aclose()
 
 
@@ -130,18 +118,30 @@ class Place:
 class WebSocketTransport:
     """A WebSocket of binary messages.
 
+    Reading and writing are done by the tasks that call, with no task or queue of its own between them and the socket.
+
     Args:
-        connection: an open WebSocket.
+        stream: what the WebSocket was opened on.
         counter: the TCP stream beneath it.
         url: the other end.
         place: given up by `authenticated`.
+        received: what came after the opening.
+        is_dialler: whether this side dialled.
     """
 
-    def __init__(self, connection: trio_websocket.WebSocketConnection, counter: CountingStream, url: str, place: Place) -> None:
-        self._connection = connection
+    def __init__(
+        self, stream: trio.abc.Stream, counter: CountingStream, url: str, place: Place, received: bytes, *, is_dialler: bool
+    ) -> None:
+        self._stream = stream
         self._counter = counter
         self._url = url
         self._place = place
+        self._is_dialler = is_dialler
+        self._reader = FrameReader(is_dialler=is_dialler, message_bytes_max=TRANSPORT_MESSAGE_BYTES_MAX)
+        self._reader.feed(received)
+        self._is_sending = False
+        self._pong: bytes | None = None
+        self._is_over = False
 
     @property
     def url(self) -> str:
@@ -160,39 +160,80 @@ class WebSocketTransport:
 
     async def send(self, message: bytes) -> None:
         """See Transport."""
-        try:
-            await self._connection.send_message(message)
-        except trio_websocket.ConnectionClosed as error:
-            raise TransportClosed(_reason(error)) from error
+        await self._send_frame(encode_message(message, is_dialler=self._is_dialler))
+        await self._send_pong()
 
     async def receive(self) -> bytes:
         """See Transport."""
+        has_waited = False
+        while True:
+            try:
+                event = self._reader.next_event()
+            except FrameError as error:
+                self._is_over = True
+                raise TransportClosed(f"the other end misused the WebSocket: {error}") from error
+            if isinstance(event, bytes):
+                if not has_waited:
+                    await trio.lowlevel.checkpoint()  # many short messages may have come at once
+                return event
+            if event is None:
+                self._reader.feed(await self._receive_some())
+                has_waited = True
+            elif isinstance(event, Ping):
+                self._pong = event.payload  # the newest is answered: who pings without reading must not pile answers up
+                if not self._is_sending:
+                    await self._send_pong()
+            else:
+                await self._answer_close()
+                raise TransportClosed(f"closed with {event.code}" if event.code else "closed")
+
+    async def _receive_some(self) -> bytes | bytearray:
         try:
-            message = await self._connection.get_message()
-        except trio_websocket.ConnectionClosed as error:
-            raise TransportClosed(_reason(error)) from error
-        if isinstance(message, str):
-            raise TransportClosed("a text message")
-        return message
+            received = await self._stream.receive_some(RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._is_over = True
+            raise TransportClosed("the connection broke") from error
+        if not received:
+            self._is_over = True
+            raise TransportClosed("the connection ended")
+        return received
+
+    async def _send_frame(self, frame: bytes) -> None:
+        self._is_sending = True
+        try:
+            await self._stream.send_all(frame)
+            self._is_sending = False
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise TransportClosed("the connection broke") from error
+        finally:
+            self._is_over |= self._is_sending  # part of a frame may have gone out, and nothing can come after it
+
+    async def _send_pong(self) -> None:
+        while self._pong is not None and not self._is_over:
+            payload, self._pong = self._pong, None
+            await self._send_frame(encode_pong(payload, is_dialler=self._is_dialler))
+
+    async def _answer_close(self) -> None:
+        if not self._is_sending and not self._is_over:
+            with suppress(TransportClosed):
+                await self._send_frame(encode_close(is_dialler=self._is_dialler))
+        self._is_over = True
 
     async def aclose(self) -> None:
         """See Transport."""
-        if not self._counter.ended.is_set():
-            with trio.CancelScope(deadline=trio.current_time() + CLOSE_TIMEOUT_S, shield=True):
-                await self._connection.aclose()
-        # The other end may not have answered the closing handshake; the socket goes all the same.
-        await trio.aclose_forcefully(self._counter)
+        try:
+            if not self._is_over:
+                with trio.CancelScope(deadline=trio.current_time() + CLOSE_TIMEOUT_S, shield=True), suppress(TransportClosed):
+                    await self._send_frame(encode_close(is_dialler=self._is_dialler))
+                    while True:  # until the other end has answered: a socket closed on unread bytes takes back what was sent
+                        await self.receive()
+        finally:
+            self._is_over = True
+            await trio.aclose_forcefully(self._counter)
 
     def authenticated(self) -> None:
         """See Transport."""
         self._place.leave()
-
-
-def _reason(error: trio_websocket.ConnectionClosed) -> str:
-    reason = error.reason
-    if reason is None:
-        return "closed"
-    return f"closed with {reason.code} {reason.reason or ''}".rstrip()
 
 
 def parse_link_url(url: str) -> SplitResult:
@@ -233,35 +274,19 @@ async def open_websocket(
         PeersdError: `unreachable`, or `timeout`; a retry may help.
     """
     parts = parse_link_url(url)
-    failure: Exception | None = None
-    is_open = False
     try:
-        async with trio.open_nursery() as nursery:
-            try:
-                with trio.fail_after(timeout_s):
-                    transport = await _connect(nursery, url, parts, ssl_context)
-            except (trio.TooSlowError, OSError, trio.BrokenResourceError, UnicodeError) as error:
-                failure = error  # UnicodeError: what stands there can be no host's name
-            else:
-                is_open = True
-                try:
-                    yield transport
-                finally:
-                    await transport.aclose()
-            nursery.cancel_scope.cancel()
-    except* _READER_ERRORS as group:
-        failure = group
-    # Raised out here: the nursery would wrap it into an exception group.
-    if failure is not None and is_open:
-        raise TransportClosed("the other end misused the WebSocket") from failure
-    if isinstance(failure, trio.TooSlowError):
-        raise PeersdError("timeout", f"{url} did not answer within {timeout_s:g} s", hint=_HINT_DIAL, retry=True) from failure
-    if failure is not None:
-        raise PeersdError("unreachable", f"cannot reach {url}: {_describe(failure)}", hint=_HINT_DIAL, retry=True) from failure
+        with trio.fail_after(timeout_s):
+            transport = await _connect(url, parts, ssl_context)
+    except trio.TooSlowError as error:
+        raise PeersdError("timeout", f"{url} did not answer within {timeout_s:g} s", hint=_HINT_DIAL, retry=True) from error
+    # UnicodeError: what stands there can be no host's name.
+    except (OSError, trio.BrokenResourceError, UnicodeError, UpgradeFailed) as error:
+        raise PeersdError("unreachable", f"cannot reach {url}: {_describe(error)}", hint=_HINT_DIAL, retry=True) from error
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
 
-
-_READER_ERRORS: Final = (trio_websocket.HandshakeError, wsproto.utilities.ProtocolError, h11.ProtocolError)
-"""What trio-websocket's reader task dies of when the other end speaks no WebSocket, or breaks its rules while it closes."""
 
 _HINT_DIAL: Final = "Check the address, that the other daemon runs and listens there, and that no firewall stands between."
 
@@ -278,31 +303,23 @@ def _describe(error: Exception) -> str:
     return "something answers there, but no WebSocket"
 
 
-async def _connect(nursery: trio.Nursery, url: str, parts: SplitResult, ssl_context: ssl.SSLContext | None) -> WebSocketTransport:
+async def _connect(url: str, parts: SplitResult, ssl_context: ssl.SSLContext | None) -> WebSocketTransport:
     assert parts.hostname is not None and parts.port is not None
     counter = CountingStream(await trio.open_tcp_stream(parts.hostname, parts.port))
     stream: trio.abc.Stream = counter
     try:
         if parts.scheme == "wss":
             context = ssl_context or ssl.create_default_context()
-            secured = trio.SSLStream(counter, context, server_hostname=parts.hostname, https_compatible=True)
-            await secured.do_handshake()
-            stream = secured
+            stream = trio.SSLStream(counter, context, server_hostname=parts.hostname, https_compatible=True)
         resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        async with _until_end_of(counter):
-            connection = await trio_websocket.wrap_client_stream(
-                nursery,
-                stream,  # type: ignore[arg-type]  # any stream does; its own docs say "an arbitrary stream"
-                host=parts.netloc,
-                resource=resource,
-                message_queue_size=MESSAGES_QUEUED_MAX,
-                max_message_size=TRANSPORT_MESSAGE_BYTES_MAX,
-                receive_buffer_size=RECEIVE_BUFFER_BYTES,
-            )
+        upgrade = ClientUpgrade(parts.netloc, resource, os.urandom(NONCE_BYTES))
+        await stream.send_all(upgrade.request)
+        while (rest := upgrade.receive(await stream.receive_some(RECEIVE_BYTES))) is None:
+            pass
     except BaseException:
         await trio.aclose_forcefully(counter)
         raise
-    return WebSocketTransport(connection, counter, url, Place())
+    return WebSocketTransport(stream, counter, url, Place(), rest, is_dialler=True)
 
 
 @asynccontextmanager
@@ -318,64 +335,32 @@ async def accept_websocket(stream: trio.SocketStream, url: str, place: Place) ->
         TransportClosed: the dialler speaks no WebSocket, or did not finish its handshake in HANDSHAKE_TIMEOUT_MS.
     """
     counter = CountingStream(stream)
-    failure: TransportClosed | None = None
     try:
-        async with trio.open_nursery() as nursery:
-            try:
-                with trio.fail_after(HANDSHAKE_TIMEOUT_MS / 1000):
-                    async with _until_end_of(counter):
-                        request = await _await_request(nursery, counter)
-                        connection = await request.accept()
-            except trio.TooSlowError:
-                failure = TransportClosed("no WebSocket handshake in time")
-            except trio.BrokenResourceError:
-                failure = TransportClosed("left in the WebSocket handshake")
-            else:
-                transport = WebSocketTransport(connection, counter, url, place)
-                try:
-                    yield transport
-                finally:
-                    await transport.aclose()
-            nursery.cancel_scope.cancel()
-    except* _READER_ERRORS:
-        failure = TransportClosed("the other end misused the WebSocket")
+        with trio.fail_after(HANDSHAKE_TIMEOUT_MS / 1000):
+            rest = await _accept(counter)
+    except trio.TooSlowError as error:
+        raise TransportClosed("no WebSocket handshake in time") from error
+    except trio.BrokenResourceError as error:
+        raise TransportClosed("left in the WebSocket handshake") from error
+    except UpgradeFailed as error:
+        raise TransportClosed(f"the other end speaks no WebSocket: {error}") from error
+    transport = WebSocketTransport(counter, counter, url, place, rest, is_dialler=False)
+    try:
+        yield transport
     finally:
-        await trio.aclose_forcefully(counter)
-    if failure is not None:
-        raise failure
+        await transport.aclose()
 
 
-@asynccontextmanager
-async def _until_end_of(counter: CountingStream) -> AsyncGenerator[None, None]:
-    """Gives up what is awaited inside when the stream ends.
-
-    Raises:
-        trio.BrokenResourceError: it ended.
-    """
-    is_done = False
-    closed: trio_websocket.ConnectionClosed | None = None
-
-    async def cancel_at_end() -> None:
-        await counter.ended.wait()
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(cancel_at_end)
-        try:
-            yield
-            is_done = True
-        except trio_websocket.ConnectionClosed as error:
-            closed = error
-        nursery.cancel_scope.cancel()
-    if not is_done:
-        raise trio.BrokenResourceError("the stream ended") from closed
-
-
-async def _await_request(nursery: trio.Nursery, counter: CountingStream) -> trio_websocket.WebSocketRequest:
-    return await trio_websocket.wrap_server_stream(
-        nursery,
-        counter,
-        message_queue_size=MESSAGES_QUEUED_MAX,
-        max_message_size=TRANSPORT_MESSAGE_BYTES_MAX,
-        receive_buffer_size=RECEIVE_BUFFER_BYTES,
-    )
+async def _accept(stream: CountingStream) -> bytes:
+    """Answers the request for a WebSocket; returns what came after it."""
+    upgrade = ServerUpgrade()
+    try:
+        while (done := upgrade.receive(await stream.receive_some(RECEIVE_BYTES))) is None:
+            pass
+    except UpgradeFailed as error:
+        if error.answer:
+            await stream.send_all(error.answer)
+        raise
+    answer, rest = done
+    await stream.send_all(answer)
+    return rest
