@@ -24,7 +24,7 @@ from peersd.store.reader import Reader
 from peersd.store.sql_errors import convert_sqlite_error
 from peersd.store.statements import Params
 from peersd.store.store import Commit, FindCuts, Store, Write
-from peersd.store.threads import Threads, WorkerThreads
+from peersd.store.threads import Threads, Turns, WorkerThreads
 from peersd_protocol.canonical import Value
 from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.messages import Block, Runs, Want
@@ -74,10 +74,11 @@ class StoreHandle:
         self.path = os.fspath(path)
         self.on_commit: Callable[[Commit, SessionId | None], None] = lambda commit, origin: None
         self.on_acts: Callable[[], None] = lambda: None
-        self._thread = trio.CapacityLimiter(1)
+        self._thread = Turns()
         self._query_threads = trio.CapacityLimiter(READERS_MAX)
         self._idle_readers: deque[Reader] = deque()
         self._queue: deque[_Waiting] = deque()
+        self._is_committing = False
         self._has_requests = trio.Event()
         self.is_damaged = False
         self._is_closed = False
@@ -119,6 +120,8 @@ class StoreHandle:
     async def write(self, write: Write) -> Success:
         """Queues a client's write for the next commit and returns what it did, after it is durable.
 
+        Where nothing is under way the commit begins here and now; what comes meanwhile is the committer's next batch.
+
         Raises:
             PeersdError: `busy` if too many wait, or why the request failed.
         """
@@ -127,14 +130,37 @@ class StoreHandle:
         if len(self._queue) >= QUEUED_REQUESTS_MAX:
             raise PeersdError("busy", "too many writes are waiting for this group", hint="try again", retry=True)
         waiting = _Waiting(write, trio.Event())
-        self._queue.append(waiting)
-        self._has_requests.set()
-        with trio.CancelScope(shield=True):
-            await waiting.done.wait()
+        if self._is_committing:
+            self._queue.append(waiting)
+            with trio.CancelScope(shield=True):
+                await waiting.done.wait()
+        else:
+            await self._commit_alone(waiting)
         assert waiting.outcome is not None
         if isinstance(waiting.outcome, PeersdError):
             raise waiting.outcome
         return waiting.outcome
+
+    async def _commit_alone(self, waiting: _Waiting) -> None:
+        """Commits a write that found nothing under way, and leaves what was queued meanwhile to the committer.
+
+        Waits for nothing but the thread, which is shielded.
+        """
+        self._is_committing = True
+        try:
+            await self._commit_batch([waiting])
+        finally:
+            if self._queue and not self._is_closed:
+                self._has_requests.set()
+            else:
+                self._is_committing = False
+                self._refuse_queued()
+
+    def _refuse_queued(self) -> None:
+        while self._queue:
+            waiting = self._queue.popleft()
+            waiting.outcome = _closing()
+            waiting.done.set()
 
     async def run_committer(self) -> None:
         """Commits what is queued, batch by batch, without waiting on a timer; does not return."""
@@ -146,12 +172,10 @@ class StoreHandle:
                     await self._commit_batch(
                         [self._queue.popleft() for _ in range(min(len(self._queue), limits.BATCH_REQUESTS_MAX))]
                     )
+                self._is_committing = False
         finally:
             self._is_closed = True
-            while self._queue:
-                waiting = self._queue.popleft()
-                waiting.outcome = _closing()
-                waiting.done.set()
+            self._refuse_queued()
 
     async def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
         """Commits one batch and answers it, whatever happens."""

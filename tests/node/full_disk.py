@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import apsw
-import trio
 
-from peersd.store.threads import WorkerThreads
+from peersd.store.threads import Limiter, WorkerThreads
 
 T = TypeVar("T")
 
@@ -28,7 +27,7 @@ class FullDisk(WorkerThreads):
         self.system: set[str] = set()
         self.refused: list[str] = []
 
-    async def run(self, call: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None) -> T:
+    async def run(self, call: Callable[..., T], *args: object, limiter: Limiter | None = None) -> T:
         """See Threads."""
         name = getattr(call, "__name__", "a partial")
         if name in self.sqlite | self.system:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
+from peersd.errors import PeersdError
+from peersd.store.batch import Request
+from peersd.store.client_sql import Statement
 from peersd.store.handle import open_store
+from peersd.store.store import Write
 from peersd.store.store import open_store as open_file
 from peersd_protocol.acts import Remove, Settings, encode_body
 from peersd_protocol.entries import Kind
@@ -44,3 +51,63 @@ async def test_of_acts_the_group_is_told_before_anything_is_pushed(meeting: Meet
         "commit of 1 by None",
     ]
     founder.store = open_file(founder.path, founder.context, founder.mark)
+
+
+def note(user: bytes, id_: str) -> Write:
+    return Write(user, Request([Statement("INSERT INTO note (id) VALUES (?)", (id_,))], math.inf))
+
+
+async def test_a_write_begins_at_once_and_what_comes_meanwhile_is_one_commit(meeting: Meeting) -> None:
+    founder = meeting.founder
+    founder.store.close()
+    told: list[int] = []
+    async with open_store(lambda: open_file(founder.path, founder.context, founder.mark), founder.path) as handle:
+        handle.on_commit = lambda commit, origin: told.append(len(commit.entries))
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                for number in range(10):
+                    nursery.start_soon(handle.write, note(founder.user, f"{len(told)} {number}"))
+        assert handle.queued == 0
+    assert told == [1, 9, 1, 9]
+    founder.store = open_file(founder.path, founder.context, founder.mark)
+    assert len(founder.notes()) == 20
+
+
+async def test_a_write_whose_client_has_gone_is_committed_and_so_are_those_that_wait_behind_it(meeting: Meeting) -> None:
+    founder = meeting.founder
+    founder.store.close()
+    async with open_store(lambda: open_file(founder.path, founder.context, founder.mark), founder.path) as handle:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(handle.write, note(founder.user, "1"))
+                nursery.start_soon(handle.write, note(founder.user, "2"))
+                await trio.lowlevel.checkpoint()
+                scope.cancel()
+        await handle.write(note(founder.user, "3"))
+    founder.store = open_file(founder.path, founder.context, founder.mark)
+    assert [row[0] for row in founder.notes()] == ["1", "2", "3"]
+
+
+async def test_what_waits_for_a_commit_when_the_store_closes_is_told_so_and_what_is_under_way_ends(meeting: Meeting) -> None:
+    founder = meeting.founder
+    founder.store.close()
+    outcomes: dict[str, str] = {}
+    async with trio.open_nursery() as nursery:
+        async with open_store(lambda: open_file(founder.path, founder.context, founder.mark), founder.path) as handle:
+
+            async def write(id_: str) -> None:
+                try:
+                    await handle.write(note(founder.user, id_))
+                    outcomes[id_] = "done"
+                except PeersdError as error:
+                    outcomes[id_] = error.code
+
+            for id_ in "123":
+                nursery.start_soon(write, id_)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(write, "4")
+    founder.store = open_file(founder.path, founder.context, founder.mark)
+    done = [id_ for id_, outcome in sorted(outcomes.items()) if outcome == "done"]
+    assert [row[0] for row in founder.notes()] == done
+    assert set(outcomes.values()) <= {"done", "busy", "timeout"}
+    assert (len(outcomes), outcomes["4"]) == (4, "busy")

@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 import trio
 import trio.testing
 
+from peersd.store.threads import Limiter
+
 T = TypeVar("T")
 
 EPOCH_MS: Final = 1_767_225_600_000
@@ -75,7 +77,7 @@ class VirtualThreads:
         self._draw = draw
         self._began_s: float | None = None
 
-    async def run(self, call: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None) -> T:
+    async def run(self, call: Callable[..., T], *args: object, limiter: Limiter | None = None) -> T:
         """See Threads."""
         if limiter is None:
             return await self._run(call, args)
