@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 from collections.abc import Generator
@@ -192,18 +193,21 @@ class Connection:
         await self._outbox.put(line + b"\n")
 
     async def _send_answers(self) -> None:
-        try:
-            while True:
-                rest = memoryview(await self._outbox.take())
-                while rest:
-                    with trio.fail_after(SEND_STALLED_S):
+        # One scope whose deadline moves: entering one for each answer costs as much as sending it.
+        with trio.CancelScope() as patience:
+            try:
+                while True:
+                    rest = memoryview(await self._outbox.take())
+                    while rest:
+                        patience.deadline = trio.current_time() + SEND_STALLED_S
                         await self._stream.send_all(rest[:SEND_BYTES])
-                    rest = rest[SEND_BYTES:]
-                self._outbox.sent()
-        except trio.TooSlowError:
+                        rest = rest[SEND_BYTES:]
+                    patience.deadline = math.inf
+                    self._outbox.sent()
+            except trio.BrokenResourceError:
+                self._everything.cancel()
+        if patience.cancelled_caught:
             _log.warning("client takes no answers", extra={"fields": {"stalled_s": SEND_STALLED_S}})
-            self._everything.cancel()
-        except trio.BrokenResourceError:
             self._everything.cancel()
 
     async def _watch_for_hang_up(self) -> None:

@@ -23,12 +23,21 @@ class Outbox:
 
     async def put(self, line: bytes) -> None:
         """Queue a line, waiting for room; those who wait keep their order, so that a long line is not passed for ever."""
-        async with self._turn:
-            while self._lines and self._bytes + len(line) > OUTBOX_BYTES_MAX:
-                await self._changed.park()
-            self._lines.append(line)
-            self._bytes += len(line)
-            self._changed.unpark_all()
+        if self._turn.locked() or self._is_full_for(line):
+            async with self._turn:
+                while self._is_full_for(line):
+                    await self._changed.park()
+                self._append(line)
+        else:
+            self._append(line)
+
+    def _is_full_for(self, line: bytes) -> bool:
+        return bool(self._lines) and self._bytes + len(line) > OUTBOX_BYTES_MAX
+
+    def _append(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._bytes += len(line)
+        self._changed.unpark_all()
 
     async def take(self) -> bytes:
         """All that is queued, at least one line, as one piece; waits while there is nothing. `sent` follows."""

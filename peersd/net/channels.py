@@ -139,7 +139,7 @@ class Channel:
         Raises:
             ChannelIsClosed: nothing of the message was or will be sent.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while self.closed is None and self._handle.link.is_full(self.number):
             await self._writable.wait()
         if self.closed is not None:

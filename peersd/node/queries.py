@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from peersd.errors import PeersdError
@@ -83,7 +84,12 @@ def _last_entry(done: Success) -> Mapping[str, Any] | None:
 
 
 def _entry(device: bytes, epoch: bytes, seq: int, hlc: int) -> Mapping[str, Any]:
-    return {"writer": f"{ids.format_id(ids.DEVICE, device)}/{epoch.hex()}", "seq": seq, "hlc": hlc}
+    return {"writer": _writer_name(device, epoch), "seq": seq, "hlc": hlc}
+
+
+@lru_cache(maxsize=256)  # one for each group that is written in
+def _writer_name(device: bytes, epoch: bytes) -> str:
+    return f"{ids.format_id(ids.DEVICE, device)}/{epoch.hex()}"
 
 
 def schema(evaluated: Schema) -> Mapping[str, Any]:
