@@ -140,12 +140,18 @@ class Channel:
             ChannelIsClosed: nothing of the message was or will be sent.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while self.closed is None and self._handle.link.is_full(self.number):
+        while not self.send_nowait(message, bulk=bulk, in_order=in_order):
+            if self.closed is not None:
+                raise ChannelIsClosed(self.closed)
             await self._writable.wait()
-        if self.closed is not None:
-            raise ChannelIsClosed(self.closed)
-        now_ms = self._handle.now_ms()
-        self._handle.perform(self._handle.link.send(self.number, message, now_ms, bulk=bulk, in_order=in_order))
+
+    def send_nowait(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> bool:
+        """Queues a message as `send` does if the channel is open and its queue is not full; whether it did."""
+        handle = self._handle
+        if self.closed is not None or handle.link.is_full(self.number):
+            return False
+        handle.perform(handle.link.send(self.number, message, handle.now_ms(), bulk=bulk, in_order=in_order))
+        return True
 
     async def flush(self) -> None:
         """Waits until all queued messages were handed to the network. It says nothing of their arrival.

@@ -49,6 +49,10 @@ class Lane:
         """See GroupSync."""
         await self._channel.send(message, bulk=bulk, in_order=in_order)
 
+    def send_nowait(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> bool:
+        """See GroupSync."""
+        return self._channel.send_nowait(message, bulk=bulk, in_order=in_order)
+
     async def receive(self) -> bytes:
         """The next message that is not about beacons; see GroupSync."""
         while True:

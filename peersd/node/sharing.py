@@ -68,6 +68,10 @@ class SessionChannel:
         except ChannelIsClosed as error:
             raise ChannelClosed from error
 
+    def send_nowait(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> bool:
+        """See GroupSync."""
+        return self._channel.send_nowait(message, bulk=bulk, in_order=in_order)
+
     async def receive(self) -> bytes:
         """See GroupSync."""
         try:

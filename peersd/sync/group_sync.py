@@ -60,6 +60,10 @@ class Channel(Protocol):
         """
         ...
 
+    def send_nowait(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> bool:
+        """As `send`, where that need not wait; whether it did. A channel that is closed takes nothing."""
+        ...
+
     async def receive(self) -> bytes:
         """The next message; raises when the channel is closed."""
         ...
@@ -89,7 +93,8 @@ class Session:
         self.is_suspended = False
         self.has_output = trio.Event()
         self.has_jobs = trio.Event()
-        self.jobs_done = trio.Event()
+        self.is_working = False
+        self.worked = trio.lowlevel.ParkingLot()
         self.cancel_scope = trio.CancelScope()
 
 
@@ -125,7 +130,7 @@ class GroupSync:
         self._running = 0
         self._timers: dict[str, int] = {}
         self._timers_changed = trio.Event()
-        self._progress = trio.Event()
+        self._progress = trio.lowlevel.ParkingLot()
         self.stalled: str | None = None
         self._last_durable: dict[bytes, Vector] = {}
         store.on_commit = self._committed
@@ -267,7 +272,7 @@ class GroupSync:
 
     async def wait_progress(self) -> None:
         """Returns after anything has changed in what remote devices are known to hold."""
-        await self._progress.wait()
+        await self._progress.park()
 
     def covers(self, session: SessionId, vector: Mapping[LogKey, tuple[tuple[int, bytes], ...]]) -> bool:
         """Whether the session's device durably holds everything that `vector` names."""
@@ -290,8 +295,7 @@ class GroupSync:
             if session is None:
                 continue
             if isinstance(effect, Send):
-                session.outbox.append((effect.message, effect.bulk))
-                session.has_output.set()
+                self._send(session, effect.message, bulk=effect.bulk)
             elif isinstance(effect, Due):
                 session.is_due = True
                 session.has_output.set()
@@ -302,7 +306,18 @@ class GroupSync:
                 self._on_equal(session.device)
             else:
                 session.jobs.append(effect)
-                session.has_jobs.set()
+                if not session.is_working:
+                    session.has_jobs.set()
+
+    def _send(self, session: Session, message: bytes, *, bulk: bool) -> None:
+        """Sends now if nothing waits before it and the channel has room: a push should not wait for another task's turn.
+
+        An entry behind which its predecessors wait as bulk must not overtake them: it would be parked.
+        """
+        is_first = not (session.outbox or session.is_sending or session.is_due)
+        if not (is_first and session.channel.send_nowait(message, bulk=bulk, in_order=True)):
+            session.outbox.append((message, bulk))
+            session.has_output.set()
 
     def _committed(self, commit: Commit, origin: SessionId | None) -> None:
         congested = {session.id for session in self._sessions.values() if len(session.outbox) >= OUTBOX_MESSAGES_MAX}
@@ -310,27 +325,41 @@ class GroupSync:
         self._perform(self._machine.committed(commit.entries, now_ms, origin, commit.message, commit.vector, congested))
 
     def _note_progress(self) -> None:
-        self._progress.set()
-        self._progress = trio.Event()
+        self._progress.unpark_all()
 
     async def _run_receiver(self, session: Session) -> None:
         while True:
             message = await session.channel.receive()
-            self._perform(self._machine.receive(session.id, message, self._clock_ms()))
-            self._note_progress()
+            is_first, session.is_working = not session.is_working, True
+            try:
+                self._perform(self._machine.receive(session.id, message, self._clock_ms()))
+                self._note_progress()
+                if is_first:
+                    await self._do_jobs(session)
+            finally:
+                session.is_working = session.is_working and not is_first
             while session.jobs:  # credit is given back only when the store has kept up
-                session.jobs_done = trio.Event()
-                await session.jobs_done.wait()
+                await session.worked.park()
 
     async def _run_jobs(self, session: Session) -> None:
+        """Does what other sessions' messages give this one to do; what its own do is the receiver's."""
         while True:
             await session.has_jobs.wait()
             session.has_jobs = trio.Event()
-            while session.jobs:
-                await self._do_job(session, session.jobs[0])
-                session.jobs.popleft()
-            session.jobs_done.set()
-            self._note_progress()
+            if not session.is_working:
+                session.is_working = True
+                try:
+                    await self._do_jobs(session)
+                finally:
+                    session.is_working = False
+
+    async def _do_jobs(self, session: Session) -> None:
+        """Does all jobs, those too that arise meanwhile, for who has set `is_working`."""
+        while session.jobs:
+            await self._do_job(session, session.jobs[0])
+            session.jobs.popleft()
+        session.worked.unpark_all()
+        self._note_progress()
 
     async def _do_job(self, session: Session, job: StoreJob) -> None:
         now_ms = self._clock_ms
@@ -363,7 +392,6 @@ class GroupSync:
             while session.outbox or session.is_due or session.readable:
                 while session.outbox:
                     message, bulk = session.outbox.popleft()
-                    # An entry behind which its predecessors wait as bulk must not overtake them: it would be parked.
                     await session.channel.send(message, bulk=bulk, in_order=True)
                 if session.is_due:
                     session.is_due = False

@@ -36,13 +36,18 @@ class PipeEnd:
     async def send(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> None:
         await trio.lowlevel.checkpoint()
         await self.takes.wait()
-        if self._is_over:
+        if not self.send_nowait(message, bulk=bulk, in_order=in_order):
             raise ChannelClosed
+
+    def send_nowait(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> bool:
+        if self._is_over or not self.takes.is_set():
+            return False
         self.sent.append(decode_message(message))
         if bulk or in_order:
             self.in_order.append(self.sent[-1])
         self.peer._inbox.append(message)
         self.peer._wake()
+        return True
 
     async def receive(self) -> bytes:
         await trio.lowlevel.checkpoint()
