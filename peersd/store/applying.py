@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 from typing import Any, TypeAlias
 
 import apsw
@@ -43,8 +43,8 @@ class _Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """The checked changes of one table."""
+class Plan:
+    """The checked changes of one table: inserted rows and their keys, updates as (key, positions, values), deleted keys."""
 
     reading: _Reading
     keys: list[Row]
@@ -77,7 +77,7 @@ class Applier:
 
     # --- Checks: all before the first change, so that a changeset is applied whole or not at all --------------------------------
 
-    def plan(self, changeset: Changeset) -> list[_Plan]:
+    def plan(self, changeset: Changeset) -> list[Plan]:
         """Checks a changeset against the schema.
 
         Raises:
@@ -111,7 +111,7 @@ class Applier:
         self._readings[table.table, table.added] = reading
         return reading
 
-    def _plan_table(self, table: TableChangeset) -> _Plan:
+    def _plan_table(self, table: TableChangeset) -> Plan:
         reading = self._read(table)
         layout = reading.layout
         rows, keys = _read_inserts(reading, table.inserts)
@@ -129,46 +129,55 @@ class Applier:
         named = len(keys) + len(updates) + len(deletes)
         if len(set(chain(keys, (key for key, _, _ in updates), deletes))) != named:
             raise bad_body("one row twice")
-        return _Plan(reading, keys, rows, updates, deletes)
+        return Plan(reading, keys, rows, updates, deletes)
 
     # --- Changes ----------------------------------------------------------------------------------------------------------------
 
-    def apply(self, entry: int, plans: Iterable[_Plan]) -> None:
+    def apply(self, entry: int, plans: Iterable[Plan]) -> None:
         """Writes checked changes as those of an entry."""
         rank = self._rank(entry)
         for plan in plans:
             layout = plan.reading.layout
             if plan.rows:
-                self._insert(entry, rank, plan)
+                self._insert([entry] * len(plan.rows), plan)
             for key, positions, cells in plan.updates:
                 self._update(entry, rank, layout, key, zip(positions, cells, strict=True))
             for key in plan.deletes:
                 self._delete(entry, rank, layout, key)
 
-    def _insert(self, entry: int, rank: Rank, plan: _Plan) -> None:
+    def apply_inserts(self, entries: Sequence[int], plan: Plan) -> None:
+        """Writes checked inserts of many entries.
+
+        Args:
+            entries: that of each row.
+            plan: all their rows, of different keys, and nothing else.
+        """
+        self._insert(entries, plan)
+
+    def _insert(self, entries: Sequence[int], plan: Plan) -> None:
         layout = plan.reading.layout
         tbl = layout.number
         if self._clocks.any_rows("delete", tbl) or self._clocks.any_rows("aside", tbl):
             packed = list(map(layout.pack_key, plan.keys))
             history = self._clocks.keys_with_history(tbl, packed)
             if history:
-                pairs = list(zip(plan.keys, plan.rows, strict=True))
-                fresh = [pair for pair, key in zip(pairs, packed, strict=True) if key not in history]
-                self._insert_fresh(entry, rank, plan.reading, [key for key, _ in fresh], [row for _, row in fresh])
-                for (key, row), packed_key in zip(pairs, packed, strict=True):
+                rows = list(zip(entries, plan.keys, plan.rows, strict=True))
+                fresh = [row for row, key in zip(rows, packed, strict=True) if key not in history]
+                self._insert_fresh([one[0] for one in fresh], plan.reading, [one[1] for one in fresh], [one[2] for one in fresh])
+                for (entry, key, row), packed_key in zip(rows, packed, strict=True):
                     if packed_key in history:
-                        self._insert_one(entry, rank, plan.reading, key, row)
+                        self._insert_one(entry, self._rank(entry), plan.reading, key, row)
                 return
-        self._insert_fresh(entry, rank, plan.reading, plan.keys, plan.rows)
+        self._insert_fresh(entries, plan.reading, plan.keys, plan.rows)
 
-    def _insert_fresh(self, entry: int, rank: Rank, reading: _Reading, keys: Sequence[Row], rows: Sequence[Row]) -> None:
+    def _insert_fresh(self, entries: Sequence[int], reading: _Reading, keys: Sequence[Row], rows: Sequence[Row]) -> None:
         """Inserts rows without deletes or asides; those that turn out to be there already are merged one by one."""
         layout = reading.layout
         first = (self._cursor.execute(layout.last_rid_sql).get or 0) + 1
         done = 0
         if first > _FRESH_RID_MAX:
-            for key, row in zip(keys, rows, strict=True):
-                self._insert_one(entry, rank, reading, key, row)
+            for entry, key, row in zip(entries, keys, rows, strict=True):
+                self._insert_one(entry, self._rank(entry), reading, key, row)
             return
         left = iter(rows)
         while done < len(rows):
@@ -184,12 +193,22 @@ class Applier:
                 if layout.has_locator:
                     numbered = zip(keys[done : done + inserted], range(first, first + inserted), strict=True)
                     self._cursor.executemany(layout.insert_locator_sql, [(*key, rid) for key, rid in numbered])
-                self._clocks.set_inserted(layout.number, first, first + inserted - 1, Inserted(entry, reading.mask))
+                self._note_inserted(layout.number, first, entries[done : done + inserted], reading.mask)
                 first += inserted
                 done += inserted
             if taken:
-                self._insert_one(entry, rank, reading, keys[done], rows[done])
+                self._insert_one(entries[done], self._rank(entries[done]), reading, keys[done], rows[done])
                 done += 1
+
+    def _note_inserted(self, tbl: int, first: int, entries: Sequence[int], mask: int) -> None:
+        """Writes the clocks of new rows from `first` on, of which each has one of these entries, ascending."""
+        if len(set(entries)) == len(entries) == entries[-1] - entries[0] + 1:
+            self._clocks.set_inserted(tbl, first, first + len(entries) - 1, Inserted(entries[0], mask), step=1)
+            return
+        for entry, rows in groupby(entries):
+            last = first + len(list(rows)) - 1
+            self._clocks.set_inserted(tbl, first, last, Inserted(entry, mask))
+            first = last + 1
 
     def _insert_one(self, entry: int, rank: Rank, reading: _Reading, key: Row, row: Row) -> None:
         layout = reading.layout

@@ -225,6 +225,10 @@ class Authority:
         """Whether a cut names this entry. Then it has to be held, and `note_named` be called when it comes."""
         return hash_ in self._named
 
+    def names_any(self, hashes: Iterable[bytes]) -> bool:
+        """Whether a cut names one of these entries."""
+        return not self._named.isdisjoint(hashes)
+
     def note_named(self, row: LogRow) -> None:
         """A tip that a cut names has come: who counted by its sequence alone is judged by the branch it is on now."""
         self._limits = lru_cache(_VERDICTS_MAX)(self._find_limits)

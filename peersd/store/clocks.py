@@ -11,8 +11,11 @@ import apsw
 
 from peersd.store.changes import SQLValue
 
-_GREATEST_SPAN = "SELECT first, last, entry, shape FROM _peers_span WHERE tbl = ? AND first <= ? ORDER BY first DESC LIMIT 1"
-_INSERT_SPAN = "INSERT INTO _peers_span VALUES (?, ?, ?, ?, ?)"
+_GREATEST_SPAN = (
+    "SELECT first, last, entry, step, shape FROM _peers_span WHERE tbl = ? AND first <= ? ORDER BY first DESC LIMIT 1"
+)
+_INSERT_SPAN = "INSERT INTO _peers_span VALUES (?, ?, ?, ?, ?, ?)"
+_EXTEND_SPAN = "UPDATE _peers_span SET last = ?, step = 1 WHERE tbl = ? AND first = ?"
 _SET_DELETE = "INSERT INTO _peers_delete VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET entry = excluded.entry"
 _SET_CELL = "INSERT INTO _peers_cell VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET entry = excluded.entry"
 _SET_ASIDE = (
@@ -98,21 +101,36 @@ class Clocks:
 
     def inserted(self, tbl: int, rid: int) -> Inserted:
         """The greatest insert of a living row."""
-        _, last, entry, shape = self._cursor.execute(_GREATEST_SPAN, (tbl, rid)).get
+        first, last, entry, step, shape = self._cursor.execute(_GREATEST_SPAN, (tbl, rid)).get
         assert last >= rid, "a living row has a span"
-        return Inserted(entry, self._mask(shape))
+        return Inserted(entry + step * (rid - first), self._mask(shape))
 
-    def set_inserted(self, tbl: int, first: int, last: int, inserted: Inserted) -> None:
-        """Sets the greatest insert of the rows first..last; what older spans said of them is cut out."""
+    def set_inserted(self, tbl: int, first: int, last: int, inserted: Inserted, step: int = 0) -> None:
+        """Sets the greatest insert of the rows first..last; what older spans said of them is cut out.
+
+        Args:
+            tbl: which table.
+            first: the first row.
+            last: the last row, included.
+            inserted: that of the first row.
+            step: 0 where one entry inserted them all, 1 where each was inserted by the entry after the one before.
+        """
+        shape = self.shape(tbl, inserted.mask)
         found = self._cursor.execute(_GREATEST_SPAN, (tbl, last)).get
         if found is not None and found[1] >= first:
             self._carve(tbl, first, last, found)
-        self._cursor.execute(_INSERT_SPAN, (tbl, first, last, inserted.entry, self.shape(tbl, inserted.mask)))
+        elif found is not None and found[1] == first - 1 and (step == 1 or first == last) and found[4] == shape:
+            goes_on = found[3] == 1 or found[0] == found[1]
+            if goes_on and found[2] + first - found[0] == inserted.entry:
+                self._cursor.execute(_EXTEND_SPAN, (last, tbl, found[0]))
+                return
+        self._cursor.execute(_INSERT_SPAN, (tbl, first, last, inserted.entry, step, shape))
 
-    def _carve(self, tbl: int, first: int, last: int, greatest: tuple[int, int, int, int]) -> None:
-        rest: list[tuple[int, int, int, int, int]] = []
+    def _carve(self, tbl: int, first: int, last: int, greatest: tuple[int, int, int, int, int]) -> None:
+        rest: list[tuple[int, int, int, int, int, int]] = []
         if greatest[1] > last:
-            rest.append((tbl, last + 1, *greatest[1:]))
+            begin, end, entry, step, shape = greatest
+            rest.append((tbl, last + 1, end, entry + step * (last + 1 - begin), step, shape))
         lowest = self._cursor.execute(_GREATEST_SPAN, (tbl, first - 1)).get if first > _RID_MIN else None
         if lowest is not None and lowest[1] >= first:
             rest.append((tbl, lowest[0], first - 1, *lowest[2:]))

@@ -30,13 +30,15 @@ CREATE TABLE IF NOT EXISTS _peers_shape (
   UNIQUE (tbl, columns)
 ) STRICT;
 
--- The greatest insert of living rows: those with row ids `first` to `last`, both included, were inserted by `entry` and their
--- columns in `shape` written by it. Spans do not overlap. They may still name ids of rows that are gone; nothing asks for those.
+-- The greatest insert of living rows: those with row ids `first` to `last`, both included, were inserted by `entry` where `step` is
+-- 0, and each by an entry of its own where it is 1: by `entry` the first, by `entry` + 1 the next. They wrote the columns in `shape`.
+-- Spans do not overlap. They may still name ids of rows that are gone; nothing asks for those.
 CREATE TABLE IF NOT EXISTS _peers_span (
   tbl INTEGER NOT NULL,
   first INTEGER NOT NULL,
   last INTEGER NOT NULL,
   entry INTEGER NOT NULL,
+  step INTEGER NOT NULL,
   shape INTEGER NOT NULL,
   PRIMARY KEY (tbl, first)
 ) STRICT, WITHOUT ROWID;

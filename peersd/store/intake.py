@@ -10,6 +10,7 @@ from peersd.store.late_bodies import LateBodies
 from peersd.store.log import EntryRow, Log, State
 from peersd.store.parting import Partings
 from peersd.store.rows import Rows
+from peersd.store.stretches import Stretches
 from peersd_protocol import canonical, hlc
 from peersd_protocol.acts import decode_act
 from peersd_protocol.constants import BRANCHES_MAX
@@ -80,6 +81,7 @@ class Intake:
         self._bodies = bodies
         self._restate = restate
         self._hold_ancestors = hold_ancestors
+        self._stretches = Stretches(log, authority, rows)
         self._new_acts: list[Act] = []
         self._partings = Partings(log, authority)
 
@@ -129,7 +131,7 @@ class Intake:
         for run in partings:
             awaited = self._partings.awaited(run)
             if awaited:
-                outcome.parked.append(_park(run, awaited | self._missing(run.entries), is_parting=True))
+                outcome.parked.append(_park(run, awaited | self._missing(run, 0), is_parting=True))
             else:
                 self._take_run(run, outcome)
         for parked in waiting:
@@ -138,27 +140,30 @@ class Intake:
                 self._take_run(run, outcome)
 
     def _take_run(self, run: Run, outcome: Outcome) -> None:
-        last = run.last
-        new = list(run.entries) if self._log.tip_row(run.log, last.hash) is None else []
-        while new and self._log.find(new[0].header.hash) is not None:  # what follows an unknown entry is unknown too
-            del new[0]
-        self._fill(run, run.entries[: len(run.entries) - len(new)], outcome)
-        if not new:
+        hashes = run.hashes
+        known = 0
+        if self._log.tip_row(run.log, hashes[-1]) is not None:
+            known = len(hashes)
+        while known < len(hashes) and self._log.find(hashes[known]) is not None:  # what follows an unknown entry is unknown too
+            known += 1
+        self._fill(run, known, outcome)
+        if known == len(hashes):
             return
-        missing = self._missing(new)
+        missing = self._missing(run, known)
         if missing:
             outcome.parked.append(_park(run, missing))
             return
         run.check_signature()
-        if new[-1].body.form is BodyForm.DETACHED:
-            if not self._bodies.is_complete(new[-1]):
+        last = run.entries[-1]
+        if last.body.form is BodyForm.DETACHED:
+            if not self._bodies.is_complete(last):
                 self._bodies.stage(run)
                 outcome.new.add(run.log)
                 return
-            self._bodies.unstage(last.hash)
-        self._apply_run(run, new, outcome)
+            self._bodies.unstage(last.header.hash)
+        self._apply_run(run, known, outcome)
 
-    def _fill(self, run: Run, known: Sequence[Entry], outcome: Outcome) -> None:
+    def _fill(self, run: Run, known: int, outcome: Outcome) -> None:
         """Takes from a run what entries of it lack that are here, and notes how much of it its sender is shown to hold."""
         if not known:
             return
@@ -184,17 +189,18 @@ class Intake:
             if entry is run.entries[-1] and not self._log.log_by_id(found.log).is_blocked(found.branch, found.seq):
                 outcome.void_tips.append((run.log, tip))
 
-    def _missing(self, new: Sequence[Entry]) -> set[bytes]:
-        """Hashes that these entries rest on and that are not here."""
-        inside = {entry.header.hash for entry in new}
-        first = new[0].header
-        named = {first.prev} if first.prev else set()
-        for entry in new:
-            named.update(entry.header.deps, entry.header.control_heads)
-        return {hash_ for hash_ in named - inside if self._log.find(hash_) is None}
+    def _missing(self, run: Run, start: int) -> set[bytes]:
+        """Hashes that the entries of a run from an index on rest on, and that are not here."""
+        prev = run.entries[start].header.prev
+        named = {prev} if prev else set()
+        for at, links in run.links.items():
+            if at >= start:
+                named.update(*links)
+        return {hash_ for hash_ in named.difference(run.hashes[start:]) if self._log.find(hash_) is None}
 
-    def _apply_run(self, run: Run, new: list[Entry], outcome: Outcome) -> None:
-        first = new[0].header
+    def _apply_run(self, run: Run, start: int, outcome: Outcome) -> None:
+        """Takes the entries of a run from an index on in."""
+        first = run.entries[start].header
         prev = self._log.tip_row(run.log, first.prev) if first.prev else None
         if (prev.seq if prev else 0) != first.seq - 1:
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "sequence does not follow from prev")
@@ -205,29 +211,41 @@ class Intake:
         outcome.new.add(run.log)
         known = self._log.log(run.log)
         tips_before = len(known.tips) if known is not None else 0
-        told: Header | None = None
-        for index, entry in enumerate(new):
-            signature = run.signature if index == len(new) - 1 else None
-            header = entry.header
-            requires, is_sound = self._check_links(header, prev)
-            prev = self._take_entry(entry, signature, prev)
-            if prev.state is State.VOID or prev.state is State.MISSING:
-                outcome.void.append(header.hash)
+        at = start
+        while at < len(run.entries):
+            stretch = self._stretches.take(run, at, prev) if prev is not None else None
+            if stretch is None:
+                prev = self._take_one(run, at, prev, outcome)
+                at += 1
             else:
-                told = header
-                outcome.committed.append(Committed(prev.id, header.log, header.seq, header.hash, requires))
-            outcome.rests_on_void |= prev.state is not State.VOID and not is_sound
-            if self._authority.is_named(header.hash):
-                self._authority.note_named(self._log.log_by_id(prev.log))
-                outcome.rests_on_void |= prev.state is State.VOID
+                prev = stretch.last
+                outcome.committed += stretch.committed
+                at += len(stretch.committed)
+        assert prev is not None
+        is_told = prev.state is not State.VOID and prev.state is not State.MISSING
         row = self._log.open_log(run.log)
         if len(row.tips) > max(BRANCHES_MAX, tips_before):  # cuts may have made them more: that is nobody's fault who sends now
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "more branches of one epoch than are kept")
         outcome.irregular |= row.forked
-        outcome.is_whole &= told is run.last
-        if told is not None:
-            outcome.runs.append(run)
+        outcome.is_whole &= is_told
+        outcome.runs.append(run)
         self._note_held(run, outcome)
+
+    def _take_one(self, run: Run, at: int, prev: EntryRow | None, outcome: Outcome) -> EntryRow:
+        """Takes one entry of a run in."""
+        entry = run.entries[at]
+        header = entry.header
+        requires, is_sound = self._check_links(header, prev)
+        row = self._take_entry(entry, run.signature if at == len(run.entries) - 1 else None, prev)
+        if row.state is State.VOID or row.state is State.MISSING:
+            outcome.void.append(header.hash)
+        else:
+            outcome.committed.append(Committed(row.id, header.log, header.seq, header.hash, requires))
+        outcome.rests_on_void |= row.state is not State.VOID and not is_sound
+        if self._authority.is_named(header.hash):
+            self._authority.note_named(self._log.log_by_id(row.log))
+            outcome.rests_on_void |= row.state is State.VOID
+        return row
 
     def _take_entry(self, entry: Entry, signature: bytes | None, prev: EntryRow | None) -> EntryRow:
         return (self._take_data if entry.header.kind is Kind.DATA else self._take_act)(entry, signature, prev)
@@ -305,7 +323,6 @@ class Intake:
         outcome.new.add(run.log)
         if not is_complete:
             return
-        entry = run.entries[-1]
         known = self._log.find(block.entry_hash)
         if known is None:
             awaited = self._partings.awaited(run) if self._partings.among([run], sender) else set()
@@ -313,9 +330,9 @@ class Intake:
                 self._bodies.stage(run)  # its blocks are kept, and counted, as long as it waits
                 outcome.parked.append(_park(run, awaited, is_parting=True))
             else:
-                self._apply_run(run, [entry], outcome)
+                self._apply_run(run, 0, outcome)
             return
-        self._fill(run, [entry], outcome)
+        self._fill(run, 1, outcome)
         if not self._log.has_body(known.id):
             self._log.drop_blocks(block.entry_hash)  # it has become void while they came
 

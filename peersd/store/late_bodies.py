@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -106,12 +105,13 @@ class LateBodies:
 
     # --- Bodies of entries that are here ----------------------------------------------------------------------------------------
 
-    def fill(self, run: Run, known: Sequence[Entry]) -> Filled:
+    def fill(self, run: Run, known: int) -> Filled:
         """Gives entries that count and are here as headers the bodies that a run brings them, and shows what waited for them.
 
         Args:
             run: a run.
-            known: those of its entries that are here. Their hashes vouch for their bodies, whatever the run's signature.
+            known: how many of its entries, from the first on, are here. Their hashes vouch for their bodies, whatever the run's
+                signature.
 
         Raises:
             RemoteProtocolError: a body is not as it has to be.
@@ -120,7 +120,7 @@ class LateBodies:
         if row is None or not row.missing:
             return Filled()
         filled = Filled()
-        for entry in known:
+        for entry in run.entries[:known]:
             header = entry.header
             found = self._log.find(header.hash)
             if found is None or found.state is not State.MISSING or self._log.has_body(found.id):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
+from itertools import count
 from typing import Final, cast
 
 import apsw
@@ -14,7 +15,7 @@ from peersd_protocol import canonical
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import BODY_BYTES_MAX, BRANCHES_MAX, LINKS_PER_ENTRY_MAX
 from peersd_protocol.entries import Header, Kind, LogKey
-from peersd_protocol.runs import Body, BodyForm, Entry, parse_body
+from peersd_protocol.runs import Body, BodyForm, Entry, ParsedEntries, parse_body
 from peersd_protocol.signing import HASH_BYTES
 from peersd_protocol.vectors import Tip, Vector
 
@@ -219,10 +220,7 @@ class Log:
         """Adds an entry behind `prev`. Branches, tips and heads are kept in step."""
         header = entry.header
         row = self.open_log(header.log)
-        author = self._open_author(header.user)
-        if author not in row.authors:
-            row.authors.add(author)
-            self.connection.execute("INSERT INTO _peers_log_author VALUES (?, ?)", (row.id, author))
+        author = self._note_author(row, header.user)
         branch = self._branch_after(row, prev)
         self.position += 1
         self.connection.execute(
@@ -248,8 +246,52 @@ class Log:
         if state is State.MISSING:
             row.missing.setdefault(branch, header.seq)
         elif state is not State.VOID:
-            self._advance(row, branch, header, prev)
+            tip = TipRow(self.position, branch, header.seq, header.hash, header.hlc)
+            named = header.deps if header.kind is Kind.DATA else header.control_heads
+            self._advance(row, tip, prev, header.prev, named)
         return EntryRow(self.position, row.id, branch, header.seq, header.hlc, state)
+
+    def append_stretch(self, entries: ParsedEntries, start: int, end: int, signature: bytes | None, prev: EntryRow) -> EntryRow:
+        """Adds consecutive entries of a run that count, have one inline block each and name nothing but the one before.
+
+        Args:
+            entries: of the run.
+            start: index of the first one.
+            end: index after the last one.
+            signature: over the last one, where the run ends there.
+            prev: the entry before the first.
+
+        Returns:
+            The last one.
+        """
+        row = self.open_log(entries.log)
+        author = self._note_author(row, entries.user)
+        branch = self._branch_after(row, prev)
+        first_id, first_seq = self.position + 1, entries.first_seq + start
+        stamps, hashes, bodies = entries.stamps[start:end], entries.hashes[start:end], entries.bodies[start:end]
+        self.connection.executemany(
+            f"INSERT INTO _peers_entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, NULL, NULL, NULL, NULL, ?)",
+            [
+                (id_, row.id, branch, seq, id_ - 1, author, hlc, hash_, canonical.encode([0, cast("bytes", body)]))
+                for id_, seq, hlc, hash_, body in zip(count(first_id), count(first_seq), stamps, hashes, bodies, strict=False)
+            ],
+        )
+        self.position += end - start
+        if signature is not None:
+            self.save_signature(self.position, signature)
+        if prev.id != first_id - 1:
+            self.connection.execute("UPDATE _peers_entry SET prev = ? WHERE id = ?", (prev.id, first_id))
+        seq = row.branches[branch].last = first_seq + end - start - 1
+        self._advance(row, TipRow(self.position, branch, seq, hashes[-1], stamps[-1]), prev, entries[start].header.prev, ())
+        return EntryRow(self.position, row.id, branch, seq, stamps[-1], State.APPLIED)
+
+    def _note_author(self, row: LogRow, user: bytes) -> int:
+        """The number of a user, who has entries in this log from now on."""
+        author = self._open_author(user)
+        if author not in row.authors:
+            row.authors.add(author)
+            self.connection.execute("INSERT INTO _peers_log_author VALUES (?, ?)", (row.id, author))
+        return author
 
     def _branch_after(self, row: LogRow, prev: EntryRow | None) -> int:
         """The branch that an entry behind `prev` stands on: that of `prev`, or a new one if something follows that already."""
@@ -264,17 +306,17 @@ class Log:
             )
         return number
 
-    def _advance(self, row: LogRow, branch: int, header: Header, prev: EntryRow | None) -> None:
-        tip = TipRow(self.position, branch, header.seq, header.hash, header.hlc)
+    def _advance(self, row: LogRow, tip: TipRow, prev: EntryRow | None, prev_hash: bytes, named: Iterable[bytes]) -> None:
+        """Brings tips and heads in line with a new last entry of a branch, which names these others."""
         follows = next((index for index, old in enumerate(row.tips) if prev is not None and old.id == prev.id), None)
         if follows is not None:
             row.tips[follows] = tip
         else:
             row.tips.append(tip)
-        heads = self.data_heads if header.kind is Kind.DATA else self.act_heads
-        heads.difference_update(header.deps if header.kind is Kind.DATA else header.control_heads)
-        heads.discard(header.prev)
-        heads.add(header.hash)
+        heads = self.data_heads if row.key.kind is Kind.DATA else self.act_heads
+        heads.difference_update(named)
+        heads.discard(prev_hash)
+        heads.add(tip.hash)
 
     def show(self, row: LogRow, names: Iterable[bytes]) -> None:
         """Brings a data log's tips and the heads in line after entries that name `names` in `deps` have ceased to be MISSING."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from peersd.store.applying import Applier, Rank
+from peersd.store.applying import Applier, Plan, Rank
 from peersd.store.changes import Row, SQLValue, TableChanges
 from peersd.store.clocks import Clocks
 from peersd.store.layout import Layout
@@ -23,6 +23,7 @@ from peersd.store.recording import Recorder, encode_changes
 from peersd_protocol import canonical
 from peersd_protocol.canonical import Value
 from peersd_protocol.changesets import Changeset
+from peersd_protocol.errors import RemoteProtocolError
 from peersd_protocol.schema import EMPTY, Schema
 
 
@@ -41,6 +42,14 @@ class RowClocks:
     deleted: Rank | None
     written: dict[str, Rank]
     aside: dict[str, tuple[Rank, Value]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedInserts:
+    """Checked inserts of consecutive entries, and how many rows each entry has."""
+
+    plan: Plan
+    counts: Sequence[int]
 
 
 class Merge:
@@ -131,6 +140,28 @@ class Merge:
         plans = self._applier.plan(changeset)
         with self._applying():
             self._applier.apply(entry, plans)
+
+    def plan_inserts(self, changeset: Changeset, counts: Sequence[int]) -> PlannedInserts | None:
+        """Checks the inserts of consecutive entries of another device, where nothing else is in them.
+
+        Args:
+            changeset: all their rows, of one table.
+            counts: how many each entry has.
+
+        Returns:
+            What `apply_inserts` takes; None where one of them has to be kept aside, or two insert one row.
+        """
+        try:
+            (plan,) = self._applier.plan(changeset)
+        except RemoteProtocolError:
+            return None
+        return PlannedInserts(plan, counts)
+
+    def apply_inserts(self, first: int, planned: PlannedInserts) -> None:
+        """Writes checked inserts of consecutive entries, the first of which has this id."""
+        entries = [first + index for index, count in enumerate(planned.counts) for _ in range(count)]
+        with self._applying():
+            self._applier.apply_inserts(entries, planned.plan)
 
     # --- For comparing ----------------------------------------------------------------------------------------------------------
 

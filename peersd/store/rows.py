@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from peersd.store.authority import Authority, Past
 from peersd.store.log import Log, State
-from peersd.store.merge import Merge
+from peersd.store.merge import Merge, PlannedInserts
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import changesets
 from peersd_protocol.changesets import Changeset
+from peersd_protocol.constants import CHANGESET_ARRAYS_MAX
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.runs import Entry
 
@@ -47,15 +50,46 @@ class Rows:
             return None
         if isinstance(changeset, changesets.UnknownBody):
             return None
+        return changeset if self._is_shown(changeset, past) else None
+
+    def _is_shown(self, changeset: Changeset, past: Past | None) -> bool:
+        """Whether the schema acts that a changeset refers to stand, and its tables come of them."""
         state = self._authority.state
         acts = [self._authority.act_of(act_id) for act_id in changeset.acts]
         if past is not None and any(act is None or not self._authority.is_in_past(act, past) for act in acts):
             raise RemoteProtocolError(CloseCode.BAD_BODY, "refers to a schema act that is not in its past")
         if any(act not in state.standing for act in acts):
+            return False
+        return all(state.schema.table(table.table) is not None for table in changeset.tables)
+
+    def plan_inserts(self, blocks: Sequence[bytes], past: Past) -> PlannedInserts | None:
+        """Decodes and checks the bodies of consecutive entries with one control past together.
+
+        Args:
+            blocks: of each the one block that its body is.
+            past: their control past.
+
+        Returns:
+            What `apply_inserts` takes. None where any of them does something else than to insert into the same table, has to be
+            kept aside, or is not as it has to be: then each is decoded by itself.
+        """
+        bodies: list[bytes] = []
+        size = 0
+        for block in blocks:
+            try:
+                bodies.append(block_codec.decode_block(block))
+            except (RemoteProtocolError, block_codec.UnknownCodec):
+                return None
+            size += len(bodies[-1])
+            if size > CHANGESET_ARRAYS_MAX:
+                return None
+        found = changesets.decode_inserts(bodies)
+        try:
+            if found is None or not self._is_shown(found[0], past):
+                return None
+        except RemoteProtocolError:
             return None
-        if any(state.schema.table(table.table) is None for table in changeset.tables):
-            return None
-        return changeset
+        return self._merge.plan_inserts(*found)
 
     def apply(self, id_: int, changeset: Changeset | None) -> State:
         """Applies what `decode` gave for an entry that counts, and returns the entry's state."""
@@ -68,6 +102,10 @@ class Rows:
             # fault: acts that it had not seen may have taken a table's or column's place.
             return State.ASIDE
         return State.APPLIED
+
+    def apply_inserts(self, first: int, planned: PlannedInserts) -> None:
+        """Applies what `plan_inserts` gave for consecutive entries that count, the first of which has this id."""
+        self._merge.apply_inserts(first, planned)
 
     def show(self, id_: int, entry: Entry) -> State:
         """Applies an entry that counts and was checked when it came, and returns its state."""

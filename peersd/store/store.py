@@ -386,10 +386,9 @@ class Store:
 
     def _encode_small(self, runs: Sequence[Run]) -> bytes | None:
         """The runs as one message, if that is small and complete in itself; then it may be sent as it is, so the mark is set."""
-        bodies = [entry.body for run in runs for entry in run.entries]
-        size = sum(streams.bytes_estimated(entry) for run in runs for entry in run.entries)
-        if not self.is_listening or not runs or size > STREAM_MESSAGE_BYTES // 2:
+        if not self.is_listening or not runs or sum(map(streams.run_bytes_estimated, runs)) > STREAM_MESSAGE_BYTES // 2:
             return None
+        bodies = [entry.body for run in runs for entry in run.entries]
         if any(body.form is not BodyForm.INLINE for body in bodies):
             return None
         try:

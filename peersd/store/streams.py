@@ -12,7 +12,7 @@ from peersd_protocol.constants import STREAM_MESSAGE_BYTES, WANT_SAMPLES_MAX
 from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.messages import Block, Want, WantItem, encode_block, encode_runs
 from peersd_protocol.replication import Chunk, Comparison, Cursor, Read
-from peersd_protocol.runs import Body, BodyForm, Entry, Run
+from peersd_protocol.runs import Body, BodyForm, Entry, ParsedEntries, Run
 from peersd_protocol.signing import HASH_BYTES
 from peersd_protocol.vectors import Tip, Vector
 
@@ -282,7 +282,7 @@ def read_farewell(log: Log, wanted: Collection[bytes]) -> list[bytes]:
     for index in sorted(chosen):
         run = runs[index]
         detached = [entry for entry in run.entries if entry.body.form is BodyForm.DETACHED]
-        run_bytes = sum(map(bytes_estimated, run.entries))
+        run_bytes = run_bytes_estimated(run)
         is_alone = bool(detached) or _has_ext(run)
         if gathered and (is_alone or _has_ext(gathered[-1]) or size + run_bytes > STREAM_MESSAGE_BYTES):
             messages.append(encode_runs(gathered))
@@ -312,6 +312,16 @@ def _runs_of_acts(log: Log) -> list[Run]:
 def _has_ext(run: Run) -> bool:
     """Whether a run goes alone: its fields of later versions may be made of as many arrays as a message may hold."""
     return any(entry.header.ext for entry in run.entries)
+
+
+def run_bytes_estimated(run: Run) -> int:
+    """What a run takes in a message, about."""
+    entries = run.entries
+    if isinstance(entries, ParsedEntries) and not entries.links and not entries.exts:
+        blocks = [body for body in entries.bodies if isinstance(body, bytes)]
+        if len(blocks) == len(entries):
+            return _ENTRY_OVERHEAD_BYTES * len(blocks) + sum(map(len, blocks))
+    return sum(map(bytes_estimated, entries))
 
 
 def bytes_estimated(entry: Entry) -> int:

@@ -6,8 +6,8 @@ lengths take their shortest form. Bytes that decode but would encode otherwise a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, cast
 
 import msgpack
 
@@ -28,6 +28,11 @@ def encode(value: Value) -> bytes:
         raise LocalProtocolError(f"not encodable: {error}") from error
     assert isinstance(packed, bytes)
     return packed
+
+
+def make_encoder() -> Callable[[Value], bytes]:
+    """What encodes many values, each canonically, and faster than `encode`; for values of the subset, in one thread."""
+    return cast("Callable[[Value], bytes]", msgpack.Packer(use_bin_type=True, strict_types=False).pack)
 
 
 def _refuse(*_: object) -> None:

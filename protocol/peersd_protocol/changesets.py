@@ -6,8 +6,9 @@ because one type check then covers a whole column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, TypeAlias, cast
 
 import msgpack
@@ -41,6 +42,9 @@ _SCALARS: Final[frozenset[type]] = frozenset((type(None), int, float, str, bytes
 _KEYS: Final[frozenset[type]] = frozenset((int, str, bytes))
 _ACTS_MAX: Final = TABLES_MAX * COLUMNS_MAX
 _INT_MAX: Final = 2**63 - 1
+
+_NO_MORE: Final = b"\x90\x90"
+"""How a body ends whose last table has neither updates nor deletes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,68 @@ def decode(body: bytes) -> Changeset | UnknownBody:
     if unknown:
         return UnknownBody(f"cell operation {min(unknown)}")
     return changeset
+
+
+def decode_inserts(bodies: Sequence[bytes]) -> tuple[Changeset, Sequence[int]] | None:
+    """Reads many small raw bodies together, if each of them inserts rows into the same table and does nothing else.
+
+    Args:
+        bodies: not empty.
+
+    Returns:
+        The changeset of all their rows, in order, and how many rows each body has. None where they do not fit together, and where
+        one is not as it has to be: then each is decoded by itself.
+    """
+    if sum(map(len, bodies)) > CHANGESET_ARRAYS_MAX:
+        return None  # a bound on what they become in memory
+    try:
+        return _join_inserts(bodies)
+    except RemoteProtocolError:
+        return None
+
+
+def _join_inserts(bodies: Sequence[bytes]) -> tuple[Changeset, Sequence[int]] | None:
+    """What `decode_inserts` gives.
+
+    Raises:
+        RemoteProtocolError: one is not as it has to be.
+    """
+    first = decode(bodies[0])
+    if isinstance(first, UnknownBody) or len(first.tables) != 1 or not first.tables[0].inserts:
+        return None
+    (table,) = first.tables
+    pack = canonical.make_encoder()
+    fields = _unpack_all(bodies, pack)
+    start = bodies[0][: len(bodies[0]) - len(pack(table.inserts)) - len(_NO_MORE)]
+    if not all(body.startswith(start) for body in bodies) or any(body[2][0][4:] != [[], []] for body in fields):
+        return None
+    inserts = [body[2][0][3] for body in fields]
+    if set(map(type, inserts)) != {list} or set(map(len, inserts)) != {len(table.inserts)}:
+        return None
+    parts = list(zip(*inserts, strict=True))
+    if any(set(map(type, column)) != {list} for column in parts):
+        return None
+    counts = list(map(len, parts[0]))
+    if 0 in counts or any(list(map(len, column)) != counts for column in parts):
+        return None
+    columns: list[Column] = [list(chain.from_iterable(column)) for column in parts]
+    _check_cells(columns, _SCALARS)
+    return Changeset((TableChangeset(table.table, table.added, columns),)), counts
+
+
+def _unpack_all(bodies: Sequence[bytes], pack: Callable[[Any], bytes]) -> list[Any]:
+    """Unpacks canonical bodies in one go; what each packs to again shows that it is canonical and where it ends."""
+    joined = b"\xdd" + len(bodies).to_bytes(4, "big") + b"".join(bodies)
+    try:
+        fields: list[Any] = msgpack.unpackb(
+            joined, raw=False, object_hook=_refuse, ext_hook=_refuse, max_map_len=0, max_ext_len=0
+        )
+        is_canonical = list(map(pack, fields)) == list(bodies)
+    except Exception as error:
+        raise malformed(f"msgpack: {type(error).__name__}") from error
+    if not is_canonical:
+        raise malformed("not canonical")
+    return fields
 
 
 def _unpack(body: bytes) -> Sequence[Any]:

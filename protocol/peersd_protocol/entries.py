@@ -16,6 +16,9 @@ FORMAT_VERSION: Final = 1
 EPOCH_BYTES: Final = 16
 DEVICE_BYTES: Final = 32
 
+_HEADER_ARRAY: Final = b"\x9d"
+"""The first byte of a header: an array of 13 elements."""
+
 
 class Kind(enum.IntEnum):
     """The kinds of log. Identity logs belong to a user, the other two to a group."""
@@ -40,6 +43,11 @@ class LogKey:
     user: bytes
     device: bytes
     epoch: bytes
+
+
+def encode_header_start(group: bytes, kind: Kind, user: bytes, device: bytes, epoch: bytes) -> bytes:
+    """The beginning of an encoded header, up to the sequence: what all entries share that a user makes in one log."""
+    return _HEADER_ARRAY + canonical.encode([FORMAT_VERSION, group, int(kind), user, device, epoch])[1:]
 
 
 @dataclass(frozen=True)
@@ -81,23 +89,8 @@ class Header:
     @cached_property
     def encoded(self) -> bytes:
         """The canonical bytes that are hashed."""
-        return canonical.encode(
-            [
-                FORMAT_VERSION,
-                self.group,
-                int(self.kind),
-                self.user,
-                self.device,
-                self.epoch,
-                self.seq,
-                self.prev,
-                self.hlc,
-                self.deps,
-                self.control_heads,
-                self.body_hash,
-                self.ext,
-            ]
-        )
+        rest: list[canonical.Value] = [self.seq, self.prev, self.hlc, self.deps, self.control_heads, self.body_hash, self.ext]
+        return encode_header_start(self.group, self.kind, self.user, self.device, self.epoch) + canonical.encode(rest)[1:]
 
     @cached_property
     def hash(self) -> bytes:

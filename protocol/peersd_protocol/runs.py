@@ -7,12 +7,13 @@ for them all, because each names the one before.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, cast
+from typing import Final, TypeAlias, cast, overload
 
 from peersd_protocol import blocks as block_codec
+from peersd_protocol import canonical
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import (
     BLOCKS_PER_BODY_MAX,
@@ -21,11 +22,19 @@ from peersd_protocol.constants import (
     RUN_ENTRIES_MAX,
     SEQ_MAX,
 )
-from peersd_protocol.entries import DEVICE_BYTES, EPOCH_BYTES, Header, Kind, LogKey, body_hash
+from peersd_protocol.entries import DEVICE_BYTES, EPOCH_BYTES, Header, Kind, LogKey, body_hash, encode_header_start
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
-from peersd_protocol.signing import HASH_BYTES, SIGNATURE_BYTES
+from peersd_protocol.signing import HASH_BYTES, SIGNATURE_BYTES, sha256
 
 HLC_MAX: Final = 2**63 - 1
+
+Links: TypeAlias = tuple[tuple[bytes, ...], tuple[bytes, ...]]
+"""The `deps` and `control_heads` of an entry."""
+
+NO_LINKS: Final[Links] = ((), ())
+
+Ext: TypeAlias = tuple[tuple[int, Value], ...]
+"""What later versions add to a header."""
 
 
 class BodyForm(enum.IntEnum):
@@ -91,11 +100,86 @@ class Entry:
     body: Body
 
 
+class ParsedEntries(Sequence[Entry]):
+    """The entries of a run as it came, in plain lists; what headers and bodies they have as objects is made when it is asked for.
+
+    Objects for each entry of a run of small ones cost more than all that is done with them.
+
+    Attributes:
+        log: that they stand in.
+        user: who acts.
+        first_seq: position of the first entry.
+        prev: hash of the entry before it.
+        stamps, hashes: of each entry.
+        bodies: of each entry; bytes where it is one inline block, as nearly all are.
+        links, exts: by index, of those entries that have any.
+    """
+
+    def __init__(
+        self,
+        log: LogKey,
+        groups: tuple[bytes, bytes],
+        user: bytes,
+        first_seq: int,
+        prev: bytes,
+        stamps: Sequence[int],
+        hashes: Sequence[bytes],
+        bodies: Sequence[bytes | Body],
+        links: Mapping[int, Links],
+        exts: Mapping[int, Ext],
+    ) -> None:
+        self.log = log
+        self._groups = groups
+        self.user = user
+        self.first_seq = first_seq
+        self.prev = prev
+        self.stamps = stamps
+        self.hashes = hashes
+        self.bodies = bodies
+        self.links = links
+        self.exts = exts
+        self._made: dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Entry, ...]: ...
+    def __getitem__(self, index: int | slice) -> Entry | tuple[Entry, ...]:
+        if isinstance(index, slice):
+            return tuple(self[at] for at in range(*index.indices(len(self))))
+        at = range(len(self))[index]
+        if at not in self._made:
+            self._made[at] = self._make(at)
+        return self._made[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(cast("Sequence[object]", other))
+
+    def __hash__(self) -> int:
+        return hash(self.hashes[-1])
+
+    def _make(self, at: int) -> Entry:
+        stated = self.bodies[at]
+        body = stated if isinstance(stated, Body) else Body.of_blocks([stated])
+        log, seq = self.log, self.first_seq + at
+        prev, group = (self.hashes[at - 1], self._groups[1]) if at else (self.prev, self._groups[0])
+        deps, heads = self.links.get(at, NO_LINKS)
+        ext = self.exts.get(at, ())
+        header = Header(
+            group, log.kind, self.user, log.device, log.epoch, seq, prev, self.stamps[at], deps, heads, body.hash, ext
+        )
+        header.__dict__["hash"] = self.hashes[at]
+        return Entry(header, body)
+
+
 @dataclass(frozen=True)
 class Run:
     """Consecutive entries of one log, by one user, ending at an entry whose signature is `signature` (64 bytes)."""
 
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     signature: bytes
 
     @property
@@ -112,6 +196,21 @@ class Run:
     def last(self) -> Header:
         """The signed header."""
         return self.entries[-1].header
+
+    @property
+    def hashes(self) -> Sequence[bytes]:
+        """The hash of each entry."""
+        return self.entries.hashes if isinstance(self.entries, ParsedEntries) else [entry.header.hash for entry in self.entries]
+
+    @property
+    def links(self) -> Mapping[int, Links]:
+        """What the entries name in `deps` and `control_heads`, by index, of those that name anything."""
+        if isinstance(self.entries, ParsedEntries):
+            return self.entries.links
+        headers = [entry.header for entry in self.entries]
+        return {
+            at: (header.deps, header.control_heads) for at, header in enumerate(headers) if header.deps or header.control_heads
+        }
 
     def check_signature(self) -> None:
         """Raises RemoteProtocolError BAD_SIGNATURE unless the device signed the last entry."""
@@ -156,7 +255,7 @@ def _links(value: Value, what: str) -> tuple[bytes, ...]:
     return links
 
 
-def _ext(value: Value) -> tuple[tuple[int, Value], ...]:
+def _ext(value: Value) -> Ext:
     if not isinstance(value, list) or len(value) > LINKS_PER_ENTRY_MAX:
         raise _refuse("ext")
     pairs: list[tuple[int, Value]] = []
@@ -173,7 +272,7 @@ def parse_body(value: Value) -> Body:
     Raises:
         RemoteProtocolError: MALFORMED, TOO_LARGE.
     """
-    if not isinstance(value, list) or not value or value[0] not in (0, 1, 2) or isinstance(value[0], bool):
+    if not isinstance(value, list) or not value or type(value[0]) is not int or value[0] not in (0, 1, 2):
         raise _refuse("body")
     parts = value[1:]
     if len(parts) > BLOCKS_PER_BODY_MAX:
@@ -211,9 +310,9 @@ def parse_run(value: Value, group: bytes) -> Run:
     if not isinstance(value, list) or len(value) != 8:
         raise _refuse("run")
     kind_value, user, device, epoch, first_seq, prev, signature, deltas = value
-    if kind_value not in (1, 2, 3) or isinstance(kind_value, bool):
+    if type(kind_value) is not int or kind_value not in (1, 2, 3):
         raise _refuse("kind of log")
-    kind = Kind(cast(int, kind_value))
+    kind = Kind(kind_value)
     user = _bytes(user, (0, HASH_BYTES) if kind is Kind.IDENTITY else (HASH_BYTES,), "user")
     device = _bytes(device, (DEVICE_BYTES,), "device")
     epoch = _bytes(epoch, (EPOCH_BYTES,), "epoch")
@@ -225,29 +324,64 @@ def parse_run(value: Value, group: bytes) -> Run:
         raise _refuse("run without entries")
     if len(deltas) > RUN_ENTRIES_MAX:
         raise RemoteProtocolError(CloseCode.TOO_LARGE, "entries of a run")
-    entries: list[Entry] = []
+    if kind is Kind.IDENTITY and not user and first_seq + len(deltas) > 2:
+        raise _refuse("only a genesis has no user")
+    return Run(_parse_entries(kind, group, user, device, epoch, first_seq, prev, deltas), signature)
+
+
+def _parse_entries(
+    kind: Kind, group: bytes, user: bytes, device: bytes, epoch: bytes, first_seq: int, prev: bytes, deltas: list[Value]
+) -> ParsedEntries:
+    """Reads the entries of a run and works out their hashes, each of which the next one names."""
+    groups = (b"", b"") if kind is Kind.IDENTITY else (group, group)
+    pack = canonical.make_encoder()
+    start = encode_header_start(groups[1], kind, user, device, epoch)
+    stamps: list[int] = []
+    hashes: list[bytes] = []
+    bodies: list[bytes | Body] = []
+    links: dict[int, Links] = {}
+    exts: dict[int, Ext] = {}
     hlc = 0
-    is_single = len(deltas) == 1
+    before = prev
     for index, delta in enumerate(deltas):
         if not isinstance(delta, list) or len(delta) != 5 or type(delta[0]) is not int or not 0 < delta[0] <= HLC_MAX - hlc:
             raise _refuse("entry")
         hlc += delta[0]
-        deps = _links(delta[1], "deps")
-        if deps and kind is not Kind.DATA:
-            raise _refuse("deps in an act")
-        heads = _links(delta[2], "control_heads")
-        body = parse_body(delta[3])
-        if body.form is BodyForm.DETACHED and not is_single:
-            raise _refuse("an entry with a detached body is a run of its own")
-        seq = first_seq + index
-        if kind is Kind.IDENTITY and not user and seq > 1:
-            raise _refuse("only a genesis has no user")
-        group_field = b"" if kind is Kind.IDENTITY else group
-        header = Header(group_field, kind, user, device, epoch, seq, prev, hlc, deps, heads, body.hash, _ext(delta[4]))
-        if kind is Kind.CONTROL and seq == 1:
-            genesis = Header(b"", kind, user, device, epoch, seq, prev, hlc, deps, heads, body.hash, header.ext)
-            if genesis.hash == group:
-                header = genesis
-        entries.append(Entry(header, body))
-        prev = header.hash
-    return Run(tuple(entries), signature)
+        _, deps_value, heads_value, body_value, ext_value = delta
+        deps: tuple[bytes, ...] = ()
+        heads: tuple[bytes, ...] = ()
+        if deps_value != [] or heads_value != []:
+            deps, heads = _links(deps_value, "deps"), _links(heads_value, "control_heads")
+            if deps and kind is not Kind.DATA:
+                raise _refuse("deps in an act")
+            links[index] = (deps, heads)
+        body: bytes | Body
+        if (block := _only_block(body_value)) is not None:
+            body, hash_of_body = block, sha256(sha256(block))
+        else:
+            body = parse_body(body_value)
+            hash_of_body = body.hash
+            if body.form is BodyForm.DETACHED and len(deltas) > 1:
+                raise _refuse("an entry with a detached body is a run of its own")
+        ext = () if ext_value == [] else _ext(ext_value)
+        if ext:
+            exts[index] = ext
+        rest = pack((first_seq + index, before, hlc, deps, heads, hash_of_body, ext))
+        before = sha256(start + rest[1:])
+        if kind is Kind.CONTROL and first_seq + index == 1:
+            genesis = sha256(encode_header_start(b"", kind, user, device, epoch) + rest[1:])
+            if genesis == group:
+                groups, before = (b"", group), genesis
+        stamps.append(hlc)
+        hashes.append(before)
+        bodies.append(body)
+    log = LogKey(kind, (user or hashes[0]) if kind is Kind.IDENTITY else b"", device, epoch)
+    return ParsedEntries(log, groups, user, first_seq, prev, stamps, hashes, bodies, links, exts)
+
+
+def _only_block(value: Value) -> bytes | None:
+    """The block of a body that is one inline block; None for any other form."""
+    if isinstance(value, list) and len(value) == 2 and type(value[0]) is int and value[0] == BodyForm.INLINE:
+        block = value[1]
+        return block if isinstance(block, bytes) and len(block) <= INLINE_BODY_BYTES_MAX else None
+    return None

@@ -1,0 +1,95 @@
+"""Many small entries of one run taken in as one: what is alike in them is looked at once (SPEC: E-26 to E-30)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from peersd.store.authority import Authority
+from peersd.store.log import EntryRow, Log, State
+from peersd.store.rows import Rows
+from peersd_protocol import hlc
+from peersd_protocol.entries import Kind
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.replication import Committed
+from peersd_protocol.runs import ParsedEntries, Run
+
+STRETCH_ENTRIES_MIN: Final = 2
+"""Fewer are taken one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Entries that were taken in together: the last one, and all of them in order."""
+
+    last: EntryRow
+    committed: list[Committed]
+
+
+class Stretches:
+    """Takes stretches in, inside the caller's transaction.
+
+    A stretch is consecutive data entries of one run that name nothing but the one before, that all count, and that do nothing but
+    insert rows into one table. Whatever differs is taken one by one, which is the rule, and this the same made short.
+
+    Args:
+        log, authority, rows: of the group.
+    """
+
+    def __init__(self, log: Log, authority: Authority, rows: Rows) -> None:
+        self._log = log
+        self._authority = authority
+        self._rows = rows
+
+    def take(self, run: Run, start: int, prev: EntryRow) -> Stretch | None:
+        """Takes in the entries of a run from an index on, as many as make a stretch.
+
+        Args:
+            run: its signature is good, and all that it rests on is here.
+            start: index of an entry that is not here.
+            prev: the entry before that one, of the same log.
+
+        Returns:
+            What was taken in; None, and nothing was done, where the entry there begins no stretch.
+
+        Raises:
+            RemoteProtocolError: a stamp is not valid.
+        """
+        entries = run.entries
+        if not isinstance(entries, ParsedEntries) or entries.log.kind is not Kind.DATA or prev.state is State.VOID:
+            return None
+        end = _end(entries, start)
+        if end - start < STRETCH_ENTRIES_MIN or self._log.log_by_id(prev.log).is_blocked(prev.branch, prev.seq):
+            return None
+        hashes = entries.hashes[start:end]
+        past = self._authority.past_after(prev, ())
+        # Where the last one counts, all before it do: they have its control past, and no limit ends before it.
+        if self._authority.names_any(hashes) or not self._authority.counts(entries[end - 1].header, prev, past):
+            return None
+        planned = self._rows.plan_inserts(cast("list[bytes]", entries.bodies[start:end]), past)
+        if planned is None:
+            return None
+        _check_stamps(entries.stamps[start:end], prev.hlc)
+        last = self._log.append_stretch(entries, start, end, run.signature if end == len(entries) else None, prev)
+        first_id = last.id - (end - start) + 1
+        self._authority.remember_past(last.id, past, prev)
+        self._rows.apply_inserts(first_id, planned)
+        first_seq = entries.first_seq + start
+        committed = [Committed(first_id + index, entries.log, first_seq + index, hash_) for index, hash_ in enumerate(hashes)]
+        return Stretch(last, committed)
+
+
+def _end(entries: ParsedEntries, start: int) -> int:
+    """The index after the last of the entries from `start` on that have one inline block and neither links nor fields unknown."""
+    for index in range(start, len(entries)):
+        if index in entries.links or index in entries.exts or not isinstance(entries.bodies[index], bytes):
+            return index
+    return len(entries)
+
+
+def _check_stamps(stamps: Sequence[int], before: int) -> None:
+    for stamp in stamps:
+        if not hlc.is_valid_successor(stamp, before):
+            raise RemoteProtocolError(CloseCode.BAD_CHAIN, "stamp does not follow from prev and deps")
+        before = stamp
