@@ -19,9 +19,8 @@ import apsw
 import trio
 import trio_websocket
 
-from peersd.net.transport import RECEIVE_BUFFER_BYTES
 from scripts.bench_figures import Spread
-from scripts.bench_peer import ECHO
+from scripts.bench_peer import ECHO, WEBSOCKET_BUFFER_BYTES
 
 Row = tuple[bytes, str, str, int, float]
 """What every bulk figure writes: 16 random bytes, a text, a text of 30 characters, an integer, a double."""
@@ -185,7 +184,7 @@ class Limits:
     async def open_websocket(self, purpose: str) -> AsyncGenerator[trio_websocket.WebSocketConnection]:
         """A plain WebSocket to the other process, with the receive buffer that the daemons have."""
         async with trio_websocket.open_websocket_url(
-            f"{self.websocket_url}/{purpose}", receive_buffer_size=RECEIVE_BUFFER_BYTES
+            f"{self.websocket_url}/{purpose}", receive_buffer_size=WEBSOCKET_BUFFER_BYTES
         ) as connection:
             yield connection
 

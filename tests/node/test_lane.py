@@ -31,7 +31,11 @@ class FedChannel:
 
     async def send(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> None:
         await trio.lowlevel.checkpoint()
+        self.send_nowait(message, bulk=bulk, in_order=in_order)
+
+    def send_nowait(self, message: bytes, *, bulk: bool = False, in_order: bool = False) -> bool:
         self.sent.append(message)
+        return True
 
     async def receive(self) -> bytes:
         while not self.messages:
