@@ -100,7 +100,7 @@ SCENARIOS: Final = (
         "groups_join groups_ready groups_start_to_sync groups_memory groups_handles groups_idle groups_reconnect_time "
         "groups_reconnect_bytes groups_reconnect_group_bytes",
     ),
-    Scenario(measure_swarm, "swarm_visible swarm_entry_bytes swarm_all_bytes"),
+    Scenario(measure_swarm, "swarm_visible swarm_entry_bytes"),
 )
 
 

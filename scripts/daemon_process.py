@@ -34,19 +34,23 @@ def run_until_interrupted(main: Callable[[], Awaitable[None]]) -> bool:
     """
     interrupted = False
 
-    async def cancel_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    async def run() -> None:
         nonlocal interrupted
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            task_status.started()
-            async for _ in signals:
-                interrupted = True
-                scope.cancel()
+            async with trio.open_nursery() as nursery:
+                scope = trio.CancelScope()
 
-    async def run() -> None:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(cancel_on_signal, nursery.cancel_scope)
-            await main()
-            nursery.cancel_scope.cancel()
+                async def cancel_on_signal() -> None:
+                    nonlocal interrupted
+                    async for _ in signals:
+                        interrupted = True
+                        scope.cancel()
+
+                nursery.start_soon(cancel_on_signal)
+                # In a scope of its own: a second signal while things close, as timeout(1) sends, must find it there.
+                with scope:
+                    await main()
+                nursery.cancel_scope.cancel()
 
     trio.run(run)
     return not interrupted

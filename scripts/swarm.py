@@ -320,13 +320,16 @@ async def run(options: Options, output: Output) -> int:
     failures: list[str] = []
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(ending.watch, nursery.cancel_scope)
-            async with open_process_swarm(folder, options.plan, output.tell) as swarm:
-                output.start(describe(swarm, folder, options))
-                await swarm.join()
-                session = ending.session = Session(swarm, options, output)
-                output.tell(COMMANDS)
-                await session.run()
+            # A scope that the watch is not in: a second signal while things close has to find it there.
+            scope = trio.CancelScope()
+            await nursery.start(ending.watch, scope)
+            with scope:
+                async with open_process_swarm(folder, options.plan, output.tell) as swarm:
+                    output.start(describe(swarm, folder, options))
+                    await swarm.join()
+                    session = ending.session = Session(swarm, options, output)
+                    output.tell(COMMANDS)
+                    await session.run()
             nursery.cancel_scope.cancel()
     except* (PeersError, AssertionError, OSError, trio.TooSlowError) as group:
         failures += [f"{type(error).__name__}: {error}" for error in leaves(group)]

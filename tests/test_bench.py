@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from scripts.bench_figures import BARS, Bar, Figure, Spread, at_least, at_most, 
 from scripts.bench_limits import Durations
 from scripts.bench_run import FULL, QUICK
 from scripts.bench_swarm import draw_neighbours
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_figure_is_the_median_of_its_rounds_beside_the_median_of_its_limits() -> None:
@@ -104,6 +108,30 @@ def test_an_unknown_name_is_refused_with_the_names_there_are(capsys: pytest.Capt
     assert "one_change_p50" in capsys.readouterr().err.splitlines()
     assert bench.main(["--list", "--only", "batch"]) == 0
     assert capsys.readouterr().out.split() == ["batch_1000"]
+
+
+INTERRUPTED = """
+import os, signal, trio, trio.testing
+from scripts.daemon_process import run_until_interrupted
+async def main():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+                await trio.testing.wait_all_tasks_blocked()
+        print("closed")
+print(run_until_interrupted(main))
+"""
+
+
+def test_more_signals_while_daemons_are_closed_do_not_end_the_script_before_they_are() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["closed", "False"], "")
 
 
 def test_a_quick_run_of_the_limits_writes_figures_and_compares_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
