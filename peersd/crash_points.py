@@ -3,7 +3,6 @@
     PEERSD_CRASH_AT=batch_committed:3 peersd run …
 
 ends that daemon by SIGKILL when it reaches `batch_committed` for the third time. Unless armed, a place costs one comparison.
-docs/testing.md lists them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ LOGGED: Final = "crash_point_reached"
 
 
 class CrashPoint(StrEnum):
-    """A place; its comment says what is on disk there, and what is not."""
+    """A place; its comment says what is on disk there, and what is not (peersd.testing.crash_cases: how each is reached)."""
 
     # Files, as they come to be.
     FILE_CREATED = "file_created"  # a new SQLite file, empty

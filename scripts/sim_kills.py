@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -18,8 +21,10 @@ from typing import Final
 import trio
 
 from peersd.client import Peers, PeersError
+from peersd.crash_points import CrashPoint
 from peersd.testing.authors import ENDING
-from peersd.testing.killing import REACHED_BY_WRITING, open_killing
+from peersd.testing.crash_cases import CASES, Case, During, cut_off
+from peersd.testing.killing import open_killing
 from peersd.testing.pairs import GROUP
 from peersd.testing.processes import DaemonProcess, open_daemon
 from scripts.sim_arguments import number
@@ -28,8 +33,11 @@ from scripts.sim_interrupts import open_run
 KILLS_EACH: Final = 25
 """Kills of the daemons of one seed: later ones find more rows to look through, and take longer."""
 
-COUNT_MAX: Final = 8
-"""A crash point is passed so often at most before the daemon dies there: node.db is written rarely once a start is over."""
+CASES_EACH: Final = 15
+"""Those of them that are at crash points."""
+
+PASSES_MAX: Final = 8
+"""A daemon that writes passes a crash point so often at most before it dies: node.db is written rarely once a start is over."""
 
 MEET_EVERY: Final = 8
 
@@ -40,23 +48,42 @@ STARTS: Final = 5
 """Starts that the median is of."""
 
 
-async def kill_with_seed(seed: int, kills: int, folder: Path) -> None:
+def cases_for(seed: int) -> list[Case]:
+    """The crash points of a seed: in a drawn order, and such that seeds that follow each other come to all of them in turn."""
+    dealt = [CASES[number % len(CASES)] for number in range(seed * CASES_EACH, (seed + 1) * CASES_EACH)]
+    random = Random(f"{seed} cases")
+    random.shuffle(dealt)
+    return [replace(case, passes=random.randint(1, PASSES_MAX)) if case.during is During.WRITING else case for case in dealt]
+
+
+async def kill_with_seed(seed: int, kills: int, folder: Path, reached: Counter[CrashPoint]) -> None:
     """Kills the daemons of one seed so many times, or once more where the last were two.
 
+    Args:
+        seed: of all that is drawn.
+        kills: how many; KILLS_EACH to come to all the crash points of the seed.
+        folder: of the daemons.
+        reached: gets how often a daemon died at each crash point.
+
     Raises:
-        AssertionError: something was lost or differs; the message tells the seed, the folders are kept.
+        AssertionError: something was lost or differs; the message tells the seed.
     """
     random = Random(f"{seed} kills")
+    dealt = cases_for(seed)
     async with open_killing(folder, seed=seed) as killing:
-        met = 0
-        while killing.kills < kills:
-            if random.random() < 0.5:
-                await killing.kill_at_a_moment()
-            else:
-                await killing.kill_at(f"{random.choice(REACHED_BY_WRITING)}:{random.randint(1, COUNT_MAX)}")
-            if killing.kills // MEET_EVERY > met:
-                met = killing.kills // MEET_EVERY
-                await killing.meet()
+        try:
+            met = 0
+            while killing.kills < kills:
+                # At a moment two may be killed at once.
+                if dealt and (random.random() < 0.5 or killing.kills + len(dealt) + 2 > kills):
+                    await cut_off(killing, dealt.pop())
+                else:
+                    await killing.kill_at_a_moment()
+                if killing.kills // MEET_EVERY > met:
+                    met = killing.kills // MEET_EVERY
+                    await killing.meet()
+        finally:
+            reached.update(killing.reached)
 
 
 async def measure_ready(entries: int, folder: Path) -> list[tuple[float, float]]:
@@ -118,16 +145,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--first-seed", type=number(0), default=0, help=f"each seed takes {KILLS_EACH} kills (default 0)")
     parser.add_argument("--entries", type=number(0), default=100_000, help="for the time to be ready again; 0: not measured")
+    parser.add_argument(
+        "--jobs", type=number(1), default=os.cpu_count() or 1, help="seeds at once, three daemons each (default: one a processor)"
+    )
     chosen = parser.parse_args(argv)
-    failed: list[int] = []
-    done = 0
+    ran = Ran()
     with open_run() as interruption:
-        for seed, kills in _kills_of(chosen.first_seed, chosen.kills):
-            if not run_seed(seed, kills):
-                failed.append(seed)
-            done += kills
-    told = f"{done} of {chosen.kills} kills, {len(failed)} seeds failed{': ' + ' '.join(map(str, failed)) if failed else ''}"
-    status = interruption.end(1 if failed else 0, told)
+        trio.run(run_seeds, _kills_of(chosen.first_seed, chosen.kills), chosen.jobs, ran)
+    if ran.reached:
+        print(f"killed at crash points: {', '.join(f'{point} {ran.reached[point]}' for point in CrashPoint)}")
+    missed = find_missed(ran)
+    if missed:
+        print(f"FAILED: never killed at: {', '.join(missed)}")
+    which = f": {' '.join(map(str, sorted(ran.failed)))}" if ran.failed else ""
+    told = f"{ran.kills} of {chosen.kills} kills, {len(ran.failed)} seeds failed{which}"
+    status = interruption.end(1 if ran.failed or missed else 0, told)
     if chosen.entries and not interruption.has_come:
         with open_run() as interruption:
             measure(chosen.entries)
@@ -136,13 +168,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def run_seed(seed: int, kills: int) -> bool:
+@dataclass
+class Ran:
+    """What came of all seeds that have ended.
+
+    Attributes:
+        kills: how many were to be.
+        whole_seeds: those that came to all their crash points.
+        failed: seeds by which something was lost.
+        reached: how often a daemon died at each crash point, also in seeds that have not ended.
+    """
+
+    kills: int = 0
+    whole_seeds: int = 0
+    failed: list[int] = field(default_factory=list[int])
+    reached: Counter[CrashPoint] = field(default_factory=Counter[CrashPoint])
+
+
+def find_missed(ran: Ran) -> list[CrashPoint]:
+    """The crash points at which no daemon died, if so many seeds were run that each should have been reached."""
+    if ran.whole_seeds * CASES_EACH < len(CASES):
+        return []
+    return [point for point in CrashPoint if not ran.reached[point]]
+
+
+async def run_seeds(seeds: Iterator[tuple[int, int]], jobs: int, ran: Ran) -> None:
+    """Runs seeds, so many at once; each is given its number of kills."""
+
+    async def run_some() -> None:
+        for seed, kills in seeds:
+            if not await run_seed(seed, kills, ran.reached):
+                ran.failed.append(seed)
+            ran.kills += kills
+            ran.whole_seeds += kills == KILLS_EACH
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(jobs):
+            nursery.start_soon(run_some)
+
+
+async def run_seed(seed: int, kills: int, reached: Counter[CrashPoint]) -> bool:
     """Kills the daemons of a seed and tells what came of it; whether nothing was lost. Its folder is kept if something was."""
     began_s = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="peersd-kills-"))
     is_kept = False
     try:
-        trio.run(kill_with_seed, seed, kills, folder)
+        await kill_with_seed(seed, kills, folder, reached)
     except* (AssertionError, PeersError, trio.TooSlowError) as group:
         is_kept = True
         replay = f"replay: scripts/sim --kills {kills} --first-seed {seed} --entries 0"

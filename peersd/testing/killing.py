@@ -6,12 +6,13 @@
         await killing.meet()
 
 Each kill is followed by a look into the files that it left, before anything is started that could mend them: what a client was
-told is there on the very device that told it. `meet` compares all devices.
+told is there on the very device that told it. `meet` compares all devices. peersd.testing.crash_cases reaches every crash point.
 """
 
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -27,24 +28,6 @@ from peersd.testing.pairs import GROUP, join
 from peersd.testing.processes import HANG_S, DaemonProcess, open_daemon
 
 NAMES: Final = ("ada", "ben", "cem")
-
-REACHED_BY_WRITING: Final = (
-    CrashPoint.BATCH_RECORDED,
-    CrashPoint.BATCH_COMMITTED,
-    CrashPoint.BATCH_FENCED,
-    CrashPoint.BATCH_TOLD,
-    CrashPoint.INTAKE_APPLIED,
-    CrashPoint.INTAKE_COMMITTED,
-    CrashPoint.INTAKE_FENCED,
-    CrashPoint.INTAKE_TOLD,
-    CrashPoint.MARK_DUE,
-    CrashPoint.MARK_OPENED,
-    CrashPoint.MARK_WRITTEN,
-    CrashPoint.MARK_SAVED,
-    CrashPoint.LOCAL_RECORDED,
-    CrashPoint.LOCAL_COMMITTED,
-)
-"""The crash points that a daemon passes again and again while it writes and syncs."""
 
 OPERATIONS_MAX: Final = 20
 """What each author does at most while another daemon is being killed (guess: a third of a second of work, and of syncing)."""
@@ -62,18 +45,26 @@ class Killing:
     Attributes:
         daemons: by name.
         authors: by name.
+        folder: of the daemons.
         kills: how many daemons were killed.
+        reached: how many of them at each crash point.
     """
 
     def __init__(self, folder: Path, seed: int, daemons: Mapping[str, DaemonProcess], path: Mapping[str, Path]) -> None:
         self.daemons = daemons
         self.authors = {name: Author(name, daemon, Random(f"{seed} {name}")) for name, daemon in daemons.items()}
+        self.folder = folder
         self.kills = 0
+        self.reached: Counter[CrashPoint] = Counter()
         self._seed = seed
         self._random = Random(seed)
         self._paths = path
         self._copies = folder / "copies"
         self._copies.mkdir()
+
+    def draw(self, count: int) -> list[str]:
+        """So many different daemons' names."""
+        return self._random.sample(sorted(self.daemons), count)
 
     # --- Kills ------------------------------------------------------------------------------------------------------------------
 
@@ -83,14 +74,14 @@ class Killing:
         Raises:
             AssertionError: something that was acknowledged is not in the file that is left, or that is not sound.
         """
-        victims = self._random.sample(sorted(self.daemons), self._random.choice((1, 1, 1, 2)))
+        victims = self.draw(self._random.choice((1, 1, 1, 2)))
         async with trio.open_nursery() as nursery:
             for author in self.authors.values():
                 await nursery.start(author.write, OPERATIONS_MAX)
             for name in victims:
                 nursery.start_soon(self._kill_during, name, self._random.randrange(OPERATIONS_MAX), self._random.random())
         for name in victims:
-            await self._start_again(name)
+            await self.start_again(name)
 
     async def _kill_during(self, name: str, operations: int, moment: float) -> None:
         await self.authors[name].wait_for(operations)
@@ -108,7 +99,7 @@ class Killing:
         Raises:
             AssertionError: it did not die there; or see `kill_at_a_moment`.
         """
-        name = self._random.choice(sorted(self.daemons))
+        (name,) = self.draw(1)
         daemon = self.daemons[name]
         await daemon.terminate()
         await daemon.start(crash_at=points[0])
@@ -121,18 +112,47 @@ class Killing:
                 else:
                     for author in self.authors.values():
                         nursery.start_soon(author.write, OPERATIONS_TO_POINT_MAX, is_dead)
-                await daemon.wait_crashed(point.partition(":")[0])
+                reached = CrashPoint(point.partition(":")[0])
+                await daemon.wait_crashed(reached)
                 is_dead.set()
-            await self._start_again(name, following)
+            await self.start_again(name, reached, crash_at=following)
 
-    async def _start_again(self, name: str, crash_at: str | None = None) -> None:
+    def note_kill(self, point: CrashPoint | None) -> None:
+        """Counts a kill, at a crash point or at a moment."""
         self.kills += 1
-        copy = await trio.to_thread.run_sync(copy_dead, self._paths[name], self._copies)
+        if point is not None:
+            self.reached[point] += 1
+
+    async def start_again(self, name: str, point: CrashPoint | None = None, *, crash_at: str | None = None) -> None:
+        """Counts a kill, looks at what it has left of the common group, and starts the daemon again.
+
+        Args:
+            name: who was killed.
+            point: where, if at a crash point.
+            crash_at: see DaemonProcess.start.
+
+        Raises:
+            AssertionError: something that was acknowledged is not in the file, or that is not sound.
+        """
+        self.note_kill(point)
+        copy = await self._copy_dead(self._paths[name])
         await self._check(name, copy)
         await self.daemons[name].start(crash_at=crash_at)
 
+    async def check_left(self, path: Path) -> None:
+        """Looks at what a kill has left of another group's file.
+
+        Raises:
+            AssertionError: it is not sound, or not what its logs amount to.
+        """
+        _, wrong = await trio.to_thread.run_sync(check_copy, await self._copy_dead(path))
+        assert wrong is None, f"seed {self._seed}, after {self.kills} kills, {path}: {wrong}"
+
+    async def _copy_dead(self, path: Path) -> Path:
+        return await trio.to_thread.run_sync(copy_dead, path, self._copies)
+
     async def _check(self, name: str, copy: Path) -> None:
-        """Looks at what a kill has left of one file."""
+        """Looks at what a kill has left of the common group's file."""
 
         def look() -> list[str]:
             missing = [f"lacks what was acknowledged: {one}" for one in self.authors[name].missing_in(copy)]

@@ -9,6 +9,7 @@ from typing import Final
 import msgpack
 
 from peersd_protocol.canonical import Value
+from peersd_protocol.constants import MESSAGE_BYTES_MAX
 
 BOUNDARIES: Final = (
     *(0, 1, -1, -32, -33, 23, 24, 127, 128, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1, 2**32),
@@ -20,6 +21,8 @@ GROWN_ITEMS_MAX: Final = 5_000
 """Elements that a list grows to: above most bounds of lists."""
 
 _NESTING: Final = (2, 40, 500, 1_023, 1_025, 3_000)
+_NEST: Final = "nested"
+"""Stands for a value in so many lists until one is wanted: they are slow to make."""
 
 
 # --- Values ---------------------------------------------------------------------------------------------------------------------
@@ -76,10 +79,13 @@ def _mutate_node(random: Random, node: Value) -> Value:
 
 
 def _other_type(random: Random, node: Value) -> Value:
-    nested: Value = node
-    for _ in range(random.choice(_NESTING)):
-        nested = [nested]
-    return random.choice([None, True, False, 0, -1, 1.5, "text", b"", bytes(32), [], [[]], [node], nested])
+    depth = random.choice(_NESTING)
+    other: Value = random.choice([None, True, False, 0, -1, 1.5, "text", b"", bytes(32), [], [[]], [node], _NEST])
+    if other is _NEST:
+        other = node
+        for _ in range(depth):
+            other = [other]
+    return other
 
 
 def _mutate_list(random: Random, items: list[Value]) -> Value:
@@ -96,7 +102,9 @@ def _mutate_list(random: Random, items: list[Value]) -> Value:
     if step == 3:
         return items[::-1]
     if step == 4 and items:
-        return [*items, *[items[at]] * random.choice((8, 64, 256, 257, GROWN_ITEMS_MAX))]
+        count = random.choice((8, 64, 256, 257, GROWN_ITEMS_MAX))
+        # Above the longest message it is cut off anyway; made, it would take more memory here than the device may take there.
+        return [*items, *[items[at]] * min(count, MESSAGE_BYTES_MAX // len(pack(items[at])) + 1)]
     if step == 5:
         return []
     return [*items, random.choice([None, 0, b"", [], "more"])]
