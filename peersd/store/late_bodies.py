@@ -156,7 +156,7 @@ class LateBodies:
                 if not self._log.has_body(id_):
                     row.missing[number] = seq
                     break
-                ((_, entry, _, _),) = self._log.entries("id = ?", (id_,))
+                ((_, entry, _, _),) = self._log.entries("id = ?", (id_,))  # what is missing is in no segment
                 header = entry.header
                 self._log.set_state([id_], self._rows.show(id_, entry))
                 names.update(header.deps)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from heapq import merge
 from importlib import resources
-from itertools import count
+from operator import itemgetter
 from typing import Final, cast
 
 import apsw
 
 from peersd.store.branches import Branch, EntryRow, LogRow, Path, State, TipRow
+from peersd.store.segments import Segment, Segments
 from peersd_protocol import canonical
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import BODY_BYTES_MAX, BRANCHES_MAX, LINKS_PER_ENTRY_MAX
 from peersd_protocol.entries import Header, Kind, LogKey
-from peersd_protocol.runs import Body, BodyForm, Entry, ParsedEntries, parse_body
+from peersd_protocol.runs import Body, BodyForm, Entry, ParsedEntries, chain_entries, parse_body
 from peersd_protocol.signing import HASH_BYTES
 from peersd_protocol.vectors import Tip, Vector
 
@@ -55,12 +57,14 @@ class Log:
 
     Attributes:
         connection, group: these.
+        segments: many small entries in one row.
     """
 
     def __init__(self, connection: apsw.Connection, group: bytes) -> None:
         self.connection = connection
         self.group = group
         connection.execute(resources.files("peersd.store").joinpath("log.sql").read_text("utf-8"))
+        self.segments = Segments(connection)
         self.rank = lru_cache(maxsize=4096)(self._read_rank)
         self.reload()
 
@@ -71,6 +75,7 @@ class Log:
         self._authors: dict[bytes, int] = {}
         self._author_users: dict[int, bytes] = {}
         self.rank.cache_clear()
+        self.segments.reload()
         for id_, user in self.connection.execute("SELECT id, user FROM _peers_author"):
             self._authors[user] = id_
             self._author_users[id_] = user
@@ -88,11 +93,15 @@ class Log:
             self.refresh_tips(row)
         self.data_heads = self._load_hashes("data_heads")
         self.act_heads = self._load_hashes("act_heads")
-        self.position = cast(int, self.connection.execute("SELECT coalesce(max(id), 0) FROM _peers_entry").get)
+        self.position = max(self._greatest(f"SELECT max(id) FROM {table}") for table in ("_peers_entry", "_peers_segment"))
+
+    def _greatest(self, query: str, *bindings: int) -> int:
+        return cast(int, self.connection.execute(query, bindings).get or 0)
 
     def _last_seq(self, log: int, branch: int) -> int:
-        query = "SELECT coalesce(max(seq), 0) FROM _peers_entry WHERE log = ? AND branch = ?"
-        return cast(int, self.connection.execute(query, (log, branch)).get)
+        where = "WHERE log = ? AND branch = ?"
+        tables = ("_peers_entry", "_peers_segment")
+        return max(self._greatest(f"SELECT max(seq) FROM {table} {where}", log, branch) for table in tables)
 
     # --- Small facts ------------------------------------------------------------------------------------------------------------
 
@@ -190,9 +199,14 @@ class Log:
         for number, branch in enumerate(row.branches):
             if missing and branch.parent is not None and row.is_blocked(branch.parent, branch.first - 1):
                 continue
-            found = self.connection.execute(last, (row.id, number, missing.get(number, branch.last + 1))).fetchone()
-            if found is not None:
-                tips.append(TipRow(*cast("tuple[int, int, int, bytes, int]", found)))
+            end = missing.get(number, branch.last + 1)
+            found = self.connection.execute(last, (row.id, number, end)).fetchone()
+            tip = None if found is None else TipRow(*cast("tuple[int, int, int, bytes, int]", found))
+            segment = self.segments.last_before(row.id, number, end)
+            if segment is not None and (tip is None or segment.seq > tip.seq):
+                tip = TipRow(segment.id, number, segment.seq, segment.hash, segment.hlc)
+            if tip is not None:
+                tips.append(tip)
                 if branch.parent is not None:
                     followed.add((branch.parent, branch.first - 1))
         return [tip for tip in tips if (tip.branch, tip.seq) not in followed]
@@ -203,8 +217,50 @@ class Log:
         if len(row.tips) == 1 and row.tips[0].seq == seq:
             return seq, row.tips[0].hash
         branch = next((number for number, branch in enumerate(row.branches) if branch.last == seq), 0)
-        query = "SELECT hash FROM _peers_entry WHERE log = ? AND branch = ? AND seq = ?"
-        return (seq, cast(bytes, self.connection.execute(query, (row.id, branch, seq)).get)) if seq else (0, b"")
+        found = self.place(row, branch, seq)
+        return (0, b"") if found is None else (seq, found[1])
+
+    def place(self, row: LogRow, branch: int | None, seq: int) -> tuple[int, bytes] | None:
+        """The (position, hash) of the entry at a place of a log, None if there is none."""
+        query = "SELECT id, hash FROM _peers_entry WHERE log = ? AND branch = ? AND seq = ?"
+        found = self.connection.execute(query, (row.id, branch, seq)).fetchone()
+        if found is not None:
+            return cast("tuple[int, bytes]", found)
+        segment = None if branch is None else self.segments.at_seq(row.id, branch, seq)
+        if segment is None:
+            return None
+        index = seq - segment.first_seq
+        return segment.first_id + index, segment.hash if seq == segment.seq else self.unpack(segment).hashes[index]
+
+    def unpack(self, segment: Segment) -> ParsedEntries:
+        """The entries in a segment."""
+        user, key = self._author_users[segment.author], self._by_id[segment.log].key
+        return chain_entries(key, self.group, user, segment.first_seq, segment.prev, *self.segments.unpack(segment))
+
+    def take_apart(self, segment: Segment) -> None:
+        """Makes each entry of a segment a row of its own."""
+        entries = self.unpack(segment)
+        prev = self.find(segment.prev)
+        self.segments.remove(segment, list(entries.hashes))
+        ids, seqs = range(segment.first_id, segment.id + 1), range(segment.first_seq, segment.seq + 1)
+        self.connection.executemany(
+            f"INSERT INTO _peers_entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, NULL, NULL, NULL, ?, ?)",
+            [
+                (
+                    id_,
+                    segment.log,
+                    segment.branch,
+                    seq,
+                    id_ - 1 if prev is None or id_ > ids[0] else prev.id,
+                    segment.author,
+                    hlc,
+                    hash_,
+                    segment.signature if id_ == segment.id else None,
+                    canonical.encode([0, cast("bytes", body)]),
+                )
+                for id_, seq, hlc, hash_, body in zip(ids, seqs, entries.stamps, entries.hashes, entries.bodies, strict=True)
+            ],
+        )
 
     def vector(self) -> Vector:
         """The tips of all logs of which something is held, the first BRANCHES_MAX of each."""
@@ -267,23 +323,14 @@ class Log:
         row = self.open_log(entries.log)
         author = self._note_author(row, entries.user)
         branch = self._branch_after(row, prev)
-        first_id, first_seq = self.position + 1, entries.first_seq + start
-        stamps, hashes, bodies = entries.stamps[start:end], entries.hashes[start:end], entries.bodies[start:end]
-        self.connection.executemany(
-            f"INSERT INTO _peers_entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, NULL, NULL, NULL, NULL, ?)",
-            [
-                (id_, row.id, branch, seq, id_ - 1, author, hlc, hash_, canonical.encode([0, cast("bytes", body)]))
-                for id_, seq, hlc, hash_, body in zip(count(first_id), count(first_seq), stamps, hashes, bodies, strict=False)
-            ],
-        )
         self.position += end - start
-        if signature is not None:
-            self.save_signature(self.position, signature)
-        if prev.id != first_id - 1:
-            self.connection.execute("UPDATE _peers_entry SET prev = ? WHERE id = ?", (prev.id, first_id))
-        seq = row.branches[branch].last = first_seq + end - start - 1
-        self._advance(row, TipRow(self.position, branch, seq, hashes[-1], stamps[-1]), prev, entries[start].header.prev, ())
-        return EntryRow(self.position, row.id, branch, seq, stamps[-1], State.APPLIED)
+        seq = row.branches[branch].last = entries.first_seq + end - 1
+        tip = TipRow(self.position, branch, seq, entries.hashes[end - 1], entries.stamps[end - 1])
+        prev_hash = entries.hashes[start - 1] if start else entries.prev
+        segment = Segment(tip.id, row.id, branch, seq, end - start, author, tip.hlc, tip.hash, prev_hash, signature)
+        self.segments.add(segment, entries, start)
+        self._advance(row, tip, prev, prev_hash, ())
+        return EntryRow(tip.id, row.id, branch, seq, tip.hlc, State.APPLIED)
 
     def _note_author(self, row: LogRow, user: bytes) -> int:
         """The number of a user, who has entries in this log from now on."""
@@ -331,9 +378,23 @@ class Log:
         query = "SELECT id, log, branch, seq, hlc, state FROM _peers_entry WHERE hash = ?"
         found = self.connection.execute(query, (hash_,)).fetchone()
         if found is None:
-            return None
+            return self._find_in_segment(hash_)
         id_, log, branch, seq, hlc, state = cast("tuple[int, int, int, int, int, int]", found)
         return EntryRow(id_, log, branch, seq, hlc, State(state))
+
+    def _find_in_segment(self, hash_: bytes) -> EntryRow | None:
+        for position in self.segments.positions(hash_):
+            segment = self.segments.at(position)
+            assert segment is not None
+            if position == segment.id:
+                name, hlc = segment.hash, segment.hlc
+            else:
+                entries, index = self.unpack(segment), position - segment.first_id
+                name, hlc = entries.hashes[index], entries.stamps[index]
+            if name == hash_:
+                seq = segment.seq - (segment.id - position)
+                return EntryRow(position, segment.log, segment.branch, seq, hlc, State.APPLIED)
+        return None
 
     def tip_row(self, key: LogKey, hash_: bytes) -> EntryRow | None:
         """Like `find`, without a query when the entry is a tip of this log."""
@@ -354,10 +415,14 @@ class Log:
 
     def _read_rank(self, id_: int) -> tuple[int, bytes, bytes]:
         """What orders the writes of an entry: (hlc, device, hash)."""
-        hlc, log, hash_ = cast(
-            "tuple[int, int, bytes]", self.connection.execute("SELECT hlc, log, hash FROM _peers_entry WHERE id = ?", (id_,)).get
-        )
-        return hlc, self._by_id[log].key.device, hash_
+        found = self.connection.execute("SELECT hlc, log, hash FROM _peers_entry WHERE id = ?", (id_,)).get
+        if found is not None:
+            hlc, log, hash_ = cast("tuple[int, int, bytes]", found)
+            return hlc, self._by_id[log].key.device, hash_
+        segment = self.segments.at(id_)
+        assert segment is not None, "an entry that wrote a row is here"
+        entries, index = self.unpack(segment), id_ - segment.first_id
+        return entries.stamps[index], entries.log.device, entries.hashes[index]
 
     def set_state(self, ids: Iterable[int], state: State) -> None:
         """Changes what entries count for. Tips and heads of the logs concerned are the caller's to refresh."""
@@ -399,10 +464,37 @@ class Log:
         return list(body.blocks) if body.form is BodyForm.INLINE else self.detached_blocks(hash_)
 
     def entries(self, where: str, bindings: Sequence[object] = ()) -> Iterator[tuple[int, Entry, State, bytes | None]]:
-        """Entries as (position, entry, state, signature) for a constant condition `where` (which may order and limit)."""
+        """Entries in rows of their own, as (position, entry, state, signature).
+
+        Acts, and whatever does not count or is not shown, have such rows. For all entries there is `all_entries`.
+
+        Args:
+            where: a constant condition, which may order and limit.
+            bindings: for it.
+        """
         cursor = self.connection.execute(f"SELECT {_ENTRY_COLUMNS} FROM _peers_entry WHERE {where}", tuple(bindings))
         for id_, log, _, seq, prev, author, state, hlc, hash_, deps, heads, ext, signature, body in cursor:
             yield id_, self._entry(log, seq, prev, author, hlc, hash_, deps, heads, ext, body), State(state), signature
+
+    def all_entries(self, after: int = 0) -> Iterator[tuple[int, Entry, State, bytes | None]]:
+        """All entries after a position, in order, as (position, entry, state, signature)."""
+        rows = self.entries("id > ? ORDER BY id", (after,))
+        return merge(rows, self.entries_in_segments(after), key=itemgetter(0))
+
+    def entries_in_segments(self, after: int = 0) -> Iterator[tuple[int, Entry, State, bytes | None]]:
+        """The same of entries in segments alone."""
+        for segment in self.segments.after(after):
+            for position, entry in enumerate(self.unpack(segment), segment.first_id):
+                if position > after:
+                    yield position, entry, State.APPLIED, segment.signature if position == segment.id else None
+
+    def entry(self, found: EntryRow) -> Entry:
+        """An entry that is here."""
+        segment = self.segments.at(found.id)
+        if segment is not None:
+            return self.unpack(segment)[found.id - segment.first_id]
+        ((_, entry, _, _),) = self.entries("id = ?", (found.id,))
+        return entry
 
     def _entry(
         self,
@@ -428,7 +520,7 @@ class Log:
             key.device,
             key.epoch,
             seq,
-            self._hash_of(prev) if prev else b"",
+            self.hash_at(prev),
             hlc,
             tuple(unpack_links(deps)),
             tuple(unpack_links(heads)),
@@ -438,5 +530,13 @@ class Log:
         header.__dict__["hash"] = hash_  # computed when it was taken in; the row is trusted from then on
         return Entry(header, parsed)
 
-    def _hash_of(self, id_: int) -> bytes:
-        return cast(bytes, self.connection.execute("SELECT hash FROM _peers_entry WHERE id = ?", (id_,)).get)
+    def hash_at(self, id_: int) -> bytes:
+        """The hash of the entry at a position; b"" for 0."""
+        if not id_:
+            return b""
+        found = self.connection.execute("SELECT hash FROM _peers_entry WHERE id = ?", (id_,)).get
+        if found is not None:
+            return cast(bytes, found)
+        segment = self.segments.at(id_)
+        assert segment is not None, "an entry that another follows is here"
+        return segment.hash if id_ == segment.id else self.unpack(segment).hashes[id_ - segment.first_id]

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS _peers_log_author (
   PRIMARY KEY (log, author)
 ) STRICT, WITHOUT ROWID;
 
--- One row an entry; `id` is its position: the order in which this replica took entries in, which is causal. `prev` is the id of the
+-- One row an entry, but for those in segments; `id` is its position: the order in which this replica took entries in, which is causal. `prev` is the id of the
 -- entry before it in its log (0: none), `branch` numbers the log's branches in the order in which they came up here. `hlc` is the
 -- stamp as one integer (milliseconds << 16 | counter). `deps` and `heads` are canonical arrays of hashes, NULL when empty; `ext`
 -- likewise. `signature` (64 bytes) is kept where a run ends. `body` is the body's canonical form as in a run. `state`: 0 void,
@@ -68,6 +68,33 @@ CREATE INDEX IF NOT EXISTS _peers_entry_with_heads ON _peers_entry (log, branch,
 
 -- Few entries are neither applied nor aside; queries for them repeat the condition, so that SQLite sees that this index has them.
 CREATE INDEX IF NOT EXISTS _peers_entry_odd ON _peers_entry (log, branch, state, seq) WHERE state IN (0, 3, 4);
+
+-- Entries that stand in no row of their own: many small ones that follow one another in a log and in position, each applied, with an
+-- inline body of one block, no deps, heads or ext. `id`, `seq`, `hlc` and `hash` are those of the last one, `signature` is over it or
+-- NULL, `prev` the hash of the entry before the first. `packed` is one zstd frame of the canonical array [stamps, blocks], each stamp
+-- but the first less the one before.
+CREATE TABLE IF NOT EXISTS _peers_segment (
+  id INTEGER PRIMARY KEY,
+  log INTEGER NOT NULL REFERENCES _peers_log,
+  branch INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  author INTEGER NOT NULL REFERENCES _peers_author,
+  hlc INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  prev BLOB NOT NULL,
+  signature BLOB,
+  packed BLOB NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX IF NOT EXISTS _peers_segment_by_log ON _peers_segment (log, branch, seq);
+
+-- Where entries in segments stand, by the first 6 bytes of their hashes as a number; `id` is a position.
+CREATE TABLE IF NOT EXISTS _peers_segment_hash (
+  prefix INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  PRIMARY KEY (prefix, id)
+) STRICT, WITHOUT ROWID;
 
 -- Blocks of detached bodies, by the hash of their entry and their index in the body. Those of an entry with a row in _peers_staged
 -- are not complete.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from operator import attrgetter
+from typing import NamedTuple, TypeAlias, cast
 
 import apsw
 
 from peersd.store.authority import Authority, Limit, Past
 from peersd.store.log import Log, LogRow, State, unpack_links
+from peersd.store.segments import Segment
 from peersd_protocol.act_index import control_past
 from peersd_protocol.entries import Kind
 
 _SHOWN = (State.APPLIED, State.ASIDE)
 
-_ENTRIES = """SELECT id, seq, author, state, heads, substr(body, 1, 2) = x'9202' FROM _peers_entry
+_ENTRIES = """SELECT seq, seq, id, author, state, heads, substr(body, 1, 2) = x'9202' FROM _peers_entry
     WHERE log = ? AND branch = ? ORDER BY seq"""
 """Of a branch; the last column tells whether the body is withheld (an array of two, the first 2)."""
 
@@ -28,6 +31,31 @@ _RELEASE = "UPDATE _peers_entry SET state = 0 WHERE log = ? AND state IN (0, 3, 
 
 _HOLD = """UPDATE _peers_entry SET state = 3
     WHERE log = ? AND branch = ? AND state IN (0, 3, 4) AND state = 0 AND seq <= ?"""
+
+
+_EntryFields: TypeAlias = tuple[int, int, int, int, int, "bytes | None", bool]
+
+
+class _Stored(NamedTuple):
+    """An entry of a branch, or a segment of entries.
+
+    Attributes:
+        first, seq: sequences of its first and last entry.
+        id: position of its last one.
+        author, state: of all of them.
+        heads: what an entry names, packed.
+        lacks_body: whether an entry is kept as a header.
+        segment: None for an entry.
+    """
+
+    first: int
+    seq: int
+    id: int
+    author: int
+    state: int
+    heads: bytes | None
+    lacks_body: bool
+    segment: Segment | None
 
 
 class Restating:
@@ -89,8 +117,28 @@ class Restating:
             self._log.refresh_tips(row)
 
     def _restate_data(self, row: LogRow) -> None:
-        """Re-evaluates one data log. Neighbours by one author with one control past share a verdict."""
-        flips: dict[State, list[int]] = {state: [] for state in State}
+        """Re-evaluates one data log."""
+        while True:
+            flips: dict[State, list[int]] = {state: [] for state in State}
+            segments = self._judge(row, flips)
+            if not segments:
+                break
+            for segment in segments:
+                self._log.take_apart(segment)
+        self._flip(row, flips)
+        self._has_flipped_data |= any(flips.values())
+
+    def _judge(self, row: LogRow, flips: Mapping[State, list[int]]) -> list[Segment]:
+        """Finds which entries of a data log change their state. Neighbours by one author with one control past share a verdict.
+
+        Args:
+            row: the log.
+            flips: gets the entries by their new states.
+
+        Returns:
+            The segments of which some entries would: each of them has to be taken apart, and the log judged again.
+        """
+        apart: list[Segment] = []
         # What is so after the entry where a branch forks off: the control past, and whether a body is missing up to it.
         forks: dict[tuple[int | None, int], tuple[Past, bool]] = {
             (branch.parent, branch.first - 1): (frozenset(), False) for branch in row.branches
@@ -99,15 +147,20 @@ class Restating:
             past, is_blocked = forks[branch.parent, branch.first - 1]
             judged: tuple[int, Past] | None = None
             limits: tuple[Limit, ...] | None = None
-            for id_, seq, author, state, packed, lacks_body in self._connection.execute(_ENTRIES, (row.id, number)):
+            for first, seq, id_, author, state, packed, lacks_body, segment in self._stored(row, number):
                 if packed is not None:
                     past = past.union(unpack_links(packed))
                 if judged is None or judged[0] != author or judged[1] is not past:
                     judged, limits = (author, past), self._limits(row, number, author, past)
                 counts = limits is not None and all(limit.admits(number, seq) for limit in limits)
                 is_blocked |= counts and bool(lacks_body)
-                if (number, seq) in forks:
-                    forks[number, seq] = past, is_blocked
+                for place in forks if len(forks) > 1 else ():
+                    if place[0] == number and first <= place[1] <= seq:
+                        forks[place] = past, is_blocked
+                if segment is not None:
+                    if not counts or is_blocked:
+                        apart.append(segment)
+                    continue
                 is_shown = state in _SHOWN
                 if counts and is_blocked and state != State.MISSING:
                     flips[State.MISSING].append(id_)
@@ -116,8 +169,17 @@ class Restating:
                 elif not counts and state != State.VOID:
                     flips[State.VOID].append(id_)  # whether it is held as an ancestor is seen below
                 self._has_changed_rows |= is_shown != (counts and not is_blocked)
-        self._flip(row, flips)
-        self._has_flipped_data |= any(flips.values())
+        return apart
+
+    def _stored(self, row: LogRow, branch: int) -> Iterator[_Stored]:
+        """What is stored of a branch, in order."""
+        found = self._connection.execute(_ENTRIES, (row.id, branch))
+        entries = (_Stored(*cast("_EntryFields", entry), None) for entry in found)
+        segments = (
+            _Stored(segment.first_seq, segment.seq, segment.id, segment.author, State.APPLIED, None, False, segment)
+            for segment in self._log.segments.of_branch(row.id, branch)
+        )
+        return merge(entries, segments, key=attrgetter("first"))
 
     def _limits(self, row: LogRow, branch: int, author: int, past: Past) -> tuple[Limit, ...] | None:
         """What limits an author's entries with this control past on a branch; None where they do not count at all."""

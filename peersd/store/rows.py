@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from peersd.store.authority import Authority, Past
 from peersd.store.log import Log, State
 from peersd.store.merge import Merge, PlannedInserts
+from peersd.store.segments import Segment
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import changesets
 from peersd_protocol.changesets import Changeset
@@ -62,12 +63,12 @@ class Rows:
             return False
         return all(state.schema.table(table.table) is not None for table in changeset.tables)
 
-    def plan_inserts(self, blocks: Sequence[bytes], past: Past) -> PlannedInserts | None:
+    def plan_inserts(self, blocks: Sequence[bytes], past: Past | None) -> PlannedInserts | None:
         """Decodes and checks the bodies of consecutive entries with one control past together.
 
         Args:
             blocks: of each the one block that its body is.
-            past: their control past.
+            past: their control past; None for entries that were checked before.
 
         Returns:
             What `apply_inserts` takes. None where any of them does something else than to insert into the same table, has to be
@@ -120,3 +121,18 @@ class Rows:
             shown = self.show(id_, entry)
             if state is not shown:
                 self._log.set_state([id_], shown)
+        for segment in list(self._log.segments.after(0)):
+            self._rebuild_segment(segment)
+
+    def _rebuild_segment(self, segment: Segment) -> None:
+        """Applies the entries of a segment anew; where one of them is to be kept aside now, each is a row of its own."""
+        _, blocks = self._log.segments.unpack(segment)
+        planned = self.plan_inserts(blocks, None)
+        if planned is not None:
+            self.apply_inserts(segment.first_id, planned)
+            return
+        states = [self.show(id_, entry) for id_, entry in enumerate(self._log.unpack(segment), segment.first_id)]
+        aside = [id_ for id_, state in enumerate(states, segment.first_id) if state is State.ASIDE]
+        if aside:
+            self._log.take_apart(segment)
+            self._log.set_state(aside, State.ASIDE)

@@ -65,6 +65,10 @@ _BEYOND: Final = """SELECT count(*), coalesce(sum(length(body)
       + (SELECT coalesce(sum(length(data)), 0) FROM _peers_block b WHERE b.entry = e.hash)), 0)
     FROM _peers_entry e WHERE log = ? AND seq > ? AND state IN (1, 2, 3)"""
 
+_BEYOND_IN_SEGMENTS: Final = """SELECT coalesce(sum(beyond), 0), coalesce(sum(length(packed) * beyond / count), 0)
+    FROM (SELECT min(count, seq - ?2) AS beyond, count, packed FROM _peers_segment WHERE log = ?1 AND seq > ?2)"""
+"""Packed as they are, and of a segment that is held in part, in proportion."""
+
 
 @dataclass(frozen=True)
 class StoreContext:
@@ -215,10 +219,11 @@ class Store:
         entries = size = 0
         for row in self.log.logs():
             held = max((seq for seq, _ in durable.get(row.key, ())), default=0)
-            beyond = self._connection.execute(_BEYOND, (row.id, held)).fetchone()
-            assert beyond is not None
-            entries += cast(int, beyond[0])
-            size += cast(int, beyond[1])
+            for query in (_BEYOND, _BEYOND_IN_SEGMENTS):
+                beyond = self._connection.execute(query, (row.id, held)).fetchone()
+                assert beyond is not None
+                entries += cast(int, beyond[0])
+                size += cast(int, beyond[1])
         return entries, size
 
     def load_local(self, key: str) -> Value:

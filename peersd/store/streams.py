@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import cast
 
 from peersd.store.log import Log, LogRow, State
+from peersd.store.pieces import Piece, StoredRun, encode_run, join_runs, pieces_after, pieces_of_acts
 from peersd_protocol import canonical
 from peersd_protocol.constants import STREAM_MESSAGE_BYTES, WANT_SAMPLES_MAX
 from peersd_protocol.entries import Kind, LogKey
-from peersd_protocol.messages import Block, Want, WantItem, encode_block, encode_runs
+from peersd_protocol.messages import Block, Want, WantItem, encode_block, encode_packed_runs, encode_runs
 from peersd_protocol.replication import Chunk, Comparison, Cursor, Read
-from peersd_protocol.runs import Body, BodyForm, Entry, ParsedEntries, Run
+from peersd_protocol.runs import BodyForm, Entry, ParsedEntries, Run
 from peersd_protocol.signing import HASH_BYTES
 from peersd_protocol.vectors import Tip, Vector
 
 _ENTRY_OVERHEAD_BYTES = 96
 """What an entry takes in a run beside its body and links, about: stamp, framing (to choose where a message ends; no bound)."""
 
-ROWS_PER_READ = 4096
-"""Rows fetched for one message at most; a message of single-row entries holds some 2,000."""
+PIECES_PER_READ = 4096
+"""Pieces looked at for one message at most; a message of single-row entries holds some 2,000."""
 
 
 def compare(log: Log, vector: Vector) -> Comparison:
@@ -47,12 +49,13 @@ def samples(log: Log, key: LogKey) -> tuple[Tip, ...]:
     found: set[Tip] = set()
     if row is None:
         return ()
-    query = "SELECT seq, hash FROM _peers_entry WHERE log = ? AND branch = ? AND seq = ?"
     for tip in row.tips:
         path = row.path(tip.branch, tip.seq)
         seq, step = tip.seq, 1
         while seq >= 1:
-            found.update(log.connection.execute(query, (row.id, row.branch_at(path, seq), seq)))
+            place = log.place(row, row.branch_at(path, seq), seq)
+            if place is not None:
+                found.add((seq, place[1]))
             seq -= step
             step *= 2
     return tuple(sorted(found, reverse=True)[:WANT_SAMPLES_MAX])
@@ -91,9 +94,9 @@ def _first_wanted(log: Log, item: WantItem) -> tuple[int, int, int] | None:
             break
     if first > target.seq:
         return None
-    query = "SELECT id FROM _peers_entry WHERE log = ? AND branch = ? AND seq = ?"
-    position = log.connection.execute(query, (row.id, row.branch_at(path, first), first)).get
-    return first, target.seq, cast(int, position) - 1
+    place = log.place(row, row.branch_at(path, first), first)
+    assert place is not None, "an entry that others follow is here"
+    return first, target.seq, place[0] - 1
 
 
 def look_up(log: Log, hashes: tuple[bytes, ...]) -> Vector:
@@ -109,39 +112,35 @@ class _Message:
 
     def __init__(self, read: Read) -> None:
         self._wanted = read.ranges
-        self.runs: list[Run] = []
-        self.open: list[Entry] = []
+        self.runs: list[StoredRun] = []
+        self.open: list[Piece] = []
         self.bytes_estimated = 0
         self.brings: dict[LogKey, int] = {}
         self._before: tuple[LogKey, int | None]
 
-    def takes(self, log: Log, entry: Entry, state: State) -> bool:
-        """Whether the entry belongs to the stream: it is asked for and may be told of, or its run is not signed yet."""
+    def takes(self, piece: Piece) -> bool:
+        """Whether entries belong to the stream: they are asked for and may be told of, or their run is not signed yet."""
         if self.open:
             return True
-        wanted = self._wanted.get(entry.header.log)
-        if wanted is None or not wanted[0] <= entry.header.seq <= wanted[1] or state is State.VOID:
+        wanted = self._wanted.get(piece.row.key)
+        if wanted is None or piece.seq < wanted[0] or piece.first_seq > wanted[1] or piece.state is State.VOID:
             return False
-        row = log.log(entry.header.log)
-        if row is None or not row.missing:
-            return True
-        found = log.find(entry.header.hash)
-        return found is not None and log.is_told(found)
+        return not piece.row.is_blocked(piece.branch, piece.seq)
 
-    def add(self, entry: Entry, signature: bytes | None) -> None:
-        """Adds an entry; a signature ends its run."""
-        self.open.append(entry)
-        self.bytes_estimated += bytes_estimated(entry)
-        if signature is not None:
-            log = entry.header.log
-            self._before = log, self.brings.get(log)
-            self.runs.append(Run(tuple(self.open), signature))
+    def add(self, piece: Piece) -> None:
+        """Adds entries; a signature ends their run."""
+        self.open.append(piece)
+        self.bytes_estimated += piece.size
+        if piece.signature is not None:
+            key = piece.row.key
+            self._before = key, self.brings.get(key)
+            self.runs.append(StoredRun(tuple(self.open)))
             self.open = []
-            self.brings[log] = entry.header.seq
+            self.brings[key] = piece.seq
 
     def holds_too_much(self) -> bool:
         """Whether the last run belongs in another message than the one before it."""
-        return len(self.runs) > 1 and any(map(_has_ext, self.runs[-2:]))
+        return len(self.runs) > 1 and any(run.has_ext for run in self.runs[-2:])
 
     def drop_last(self) -> None:
         """Leaves the last run to the next message."""
@@ -150,6 +149,10 @@ class _Message:
         del self.brings[log]
         if seq is not None:
             self.brings[log] = seq
+
+    def encode(self, log: Log) -> bytes:
+        """The message."""
+        return encode_packed_runs([encode_run(log, run) for run in join_runs(self.runs)])
 
 
 def read_stream(log: Log, read: Read, *, acts_first: bool = True) -> Chunk:
@@ -167,51 +170,46 @@ def read_stream(log: Log, read: Read, *, acts_first: bool = True) -> Chunk:
     act_logs = [key for key in read.ranges if key.kind is not Kind.DATA] if acts_first else []
     if act_logs:
         ids = [row.id for row in map(log.log, act_logs) if row is not None]
-        # The plus keeps SQLite from walking all positions: there are far more data entries than acts.
-        where = f"log IN ({','.join(map(str, ids))}) AND +id > ? ORDER BY id LIMIT ?"
-        chunk = _read_runs(log, read, where, read.cursor.acts, lambda position: replace(read.cursor, acts=position))
+        pieces = pieces_of_acts(log, ids, read.cursor.acts)
+        chunk = _read_runs(log, read, pieces, read.cursor.acts, lambda position: replace(read.cursor, acts=position))
         if chunk.exhausted:  # what else was asked of these logs is not here
             return replace(chunk, brings={**chunk.brings, **{key: read.ranges[key][1] for key in act_logs}}, exhausted=False)
         return chunk
-    where = "id > ? ORDER BY id LIMIT ?"
-    return _read_runs(log, read, where, read.cursor.data, lambda position: replace(read.cursor, data=position))
+    pieces = pieces_after(log, read.cursor.data)
+    return _read_runs(log, read, pieces, read.cursor.data, lambda position: replace(read.cursor, data=position))
 
 
-def _read_runs(log: Log, read: Read, where: str, position: int, cursor_at: Callable[[int], Cursor]) -> Chunk:
-    """The next runs among the entries that `where` (with a position and a limit to bind) gives."""
+def _read_runs(log: Log, read: Read, pieces: Iterable[Piece], position: int, cursor_at: Callable[[int], Cursor]) -> Chunk:
+    """The next runs among what is stored after a position."""
     message = _Message(read)
-    rows = 0
+    seen = 0
     exhausted = True
-    for id_, entry, state, signature in log.entries(where, (position, ROWS_PER_READ)):
-        rows += 1
-        if not message.takes(log, entry, state):
-            position = id_
+    for piece in islice(pieces, PIECES_PER_READ):
+        seen += 1
+        if not message.takes(piece):
+            position = piece.id
             continue
-        is_detached = entry.body.form is BodyForm.DETACHED
         if (
             message.runs
             and not message.open
-            and (is_detached or message.bytes_estimated >= min(read.bytes_max, STREAM_MESSAGE_BYTES))
+            and (piece.is_detached or message.bytes_estimated >= min(read.bytes_max, STREAM_MESSAGE_BYTES))
         ):
             exhausted = False
             break
-        if state is State.VOID and entry.header.kind is Kind.DATA and entry.body.form is not BodyForm.WITHHELD:
-            entry = Entry(entry.header, Body.withheld(entry.header.body_hash))
-            is_detached = False
-        message.add(entry, signature)
+        message.add(piece)
         if not message.open and message.holds_too_much():
             message.drop_last()
             exhausted = False
             break
-        if is_detached:
-            block = min(read.staged.get(entry.header.hash, 0), len(entry.body.block_hashes))
-            cursor = replace(cursor_at(position), body=entry.header.hash, block=block)
-            return Chunk((encode_runs(message.runs),), {}, cursor, exhausted=False)
+        if piece.is_detached:
+            count = len(log.detached_blocks(piece.hash))
+            cursor = replace(cursor_at(position), body=piece.hash, block=min(read.staged.get(piece.hash, 0), count))
+            return Chunk((message.encode(log),), {}, cursor, exhausted=False)
         if not message.open:
-            position = id_
+            position = piece.id
     else:
-        exhausted = rows < ROWS_PER_READ
-    messages = (encode_runs(message.runs),) if message.runs else ()
+        exhausted = seen < PIECES_PER_READ
+    messages = (message.encode(log),) if message.runs else ()
     return Chunk(messages, _brings(log, read, message.brings, position), cursor_at(position), exhausted)
 
 
@@ -231,7 +229,9 @@ def _brings(log: Log, read: Read, sent: dict[LogKey, int], position: int) -> dic
 def _has_more(log: Log, row: LogRow, first: int, last: int, position: int) -> bool:
     """Whether a log has held entries of these sequences (both included) after a position."""
     query = """SELECT EXISTS (SELECT 1 FROM _peers_entry
-        WHERE log = ? AND branch = ? AND seq BETWEEN ? AND ? AND id > ? AND state IN (1, 2, 3))"""
+            WHERE log = ?1 AND branch = ?2 AND seq BETWEEN ?3 AND ?4 AND id > ?5 AND state IN (1, 2, 3))
+        OR EXISTS (SELECT 1 FROM _peers_segment
+            WHERE log = ?1 AND branch = ?2 AND seq >= ?3 AND seq - count < ?4 AND id > ?5)"""
     return any(
         log.connection.execute(query, (row.id, number, first, last, position)).get
         for number, branch in enumerate(row.branches)
@@ -241,7 +241,7 @@ def _has_more(log: Log, row: LogRow, first: int, last: int, position: int) -> bo
 
 def _read_blocks(log: Log, read: Read, *, acts_first: bool) -> Chunk:
     """The next blocks of the detached body that the cursor stands in."""
-    position, entry, _, _ = next(iter(log.entries("hash = ?", (read.cursor.body,))))
+    position, entry, _, _ = next(iter(log.entries("hash = ?", (read.cursor.body,))))  # which is in no segment
     blocks = log.detached_blocks(entry.header.hash)
     index = read.cursor.block
     messages: list[bytes] = []

@@ -9,8 +9,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from peersd.store.database import open_reader
+from peersd.store.log import Log, State
+from peersd_protocol.entries import Kind
 
 _ESTABLISHED: Final = "01"
 """The state's number in /proc/net/tcp, from include/net/tcp_states.h of Linux."""
@@ -64,6 +69,26 @@ def file_handles(pid: int) -> int:
     command = ["lsof", "-nP", "-a", "-p", str(pid), "-d", "0-999999", "-Ff"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)  # 1 also when all is well
     return sum(line.startswith("f") for line in listed.stdout.splitlines())
+
+
+@dataclass(frozen=True)
+class FiledEntry:
+    """An entry in a store's file: its place in the order in which it came there, its kind of log, hash and state."""
+
+    position: int
+    kind: Kind
+    hash: bytes
+    state: State
+
+
+def read_entries(path: str | os.PathLike[str]) -> list[FiledEntry]:
+    """All entries in a store's file, in the order in which they came there; the daemon may be running or dead."""
+    with closing(open_reader(path)) as connection:
+        connection.execute("BEGIN")  # one state of the file, whatever the daemon writes meanwhile
+        group = connection.execute("SELECT value FROM _peers_meta WHERE key = 'group'").get
+        assert isinstance(group, bytes)
+        entries = Log(connection, group).all_entries()
+        return [FiledEntry(position, entry.header.kind, entry.header.hash, state) for position, entry, state, _ in entries]
 
 
 def read_file(path: str | os.PathLike[str], sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -168,7 +168,12 @@ def encode_wants(items: Sequence[WantItem], staged: tuple[tuple[bytes, int], ...
 
 def encode_runs(runs: Sequence[Run]) -> bytes:
     """A RUNS message, compressed where that pays."""
-    packed = canonical.encode([run_value(run) for run in runs])
+    return encode_packed_runs([canonical.encode(run_value(run)) for run in runs])
+
+
+def encode_packed_runs(runs: Sequence[bytes]) -> bytes:
+    """The same of runs that are encoded already."""
+    packed = canonical.encode_array(runs)
     codec, payload = 0, packed
     if len(packed) >= RUNS_COMPRESS_BYTES_MIN:
         compressed = block_codec.compress(packed)

@@ -175,6 +175,30 @@ class ParsedEntries(Sequence[Entry]):
         return Entry(header, body)
 
 
+def chain_entries(
+    log: LogKey, group: bytes, user: bytes, first_seq: int, prev: bytes, stamps: Sequence[int], blocks: Sequence[bytes]
+) -> ParsedEntries:
+    """Consecutive data entries that have one inline block each and name nothing but the one before.
+
+    Args:
+        log: that they stand in.
+        group: the group's id.
+        user: who acts.
+        first_seq: position of the first one.
+        prev: hash of the entry before it.
+        stamps: of each.
+        blocks: of each.
+    """
+    pack = canonical.make_encoder()
+    start = encode_header_start(group, log.kind, user, log.device, log.epoch)
+    hashes: list[bytes] = []
+    before = prev
+    for seq, (stamp, block) in enumerate(zip(stamps, blocks, strict=True), first_seq):
+        before = sha256(start + pack((seq, before, stamp, (), (), sha256(sha256(block)), ()))[1:])
+        hashes.append(before)
+    return ParsedEntries(log, (group, group), user, first_seq, prev, stamps, hashes, blocks, {}, {})
+
+
 @dataclass(frozen=True)
 class Run:
     """Consecutive entries of one log, by one user, ending at an entry whose signature is `signature` (64 bytes)."""

@@ -9,7 +9,7 @@ import trio
 
 from peersd.store.branches import State
 from peersd.testing.forging import Forged, copy_folder, entries_of, open_forger, open_rogue, receive_all
-from peersd.testing.observing import read_file
+from peersd.testing.observing import read_entries
 from peersd.testing.pairs import GROUP, until
 from peersd.testing.processes import HANG_S
 from peersd.testing.teams import Team, open_team, refused
@@ -28,13 +28,13 @@ NEVER_MS = 2**41
 
 def states(team: Team, name: str, *forged: Forged) -> list[int | None]:
     """The states that a device gave to entries; None for one that it does not have."""
-    rows = dict(read_file(team.path(name), "SELECT hash, state FROM _peers_entry"))
+    rows = {entry.hash: entry.state for entry in read_entries(team.path(name))}
     return [rows.get(one.hash) for one in forged]
 
 
 def hashes(team: Team, name: str) -> set[bytes]:
     """The hashes of all entries that a device has."""
-    return {hash_ for (hash_,) in read_file(team.path(name), "SELECT hash FROM _peers_entry")}
+    return {entry.hash for entry in read_entries(team.path(name))}
 
 
 def user_of(state: GroupState, name: str) -> bytes:

@@ -32,7 +32,7 @@ def runs_of(*stores: Store) -> list[Run]:
     runs: dict[bytes, Run] = {}
     for store in stores:
         entries: list[Entry] = []
-        for _, entry, _, signature in store.log.entries("TRUE ORDER BY id"):
+        for _, entry, _, signature in store.log.all_entries():
             entries.append(entry)
             if signature is not None:
                 run = Run(tuple(entries), signature)
@@ -89,10 +89,16 @@ def by_hand(
     return Run(tuple(entries), entries[-1].header.sign(author.person.keys.signing))
 
 
+def entry_of(store: Store, hash_: bytes) -> Entry:
+    """An entry that is here."""
+    found = store.log.find(hash_)
+    assert found is not None
+    return store.log.entry(found)
+
+
 def header_of(store: Store, hash_: bytes) -> Header:
     """The header of an entry that is here."""
-    ((_, entry, _, _),) = store.log.entries("hash = ?", (hash_,))
-    return entry.header
+    return entry_of(store, hash_).header
 
 
 def deliver(store: Store, runs: Iterable[Run]) -> None:
@@ -115,7 +121,8 @@ def verdicts(store: Store) -> dict[bytes, tuple[bool, bool]]:
     """By hash of each data entry here: whether it counts, and whether it is held."""
     return {
         entry.header.hash: (state in COUNTED, state is not State.VOID)
-        for _, entry, state, _ in store.log.entries("log IN (SELECT id FROM _peers_log WHERE kind = 3)")
+        for _, entry, state, _ in store.log.all_entries()
+        if entry.header.kind is Kind.DATA
     }
 
 
@@ -124,7 +131,7 @@ def seqs(store: Store, epoch: bytes, states: Iterable[State] = COUNTED, kind: Ki
     wanted = set(states)
     return sorted(
         entry.header.seq
-        for _, entry, state, _ in store.log.entries("TRUE")
+        for _, entry, state, _ in store.log.all_entries()
         if state in wanted and entry.header.epoch == epoch and entry.header.kind is kind
     )
 

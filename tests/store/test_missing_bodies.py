@@ -22,7 +22,7 @@ from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.messages import Block, Runs, Want
 from peersd_protocol.roles import Role
 from peersd_protocol.runs import Body, BodyForm, Entry, Run
-from tests.store.pools import blocks_of, clone, deliver, in_step, packed, runs_of, seqs, shuffled, verdicts
+from tests.store.pools import blocks_of, clone, deliver, entry_of, in_step, packed, runs_of, seqs, shuffled, verdicts
 from tests.store.sessions import Network
 from tests.store.stores import Meeting, Replica, assert_alike, fetch, meet, missing, stream, take_all
 
@@ -259,7 +259,7 @@ def test_what_only_an_entry_that_lacks_its_body_rests_on_is_still_named(tmp_path
     take_data(cast.other, cast.writer)
     cast.fall()
     own = cast.other.note("o", "the other's").entries[-1]
-    ((_, entry, _, _),) = cast.other.store.log.entries("hash = ?", (own.hash,))
+    entry = entry_of(cast.other.store, own.hash)
     tip = cast.other.store.vector()[cast.log][0][1]
     assert set(entry.header.deps) == {dep.hash} and tip != dep.hash  # whose own past has the writer's first entry
 
@@ -291,7 +291,7 @@ def test_it_is_void_again_by_another_act_and_its_body_is_not_taken_any_more(fall
     take_acts(fallen.other, fallen.founder)
     assert seqs(fallen.other.store, fallen.log.epoch, [State.VOID, State.ANCESTOR]) == [2, 3, 4]
     take_data(fallen.other, fallen.writer)
-    for _, entry, _, _ in fallen.other.store.log.entries("TRUE"):
+    for _, entry, _, _ in fallen.other.store.log.all_entries():
         if entry.header.log == fallen.log and entry.header.seq > 1:
             assert entry.body.form is BodyForm.WITHHELD
     in_step(fallen.other.store, fallen.founder.store)

@@ -19,6 +19,7 @@ from peersd_protocol.redemption import sign_redemption
 from peersd_protocol.roles import Role
 from peersd_protocol.runs import Body, BodyForm, Entry, Run, run_value
 from peersd_protocol.signing import SigningKey
+from tests.store.pools import entry_of
 from tests.store.stores import FIRST_MS, Meeting, Replica, assert_alike, fetch, meet
 
 NEVER_MS = FIRST_MS + 10**9
@@ -118,7 +119,7 @@ def test_an_entry_whose_author_is_no_member_is_kept_as_a_header_and_counts_for_n
     founder.store.take(Runs(0, canonical.encode([run_value(run)])))
     assert founder.store.vector() == before
     assert state_of(founder, header.hash) is State.VOID
-    ((_, entry, _, _),) = founder.store.log.entries("hash = ?", (header.hash,))
+    entry = entry_of(founder.store, header.hash)
     assert entry.body.form is BodyForm.WITHHELD and entry.header == header
     assert titles(founder) == ["by the founder"]
     assert header.hash not in founder.store.log.data_heads
@@ -163,7 +164,7 @@ def test_who_is_undone_keeps_what_it_wrote_and_cannot_write_on(undone: Undone) -
     assert undone.guest.store.state.role_of(undone.guest.user) is Role.NONE
     with pytest.raises(Exception, match="no member"):
         undone.guest.note("g2", "later")
-    ((_, entry, _, _),) = undone.guest.store.log.entries("hash = ?", (undone.entry,))
+    entry = entry_of(undone.guest.store, undone.entry)
     assert entry.body.form is BodyForm.INLINE
     assert titles(undone.guest) == []
 

@@ -18,7 +18,7 @@ from peersd_protocol.changesets import Changeset, TableChangeset
 from peersd_protocol.entries import Header, Kind
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.runs import Run
-from tests.store.pools import by_hand, packed
+from tests.store.pools import by_hand, entry_of, packed
 from tests.store.stores import Meeting, Replica, assert_alike, fetch, meet
 
 INSERT = "INSERT INTO note VALUES (?, ?, ?)"
@@ -121,7 +121,7 @@ def begun(meeting: Meeting) -> tuple[Replica, Header]:
     writer = meeting.join("writer")
     (entry,) = writer.note("first").entries
     fetch(meeting.founder.store, writer.store)
-    ((_, stored, _, _),) = writer.store.log.entries("hash = ?", (entry.hash,))
+    stored = entry_of(writer.store, entry.hash)
     return writer, stored.header
 
 
@@ -167,7 +167,7 @@ def test_an_entry_that_cannot_be_shown_is_kept_aside_and_its_neighbours_are_show
     run = by_hand(writer, Kind.DATA, *bodies, after=first)
     assert meeting.founder.store.take(packed(run))[1] is not None
     assert len(meeting.founder.notes()) == 3
-    states = [state for _, entry, state, _ in meeting.founder.store.log.entries("TRUE ORDER BY id") if entry in run.entries]
+    states = [state for _, entry, state, _ in meeting.founder.store.log.all_entries() if entry in run.entries]
     assert states == [State.ASIDE if n == place else State.APPLIED for n in range(3)]
 
 

@@ -71,7 +71,7 @@ def invite_again(meeting: Meeting, whom: Replica, role: Role = Role.WRITER) -> N
 
 
 def no_position_twice(replica: Replica) -> bool:
-    places = [(entry.header.log, entry.header.seq) for _, entry, _, _ in replica.store.log.entries("TRUE")]
+    places = [(entry.header.log, entry.header.seq) for _, entry, _, _ in replica.store.log.all_entries()]
     return len(places) == len(set(places))
 
 

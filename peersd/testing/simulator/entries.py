@@ -38,7 +38,7 @@ class Holding:
 def holdings_of(store: Store) -> dict[bytes, Holding]:
     """All entries in a file by hash, void ones included, causes before what rests on them."""
     found: dict[bytes, Holding] = {}
-    for _, entry, state, _ in store.log.entries("id > 0 ORDER BY id"):
+    for _, entry, state, _ in store.log.all_entries():
         header = entry.header
         blocks = store.log.blocks(header.hash, entry.body)
         body = None if blocks is None else join_blocks(blocks) if blocks else b""
@@ -66,7 +66,7 @@ def pieces_of(store: Store) -> list[Piece]:
     """All that a file holds, in the order in which it came there, void entries included."""
     pieces: list[Piece] = []
     open_: list[Entry] = []
-    for _, entry, _, signature in store.log.entries("id > 0 ORDER BY id"):
+    for _, entry, _, signature in store.log.all_entries():
         open_.append(entry)
         if signature is not None:
             detached = entry.body.form is BodyForm.DETACHED

@@ -20,7 +20,7 @@ def check_chain(store: Store, signed: set[tuple[bytes, bytes]]) -> str | None:
     """
     known: dict[bytes, Header] = {}
     open_: list[Entry] = []
-    for _, entry, _, signature in store.log.entries("id > 0 ORDER BY id"):
+    for _, entry, _, signature in store.log.all_entries():
         # The store takes its own rows for granted; here the name is computed anew.
         header = Header(**{name: getattr(entry.header, name) for name in Header.__dataclass_fields__})
         where = f"entry {header.seq} of {header.device[:4].hex()}"
@@ -56,7 +56,7 @@ def check_causes(store: Store, after: int = 0) -> str | None:
         store: where to look.
         after: only at entries beyond this position.
     """
-    for _, entry, _, _ in store.log.entries("id > ? ORDER BY id", (after,)):
+    for _, entry, _, _ in store.log.all_entries(after):
         header = entry.header
         for named in (*header.deps, *header.control_heads, *([header.prev] if header.prev else ())):
             if store.log.find(named) is None:

@@ -69,7 +69,7 @@ def _hash_at(device: Device, group: bytes, log: LogKey, seq: int, hlc: int) -> b
     row = None if opened is None else opened.store.store.log.log(log)
     if opened is None or row is None:
         return b""
-    query = "SELECT hash FROM _peers_entry WHERE log = ? AND seq = ? AND hlc = ?"
+    query = "SELECT hash FROM _peers_entry WHERE log = ? AND seq = ? AND hlc = ?"  # what was written here is in no segment
     return cast("bytes | None", opened.store.store.log.connection.execute(query, (row.id, seq, hlc)).get) or b""
 
 
@@ -81,6 +81,10 @@ def held_at(store: Store, entries: Iterable[Acknowledged]) -> Held:
         query = "SELECT seq, hash, state FROM _peers_entry WHERE log = ?"
         for seq, hash_, state in store.log.connection.execute(query, (row.id,)) if row else ():
             held.setdefault((key, cast(int, seq)), {})[cast(bytes, hash_)] = State(cast(int, state))
+        for branch in range(len(row.branches)) if row else ():
+            for segment in store.log.segments.of_branch(row.id, branch) if row else ():
+                for seq, hash_ in enumerate(store.log.unpack(segment).hashes, segment.first_seq):
+                    held.setdefault((key, seq), {})[hash_] = State.APPLIED
     return held
 
 
