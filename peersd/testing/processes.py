@@ -329,7 +329,7 @@ async def open_daemon(
         await daemon.start()
         yield daemon
     except BaseException as error:
-        if not _is_interrupt(error):
+        if _is_failure(error):
             daemon.show()
         raise
     finally:
@@ -339,11 +339,11 @@ async def open_daemon(
     assert errors_allowed or not daemon.errors(), "\n".join(daemon.errors())
 
 
-def _is_interrupt(error: BaseException) -> bool:
-    """Whether somebody wants all to end, which is no failure to look into."""
+def _is_failure(error: BaseException) -> bool:
+    """Whether something is to be looked into: not if all was cancelled, or somebody wants it to end."""
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(KeyboardInterrupt) is not None
-    return isinstance(error, KeyboardInterrupt)
+        return error.subgroup(KeyboardInterrupt) is None and error.subgroup(Exception) is not None
+    return isinstance(error, Exception)
 
 
 async def run_peers(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Finished:
