@@ -296,6 +296,7 @@ class LinkHandle:
         remote_device: the remote device's public key, 32 bytes.
         remote_boot_id: 16 bytes.
         remote_replaces: handshake hash of the link that the remote side, having dialled, closed for this one, or empty.
+        is_alone: whether the dialler, whichever side that is, stated that it has no other link in some group.
         handshake_hash: names the link, 32 bytes.
         direction: "out" if this side dialled, else "in".
         url: what was dialled, or where the dialler's socket is.
@@ -320,6 +321,7 @@ class LinkHandle:
         self.remote_device = b""
         self.remote_boot_id = b""
         self.remote_replaces = b""
+        self.is_alone = False
         self.handshake_hash = b""
         self.since_ms = 0
         self.rtt_ms: int | None = None

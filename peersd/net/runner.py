@@ -244,6 +244,7 @@ class _LinkRunner:
         handle.remote_device = up.remote_device
         handle.remote_boot_id = up.remote_boot_id
         handle.remote_replaces = up.remote_replaces
+        handle.is_alone = up.is_alone
         handle.handshake_hash = up.handshake_hash
         handle.since_ms = self._wall_ms()
         if self._transport is not None:

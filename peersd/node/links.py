@@ -70,7 +70,9 @@ class Links:
         addresses: the machine's own addresses; when they change, all that waits is dialled at once.
 
     Attributes:
-        admits: whether a new link to a device, whoever dialled it, may stay. It is not asked about one in an old one's place.
+        admits: whether a new link to a device, whoever dialled it, may stay, and whether its dialler is alone (SPEC: L-34). It is
+            not asked about one in an old one's place.
+        is_alone: whether to state so to a device that was dialled.
         links_max: how many links are wanted at most, for those who decide.
     """
 
@@ -86,7 +88,8 @@ class Links:
         on_alarm: Callable[[str, bytes], None] | None = None,
         addresses: Callable[[], Iterable[str]] | None = None,
     ) -> None:
-        self.admits: Callable[[bytes], bool] = lambda _device: True
+        self.admits: Callable[[bytes, bool], bool] = lambda _device, _is_alone: True
+        self.is_alone: Callable[[bytes], bool] = lambda _device: False
         self.links_max: int = LINKS_MAX
         self._keys = keys
         self._serve = serve
@@ -184,6 +187,7 @@ class Links:
             boot_id=self._boot_id,
             ephemeral_private=self._environment.entropy(KEY_BYTES),
             replaces=self._table.replaces if role is Role.DIALLER else b"",
+            is_alone=self.is_alone if role is Role.DIALLER else None,
             expected_device=expected_device,
         )
         return Link(role, handshake)
@@ -251,7 +255,7 @@ class Links:
             # Somebody asked for a link that there is: the new one is dropped before the other side hears of it.
             handle.close(CloseCode.REPLACED)
             found.settle(existing)
-        elif found is None and existing is None and not self.admits(device):
+        elif found is None and existing is None and not self.admits(device, handle.is_alone):
             handle.close(CloseCode.REFUSED)
         return handle.is_down
 

@@ -60,6 +60,7 @@ class Meshing:
         self._changed = trio.Event()
         self._left_out: tuple[bytes, ...] = ()
         links.admits = self._admits
+        links.is_alone = lambda other: self._mesh.is_alone(self._view(), other)
 
     def wake(self) -> None:
         """Links, groups, members, addresses or limits have changed."""
@@ -76,8 +77,8 @@ class Meshing:
             with trio.move_on_at(float("inf") if again_at_ms is None else again_at_ms / 1000):
                 await self._changed.wait()
 
-    def _admits(self, device: bytes) -> bool:
-        return self._mesh.admits(self._view(), device, monotonic_ms())
+    def _admits(self, device: bytes, is_alone: bool) -> bool:
+        return self._mesh.admits(self._view(), device, monotonic_ms(), is_guest=is_alone)
 
     def _view(self) -> MeshView:
         shared, links = self._shared(), self._links

@@ -210,6 +210,10 @@ steps apart, tests/protocol/test_mesh.py)."""
 STRANGER_LINKS_MAX: Final = 32
 """Links to devices that no group is shared with, such as of those who come with a ticket (guess)."""
 
+GUEST_LINKS_MAX: Final = 8
+"""Links beside LINKS_MAX, for LINK_AGE_MIN_MS each, with devices that have no other in some group (guess: a guest learns where
+others are, and is soon none any more)."""
+
 IDLE_LINK_MS: Final = 60_000
 """A link to a device that no group is shared with ends after this long without a channel (guess)."""
 

@@ -38,6 +38,7 @@ class Established:
         remote_boot_id: 16 bytes; another one means another process.
         remote_replaces: handshake hash of the link that a dialler states it closed, 32 bytes; empty if none, and from a listener.
         local_replaces: what this side stated so.
+        is_alone: whether the dialler stated that it has no other link in some group that it takes the listener to be in.
         handshake_hash: names this link, 32 bytes; both sides have the same.
         send: encrypts what this side sends.
         receive: decrypts what the remote side sends.
@@ -47,6 +48,7 @@ class Established:
     remote_boot_id: bytes
     remote_replaces: bytes
     local_replaces: bytes
+    is_alone: bool
     handshake_hash: bytes
     send: CipherState
     receive: CipherState
@@ -73,6 +75,7 @@ class _Statement:
     device: bytes
     boot_id: bytes
     replaces: bytes
+    is_alone: bool
 
 
 class Handshake:
@@ -86,6 +89,7 @@ class Handshake:
         replaces: for a dialler, the handshake hash of the old link to that device that it closed, or empty; or a function from
             the remote device to that, asked when message 2 shows who answered (an address from a ticket does not tell
             beforehand).
+        is_alone: for a dialler, whether to state that it is alone (see Established), asked for the remote device then, too.
         expected_device: for a dialler that knows whom it dials: another device is refused before it learns who asked.
     """
 
@@ -97,16 +101,18 @@ class Handshake:
         boot_id: bytes,
         ephemeral_private: bytes,
         replaces: bytes | Callable[[bytes], bytes] = b"",
+        is_alone: Callable[[bytes], bool] | None = None,
         expected_device: bytes | None = None,
     ) -> None:
         if len(boot_id) != BOOT_ID_BYTES:
             raise LocalProtocolError(f"a boot id has {BOOT_ID_BYTES} bytes")
-        if role is Role.LISTENER and (replaces or expected_device):
-            raise LocalProtocolError("only a dialler replaces a link or expects a device")
+        if role is Role.LISTENER and (replaces or is_alone or expected_device):
+            raise LocalProtocolError("only a dialler replaces a link, is alone or expects a device")
         self._role = role
         self._keys = keys
         self._boot_id = boot_id
         self._replaces = replaces
+        self._is_alone = is_alone
         self._expected_device = expected_device
         self._awaits = 2 if role is Role.DIALLER else 1
         self._is_started = role is Role.LISTENER
@@ -149,41 +155,49 @@ class Handshake:
         if self._noise.read_message(message):
             raise RemoteProtocolError(CloseCode.HANDSHAKE, "message 1 carries a payload")
         self._awaits = 3
-        return HandshakeStep(self._noise.write_message(self._payload(b"")), None)
+        return HandshakeStep(self._noise.write_message(self._payload(b"", is_alone=False)), None)
 
     def _receive_statement(self, message: bytes) -> HandshakeStep:
         """Message 2 at the dialler, message 3 at the listener: the remote side's statement, and the end for this side."""
         remote = self._check_payload(self._noise.read_message(message))
-        replaces, reply = b"", None
+        replaces, is_alone, reply = b"", remote.is_alone, None
         if self._role is Role.DIALLER:
             replaces = self._replaces if isinstance(self._replaces, bytes) else self._replaces(remote.device)
-            reply = self._noise.write_message(self._payload(replaces))
+            is_alone = self._is_alone is not None and self._is_alone(remote.device)
+            reply = self._noise.write_message(self._payload(replaces, is_alone=is_alone))
         send, receive = self._noise.split()
         result = Established(
             remote_device=remote.device,
             remote_boot_id=remote.boot_id,
             remote_replaces=remote.replaces,
             local_replaces=replaces,
+            is_alone=is_alone,
             handshake_hash=self._noise.handshake_hash,
             send=send,
             receive=receive,
         )
         return HandshakeStep(reply, result)
 
-    def _payload(self, replaces: bytes) -> bytes:
+    def _payload(self, replaces: bytes, *, is_alone: bool) -> bytes:
         if len(replaces) not in (0, HASH_BYTES):
             raise LocalProtocolError(f"a handshake hash has {HASH_BYTES} bytes")
-        return canonical.encode([PAYLOAD_VERSION, self._keys.device, self._keys.noise_signature, self._boot_id, replaces])
+        keys = self._keys
+        return canonical.encode([PAYLOAD_VERSION, keys.device, keys.noise_signature, self._boot_id, replaces, is_alone])
 
     def _check_payload(self, payload: bytes) -> _Statement:
         """Checks the remote side's payload against the static key that the handshake just proved (SPEC: N-5)."""
         value = canonical.decode(payload, bytes_max=HANDSHAKE_PAYLOAD_BYTES_MAX)
-        if len(value) != 5 or type(value[0]) is not int or value[0] != PAYLOAD_VERSION:
+        if len(value) != 6 or type(value[0]) is not int or value[0] != PAYLOAD_VERSION:
             raise RemoteProtocolError(CloseCode.HANDSHAKE, "a payload of another version")
-        _, device, signature, boot_id, replaces = value
+        _, device, signature, boot_id, replaces, is_alone = value
+        if not isinstance(is_alone, bool) or (is_alone and self._role is Role.DIALLER):
+            raise RemoteProtocolError(CloseCode.HANDSHAKE, "a payload that does not say whether the dialler is alone")
         replaces_lengths = (0,) if self._role is Role.DIALLER else (0, HASH_BYTES)
         statement = _Statement(
-            _bytes_of(device, PUBLIC_KEY_BYTES), _bytes_of(boot_id, BOOT_ID_BYTES), _bytes_of(replaces, *replaces_lengths)
+            _bytes_of(device, PUBLIC_KEY_BYTES),
+            _bytes_of(boot_id, BOOT_ID_BYTES),
+            _bytes_of(replaces, *replaces_lengths),
+            is_alone,
         )
         if not verify(statement.device, PURPOSE_NOISE_KEY, self._noise.remote_static, _bytes_of(signature, SIGNATURE_BYTES)):
             raise RemoteProtocolError(CloseCode.HANDSHAKE, "the certificate is not over the Noise key that was proved")

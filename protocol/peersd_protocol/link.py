@@ -373,7 +373,9 @@ class Link:
             self._established = done = step.result
             self.state = LinkState.HELD
             self._mux = Mux(is_dialler=self._role is Role.DIALLER, now_ms=now_ms)
-            self._effects.append(Up(done.remote_device, done.remote_boot_id, done.remote_replaces, done.handshake_hash))
+            self._effects.append(
+                Up(done.remote_device, done.remote_boot_id, done.remote_replaces, done.is_alone, done.handshake_hash)
+            )
 
     def _on_frames(self, plaintext: bytes, now_ms: int) -> None:
         self._heard = True

@@ -16,12 +16,14 @@ class Up:
         remote_device: the remote device's public key, 32 bytes.
         remote_boot_id: 16 bytes.
         remote_replaces: handshake hash of the link that the dialler closed for this one, or empty.
+        is_alone: whether the dialler, whichever side that is, stated that it has no other link in some group.
         handshake_hash: names this link, 32 bytes.
     """
 
     remote_device: bytes
     remote_boot_id: bytes
     remote_replaces: bytes
+    is_alone: bool
     handshake_hash: bytes
 
 

@@ -1,18 +1,25 @@
-"""Which links a device wants, which of those there are it ends, and which new ones it lets in (SPEC: L-26 to L-32, DESIGN 5).
+"""Which links a device wants, which of those there are it ends, and which new ones it lets in (SPEC: L-26 to L-34, DESIGN 5).
 
 Every device decides alone, from its own view. What keeps a group in one piece is the ring (rings.py); what brings all changes to
-an end is that links are compared only by what both sides see alike (see `_worth`).
+an end is that links are compared only by what both sides see alike (see `_worth`). A device that has no link at all in some group
+is let in as a guest all the same, for a while, and displaces nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from peersd_protocol.constants import IDLE_LINK_MS, LINK_AGE_MIN_MS, STRANGER_LINKS_MAX
+from peersd_protocol.constants import (
+    DIAL_DELAY_MS_MAX,
+    GUEST_LINKS_MAX,
+    IDLE_LINK_MS,
+    LINK_AGE_MIN_MS,
+    STRANGER_LINKS_MAX,
+)
 from peersd_protocol.errors import CloseCode
-from peersd_protocol.mesh_ranks import Grade, Judgement, LinkView, MeshView, Rank, Ranks
+from peersd_protocol.mesh_ranks import Grade, Judgement, LinkView, MeshView, Plan, Rank, Ranks
 from peersd_protocol.rings import pair_hash
 
 __all__ = ["Decision", "LinkView", "Mesh", "MeshView"]
@@ -25,7 +32,7 @@ class Decision:
     Attributes:
         wanted: devices to keep linked or to dial, the most wanted first; those that do not answer last.
         close: links to end, with the codes.
-        left_out: groups that get no link though somebody of theirs is at hand: `links_max` is too small for them.
+        left_out: groups that get no link but as a guest, though somebody of theirs is there: `links_max` is too small for them.
         again_at_ms: when to decide again though nothing happened, on the clock of `now_ms`.
     """
 
@@ -74,37 +81,50 @@ class Mesh:
         young = [device for device in order.beyond if not _is_old(view.links[device], now_ms)]
         room = view.links_max - order.linked_count
         new = [device for device in order.slots if device not in view.links]
-        # A link is dialled only when there is room for it, or another one may give way.
-        dialled = new[: max(0, room + len(order.beyond) - len(young))]
+        # A link is dialled only when there is room for it, or another one may give way. Guests take no room.
+        dialled = new[: max(0, room + min(len(young), max(0, -room)) + len(order.beyond) - len(young))]
         excess = sum(view.links[device].is_confirmed for device in judged.present if device in view.links) - view.links_max
         losers = [device for device in reversed(order.beyond) if device not in young and view.links[device].is_confirmed]
         again = [view.links[device].since_ms + LINK_AGE_MIN_MS for device in young if excess > 0 or len(dialled) < len(new)]
         close = [(device, CloseCode.REFUSED) for device in view.links if device in view.denied]
-        close += [(device, CloseCode.REFUSED) for device in losers[: max(0, excess)]]
+        # Young links without a place, such as guests, go by themselves: none goes for them.
+        close += [(device, CloseCode.REFUSED) for device in losers[: max(0, excess - len(young))]]
         close += self._close_strangers(view, judged, now_ms, again)
         kept = [
             device
             for device in order.slots
             if judged.present[device].rank < Rank.REST and (device in view.links or device in dialled)
         ]
+        plans = self._ranks.plans(view)
+        left_out = self._left_out(view, plans, {*order.slots, *view.links})
+        visited = self._visited(judged, plans, left_out, now_ms)
+        if len(left_out) > GUEST_LINKS_MAX:
+            again.append((now_ms // DIAL_DELAY_MS_MAX + 1) * DIAL_DELAY_MS_MAX)
         has_room = len(dialled) < room
         tried = [device for device in self._sorted(judged.absent) if has_room or judged.absent[device].rank < Rank.USER]
         return Decision(
-            (*kept, *tried[: view.links_max]),
+            tuple(dict.fromkeys((*kept, *visited, *tried[: view.links_max]))),
             tuple(close),
-            self._left_out(view, {*order.slots, *view.links}),
+            left_out,
             min(again, default=None),
         )
 
-    def admits(self, view: MeshView, device: bytes, now_ms: int) -> bool:
+    def is_alone(self, view: MeshView, device: bytes) -> bool:
+        """Whether this device has no link in some group that another one is in, but for one to that device itself."""
+        others = view.links.keys() - {device}
+        return any(device in plan.ring and others.isdisjoint(plan.ring) for plan in self._ranks.plans(view).values())
+
+    def admits(self, view: MeshView, device: bytes, now_ms: int, *, is_guest: bool = False) -> bool:
         """Whether a new link, whoever dialled it, may stay.
 
         There is room for it, or it is worth more than another one that may give way; which of them does, `decide` says then.
+        Or it is a guest's, which has no place and ends as others without one do.
 
         Args:
             view: what is known, without the link.
             device: the remote device.
             now_ms: monotonic time in milliseconds.
+            is_guest: whether its dialler stated that it has no other link in some group.
         """
         if device in view.denied:
             return False
@@ -115,7 +135,9 @@ class Mesh:
             return len(strangers) < STRANGER_LINKS_MAX or not all(link.has_channels for link in strangers)
         order = self._order(trial, judged)
         losers = [other for other in order.beyond if _is_old(trial.links[other], now_ms)]
-        return device in order.slots and order.linked_count - view.links_max <= len(losers)
+        excess = order.linked_count - view.links_max
+        leaving = min(max(0, excess - 1), GUEST_LINKS_MAX)  # without the new one there are too many already: guests, who go
+        return (device in order.slots and excess - leaving <= len(losers)) or (is_guest and excess <= GUEST_LINKS_MAX)
 
     def _order(self, view: MeshView, judged: Judgement) -> _Order:
         ordered = self._sorted(judged.present)
@@ -155,8 +177,20 @@ class Mesh:
         if len(longest_idle) < len(strangers):
             again.append(now_ms + IDLE_LINK_MS)
 
-    def _left_out(self, view: MeshView, served: set[bytes]) -> tuple[bytes, ...]:
-        unserved = [(group, plan) for group, plan in self._ranks.plans(view).items() if served.isdisjoint(plan.ring)]
+    def _visited(self, judged: Judgement, plans: Mapping[bytes, Plan], left_out: Sequence[bytes], now_ms: int) -> list[bytes]:
+        """The device to be dialled as a guest for each group that gets no link: GUEST_LINKS_MAX of them, and others in turn."""
+        start = now_ms // DIAL_DELAY_MS_MAX * GUEST_LINKS_MAX % max(1, len(left_out))
+        visited: list[bytes] = []
+        for group in (*left_out[start:], *left_out[:start])[:GUEST_LINKS_MAX]:
+            for grades in (judged.present, judged.absent):
+                candidates = {device: grades[device] for device in plans[group].ring if device in grades}
+                if candidates:
+                    visited.append(self._sorted(candidates)[0])
+                    break
+        return visited
+
+    def _left_out(self, view: MeshView, plans: Mapping[bytes, Plan], served: set[bytes]) -> tuple[bytes, ...]:
+        unserved = [(group, plan) for group, plan in plans.items() if served.isdisjoint(plan.ring)]
         dead = {self._device, *view.failing, *view.denied}
         return tuple(
             group for group, plan in unserved if any(device in view.reachable and device not in dead for device in plan.ring)

@@ -21,8 +21,11 @@ REPLACES = b"\x77" * 32
 TRANSPORT = (("dialler", b""), ("listener", b"first"), ("dialler", b"second"), ("dialler", bytes(range(256))), ("listener", b"x"))
 
 
-def side_of(name: str, replaces: bytes = b"") -> Handshake:
-    return Handshake(Role(name), KEYS[name], boot_id=BOOT_ID[name], ephemeral_private=EPHEMERAL[name], replaces=replaces)
+def side_of(name: str, replaces: bytes = b"", *, is_alone: bool = False) -> Handshake:
+    alone = (lambda _device: True) if is_alone else None
+    return Handshake(
+        Role(name), KEYS[name], boot_id=BOOT_ID[name], ephemeral_private=EPHEMERAL[name], replaces=replaces, is_alone=alone
+    )
 
 
 def described(name: str) -> dict[str, str]:
@@ -36,9 +39,9 @@ def described(name: str) -> dict[str, str]:
     }
 
 
-def run(replaces: bytes) -> tuple[list[bytes], dict[str, Established]]:
+def run(replaces: bytes, *, is_alone: bool = False) -> tuple[list[bytes], dict[str, Established]]:
     """An honest handshake: its three messages and what each side has from it."""
-    dialler, listener = side_of("dialler", replaces), side_of("listener")
+    dialler, listener = side_of("dialler", replaces, is_alone=is_alone), side_of("listener")
     first = dialler.start()
     assert first is not None
     second = listener.receive(first).reply
@@ -50,11 +53,12 @@ def run(replaces: bytes) -> tuple[list[bytes], dict[str, Established]]:
     return [first, second, third.reply], {"dialler": third.result, "listener": result}
 
 
-def valid(name: str, replaces: bytes) -> dict[str, Any]:
-    messages, sides = run(replaces)
+def valid(name: str, replaces: bytes, *, is_alone: bool = False) -> dict[str, Any]:
+    messages, sides = run(replaces, is_alone=is_alone)
     return {
         "name": name,
-        "dialler": described("dialler") | {"device": KEYS["dialler"].device.hex(), "replaces": replaces.hex()},
+        "dialler": described("dialler")
+        | {"device": KEYS["dialler"].device.hex(), "replaces": replaces.hex(), "is_alone": is_alone},
         "listener": described("listener") | {"device": KEYS["listener"].device.hex()},
         "messages": [message.hex() for message in messages],
         "handshake_hash": sides["dialler"].handshake_hash.hex(),
@@ -72,6 +76,7 @@ def statement(keys: DeviceKeys, **changed: canonical.Value) -> bytes:
         "signature": keys.noise_signature,
         "boot_id": b"\x55" * 16,
         "replaces": b"",
+        "is_alone": False,
     }
     return canonical.encode(list((fields | changed).values()))
 
@@ -121,6 +126,7 @@ def refused() -> list[tuple[str, str, list[bytes]]]:
         ("the listener's ephemeral key is of low order", "dialler", [bytes(32) + second[32:]]),
         ("the listener has another prologue", "dialler", message_2(statement(honest), prologue=b"peersd/2")),
         ("the listener states that it replaces a link", "dialler", message_2(statement(honest, replaces=REPLACES))),
+        ("the listener states that it is alone", "dialler", message_2(statement(honest, is_alone=True))),
         ("message 3 is cut short", "listener", [first, third[:-1]]),
         ("a bit of the static key in message 3 is flipped", "listener", [first, flipped(third, 0)]),
         ("a bit of the payload in message 3 is flipped", "listener", [first, flipped(third, 48)]),
@@ -128,7 +134,7 @@ def refused() -> list[tuple[str, str, list[bytes]]]:
     ]
     for name, payload in {
         "the payload is empty": b"",
-        "the payload is not canonical": b"\xdc\x00\x05" + statement(honest)[1:],
+        "the payload is not canonical": b"\xdc\x00\x06" + statement(honest)[1:],
         "a byte follows the payload's array": statement(honest) + b"\0",
         "the payload has another version": statement(honest, version=2),
         "the certificate is over another device's Noise key": statement(stolen),
@@ -136,6 +142,7 @@ def refused() -> list[tuple[str, str, list[bytes]]]:
         "the certificate is the sealing key's": statement(honest, signature=honest.sealing_signature),
         "the boot id is short": statement(honest, boot_id=b"\x55" * 15),
         "the replaced link's hash is short": statement(honest, replaces=b"\x77" * 31),
+        "is_alone is a number": statement(honest, is_alone=0),
     }.items():
         cases.append((name + " in message 2", "dialler", message_2(payload)))
         cases.append((name + " in message 3", "listener", message_3(payload)))
@@ -153,7 +160,11 @@ def make() -> dict[str, Any]:
             "invalid: `side` uses its secrets from the first valid case, a dialler sends its message 1 first, then receives "
             "`received`; it refuses the last of these."
         ),
-        "valid": [valid("no link before", b""), valid("the dialler closed a link before", REPLACES)],
+        "valid": [
+            valid("no link before", b""),
+            valid("the dialler closed a link before", REPLACES),
+            valid("the dialler is alone", b"", is_alone=True),
+        ],
         "invalid": [
             {"name": name, "side": side, "received": [message.hex() for message in received], "error": "HANDSHAKE"}
             for name, side, received in refused()

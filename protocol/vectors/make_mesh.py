@@ -1,11 +1,11 @@
-"""Rings, the links that are wanted, and which new ones are let in: SPEC, part L, rules L-26 to L-32."""
+"""Rings, the links that are wanted, and which new ones are let in: SPEC, part L, rules L-26 to L-34."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peersd_protocol.constants import IDLE_LINK_MS, LINK_AGE_MIN_MS, LINKS_MAX
+from peersd_protocol.constants import GUEST_LINKS_MAX, IDLE_LINK_MS, LINK_AGE_MIN_MS, LINKS_MAX
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.mesh import LinkView, Mesh, MeshView
 from peersd_protocol.rings import make_ring, neighbours
@@ -51,6 +51,7 @@ def case(
     links: Mapping[bytes, LinkView] | None = None,
     now_ms: int = 0,
     admits: bytes | None = None,
+    is_guest: bool = False,
     **known: Any,
 ) -> dict[str, Any]:
     """A view of ME, and what it decides on it, or whether it lets a device in."""
@@ -73,7 +74,8 @@ def case(
         made[key] = sorted(each.hex() for each in getattr(view, key))
     mesh = Mesh(ME)
     if admits is not None:
-        return made | {"new": admits.hex(), "admits": mesh.admits(view, admits, now_ms)}
+        is_let_in = mesh.admits(view, admits, now_ms, is_guest=is_guest)
+        return made | {"new": admits.hex(), "is_guest": is_guest, "admits": is_let_in}
     decision = mesh.decide(view, now_ms)
     return made | {
         "wanted": [each.hex() for each in decision.wanted],
@@ -90,7 +92,11 @@ def make() -> dict[str, Any]:
     after, before = ring[(at + 1) % 10], ring[at - 1]
     rest = [each for each in ring if each not in (ME, after, before)]
     full = {each: LinkView(0) for each in (before, *rest[:2])}
+    hosting = full | {rest[4]: LinkView(LINK_AGE_MIN_MS)}
     stranger = b"\xee" * 32
+    near = {each.device for each in neighbours(GROUP, make_ring(GROUP, members(14)), ME)}
+    far = sorted({each for devices in members(14).values() for each in devices} - near - {ME})
+    crowded = {each: LinkView(0) for each in (*near, *far[:GUEST_LINKS_MAX])}
     valid = [
         ring_case("a ring of ten users", GROUP, members(10)),
         ring_case("the same users in another group", OTHER, members(10)),
@@ -127,10 +133,14 @@ def make() -> dict[str, Any]:
             links_max=3,
             now_ms=LINK_AGE_MIN_MS,
         ),
+        case("a young guest", ten, links=hosting, links_max=3, now_ms=LINK_AGE_MIN_MS),
+        case("a guest whose time is over", ten, links=hosting, links_max=3, now_ms=2 * LINK_AGE_MIN_MS),
         case("an idle stranger", ten, links={stranger: LinkView(0)}, now_ms=IDLE_LINK_MS),
         case("there is room", ten, links=full, links_max=LINKS_MAX, admits=rest[4]),
         case("a neighbour, and an old link gives way", ten, links=full, links_max=3, admits=after, now_ms=LINK_AGE_MIN_MS),
         case("a stranger", ten, links=full, links_max=3, admits=stranger),
+        case("full of young links, and a guest", ten, links=full, links_max=3, admits=rest[4], is_guest=True),
+        case("a neighbour, beside a young guest", ten, links=hosting, links_max=3, admits=after, now_ms=LINK_AGE_MIN_MS),
     ]
     invalid = [
         case("a neighbour, but all links are young", ten, links=full, links_max=3, admits=after),
@@ -138,8 +148,10 @@ def make() -> dict[str, Any]:
             "the neighbour's place is kept", ten, links={rest[0]: LinkView(0), before: LinkView(0)}, links_max=3, admits=rest[6]
         ),
         case("denied", ten, denied={after}, admits=after),
+        case("full, and no guest", ten, links=full, links_max=3, admits=rest[4], now_ms=LINK_AGE_MIN_MS),
+        case("too many guests", {GROUP: members(14)}, links=crowded, links_max=2, admits=far[-1], is_guest=True),
     ]
-    for each in valid[-3:]:
+    for each in valid[-5:]:
         assert each["admits"], each["name"]
     for each in invalid:
         assert not each["admits"], each["name"]

@@ -84,7 +84,7 @@ async def test_a_link_that_is_not_let_in_carries_nothing_and_who_dialled_hears_t
     async with open_peer() as full, open_peer(patience=Patience()) as late:
         asked: list[bytes] = []
 
-        def admits(device: bytes) -> bool:
+        def admits(device: bytes, is_alone: bool) -> bool:
             asked.append(device)
             return False
 
@@ -101,7 +101,7 @@ async def test_a_link_in_an_old_one_s_place_is_let_in_though_there_is_no_room() 
     async with open_peer() as full, open_peer() as other:
         other.links.want_device(full.device, [full.url])
         await until(lambda: are_linked(full, other))
-        full.links.admits = lambda _device: False
+        full.links.admits = lambda _device, _is_alone: False
         async with open_peer(other.keys) as restarted:
             await restarted.links.connect(full.url, None, HANG_S)
             assert full.told == ["+in", "-in", "+in"]
@@ -109,7 +109,7 @@ async def test_a_link_in_an_old_one_s_place_is_let_in_though_there_is_no_room() 
 
 async def test_a_dial_for_which_there_is_no_room_any_more_ends_before_the_other_side_has_a_link() -> None:
     async with open_peer(patience=Patience()) as full, open_peer() as other:
-        full.links.admits = lambda _device: False
+        full.links.admits = lambda _device, _is_alone: False
         full.links.want_device(other.device, [other.url])
         await until(lambda: full.links.refused == {other.device})
         assert (full.served, other.served, other.told) == ([], [], [])

@@ -89,14 +89,13 @@ async def test_five_devices_that_may_have_four_links_are_all_linked() -> None:
 
 
 async def test_eight_devices_with_four_links_are_one_piece_and_stay_so_when_two_vanish() -> None:
+    """How many links there are in the end is seen under virtual time (tests/protocol/test_mesh.py): guests stay for 10 s."""
     async with open_members(8, 4) as opened:
         await until(lambda: pieces([member for member, _ in opened]) == 1)
-        assert max(len(member.links.handles()) for member, _ in opened) <= 4
         gone, left = opened[:2], [member for member, _ in opened[2:]]
         for _, process in gone:
             await process.end()
         await until(lambda: pieces(left) == 1)
-        assert max(len(member.links.handles()) for member in left) <= 4
 
 
 async def test_who_is_denied_is_left_out_and_the_group_stays_in_one_piece() -> None:

@@ -25,13 +25,18 @@ ALICE, BOB, MALLORY = device_keys(10), device_keys(20), device_keys(30)
 ALICE_BOOT, BOB_BOOT = b"a" * 16, b"b" * 16
 
 
-def dialler(replaces: bytes | Callable[[bytes], bytes] = b"", expected_device: bytes | None = None) -> Handshake:
+def dialler(
+    replaces: bytes | Callable[[bytes], bytes] = b"",
+    expected_device: bytes | None = None,
+    is_alone: Callable[[bytes], bool] | None = None,
+) -> Handshake:
     return Handshake(
         Role.DIALLER,
         ALICE,
         boot_id=ALICE_BOOT,
         ephemeral_private=b"e" * 32,
         replaces=replaces,
+        is_alone=is_alone,
         expected_device=expected_device,
     )
 
@@ -89,6 +94,7 @@ def statement(keys: DeviceKeys = MALLORY, **changed: canonical.Value) -> list[ca
         "signature": keys.noise_signature,
         "boot_id": b"m" * 16,
         "replaces": b"",
+        "is_alone": False,
     }
     return list((fields | changed).values())
 
@@ -110,8 +116,8 @@ def test_messages_have_known_lengths() -> None:
     assert second is not None
     third = dialling.receive(second).reply
     assert third is not None
-    # Payloads: 1 + 1 + (2 + 32) + (2 + 64) + (2 + 16) + 2 = 122 bytes, and 32 more for `replaces`.
-    assert [len(message) for message in (first, second, third)] == [32, 32 + 48 + 122 + 16, 48 + 154 + 16]
+    # Payloads: 1 + 1 + (2 + 32) + (2 + 64) + (2 + 16) + 2 + 1 = 123 bytes, and 32 more for `replaces`.
+    assert [len(message) for message in (first, second, third)] == [32, 32 + 48 + 123 + 16, 48 + 155 + 16]
 
 
 def test_the_dialler_can_name_the_closed_link_once_it_knows_who_answered() -> None:
@@ -124,6 +130,18 @@ def test_the_dialler_can_name_the_closed_link_once_it_knows_who_answered() -> No
     ours, theirs = establish(dialler(replaces=closed_link), listener())
     assert asked == [BOB.device]
     assert theirs.remote_replaces == ours.local_replaces == b"c" * 32
+
+
+def test_a_dialler_that_is_alone_says_so_once_it_knows_who_answered() -> None:
+    asked: list[bytes] = []
+
+    def is_alone(device: bytes) -> bool:
+        asked.append(device)
+        return True
+
+    ours, theirs = establish(dialler(is_alone=is_alone), listener())
+    assert (asked, ours.is_alone, theirs.is_alone) == ([BOB.device], True, True)
+    assert [side.is_alone for side in establish(dialler(), listener())] == [False, False]
 
 
 def test_the_expected_device_is_accepted_and_another_refused_before_message_3() -> None:
@@ -147,20 +165,20 @@ def test_a_device_refuses_its_own_key(boot_id: bytes, detail: str) -> None:
 
 
 def test_a_well_formed_statement_is_accepted_from_either_side() -> None:
-    listener_given(canonical.encode(statement(replaces=b"r" * 32)))
+    listener_given(canonical.encode(statement(replaces=b"r" * 32, is_alone=True)))
     dialler_given(canonical.encode(statement()))
 
 
 WRONG_STATEMENTS: dict[str, bytes] = {
     "no payload": b"",
-    "not canonical": b"\xdc\x00\x05" + canonical.encode(statement())[1:],
+    "not canonical": b"\xdc\x00\x06" + canonical.encode(statement())[1:],
     "not an array": b"\x01",
     "bytes after it": canonical.encode(statement()) + b"\0",
     "version 0": canonical.encode(statement(version=0)),
     "version 2": canonical.encode(statement(version=2)),
     "version true": canonical.encode(statement(version=True)),
     "version 1.0": canonical.encode(statement(version=1.0)),
-    "an element less": canonical.encode(statement()[:4]),
+    "an element less": canonical.encode(statement()[:5]),
     "an element more": canonical.encode([*statement(), b""]),
     "device of 31 bytes": canonical.encode(statement(device=MALLORY.device[:31])),
     "device as text": canonical.encode(statement(device="d" * 32)),
@@ -170,13 +188,15 @@ WRONG_STATEMENTS: dict[str, bytes] = {
     "boot id of 17 bytes": canonical.encode(statement(boot_id=b"m" * 17)),
     "replaces of 31 bytes": canonical.encode(statement(replaces=b"r" * 31)),
     "replaces as a number": canonical.encode(statement(replaces=0)),
+    "alone as a number": canonical.encode(statement(is_alone=1)),
+    "alone as nil": canonical.encode(statement(is_alone=None)),
     "another device's certificate": canonical.encode(statement(ALICE)),
     "another device's key with our certificate": canonical.encode(statement(device=ALICE.device)),
     "the certificate of the sealing key": canonical.encode(statement(signature=MALLORY.sealing_signature)),
     "a signature for another purpose": canonical.encode(
         statement(signature=MALLORY.signing.sign(PURPOSE_SEALING_KEY, MALLORY.noise.public))
     ),
-    "513 bytes": canonical.encode([*statement(), bytes(513 - 122 - 3)]),
+    "513 bytes": canonical.encode([*statement(), bytes(513 - 123 - 3)]),
 }
 
 
@@ -193,9 +213,10 @@ def test_a_payload_above_the_bound_is_refused_undecoded() -> None:
         listener_given(WRONG_STATEMENTS["513 bytes"])
 
 
-def test_a_listener_must_not_state_that_it_replaces() -> None:
+@pytest.mark.parametrize("stated", [statement(replaces=b"r" * 32), statement(is_alone=True)])
+def test_a_listener_must_not_state_that_it_replaces_or_is_alone(stated: list[canonical.Value]) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        dialler_given(canonical.encode(statement(replaces=b"r" * 32)))
+        dialler_given(canonical.encode(stated))
     assert caught.value.close_code is CloseCode.HANDSHAKE
 
 
@@ -269,12 +290,12 @@ def test_no_bytes_make_a_side_fail_otherwise(message: bytes) -> None:
         waiting.receive(message)
 
 
-@given(index=st.integers(0, 217), bit=st.integers(0, 7))
+@given(index=st.integers(0, 218), bit=st.integers(0, 7))
 def test_a_flipped_bit_in_message_3_is_refused(index: int, bit: int) -> None:
     dialling, listening = dialler(replaces=b"r" * 32), listener()
     second = listening.receive(first_message(dialling)).reply
     assert second is not None
     third = dialling.receive(second).reply
-    assert third is not None and len(third) == 218
+    assert third is not None and len(third) == 219
     with pytest.raises(RemoteProtocolError):
         listening.receive(third[:index] + bytes([third[index] ^ (1 << bit)]) + third[index + 1 :])

@@ -15,7 +15,7 @@ from peersd_protocol.handshake import Established, Handshake, Role
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "protocol" / "vectors" / "handshake.json").read_text())
 
 
-def side_of(role: Role, case: dict[str, Any], *, replaces: str = "") -> Handshake:
+def side_of(role: Role, case: dict[str, Any], *, replaces: str = "", is_alone: bool = False) -> Handshake:
     described = case[role.value]
     keys = DeviceKeys(*(bytes.fromhex(described[name]) for name in ("signing_seed", "noise_private", "sealing_private")))
     return Handshake(
@@ -24,12 +24,15 @@ def side_of(role: Role, case: dict[str, Any], *, replaces: str = "") -> Handshak
         boot_id=bytes.fromhex(described["boot_id"]),
         ephemeral_private=bytes.fromhex(described["ephemeral_private"]),
         replaces=bytes.fromhex(replaces),
+        is_alone=(lambda _device: True) if is_alone else None,
     )
 
 
 @pytest.mark.parametrize("case", VECTORS["valid"], ids=lambda case: case["name"])
 def test_valid_handshakes_come_out_byte_for_byte(case: dict[str, Any]) -> None:
-    dialler, listener = side_of(Role.DIALLER, case, replaces=case["dialler"]["replaces"]), side_of(Role.LISTENER, case)
+    stated = case["dialler"]
+    dialler = side_of(Role.DIALLER, case, replaces=stated["replaces"], is_alone=stated["is_alone"])
+    listener = side_of(Role.LISTENER, case)
     first, second, third = (bytes.fromhex(message) for message in case["messages"])
     assert dialler.start() == first
     assert listener.receive(first).reply == second
@@ -41,6 +44,7 @@ def test_valid_handshakes_come_out_byte_for_byte(case: dict[str, Any]) -> None:
         assert established is not None
         assert established.handshake_hash.hex() == case["handshake_hash"]
         assert established.remote_device.hex() == case[other]["device"]
+        assert established.is_alone is stated["is_alone"]
         assert established.remote_boot_id.hex() == case[other]["boot_id"]
         assert established.remote_replaces.hex() == case[other].get("replaces", "")
     for message in case["transport"]:

@@ -79,7 +79,8 @@ class Handshakes:
             return "prologue"
         keys = self._world.hostile.keys
         replaces = b"" if is_second else random.choice((b"", random.randbytes(32)))
-        value: Value = [1, keys.device, keys.noise_signature, random.randbytes(BOOT_ID_BYTES), replaces]
+        is_alone = not is_second and random.random() < 0.5
+        value: Value = [1, keys.device, keys.noise_signature, random.randbytes(BOOT_ID_BYTES), replaces, is_alone]
         step = random.random()
         if step < 0.35:
             self._send(noise.write_message(pack(value)))
@@ -88,7 +89,8 @@ class Handshakes:
             self._send_changed(random, noise.write_message(pack(value)))
             return "message"
         if step < 0.6:
-            value = [1, self._world.victim.keys.device, self._world.victim.keys.noise_signature, bytes(BOOT_ID_BYTES), replaces]
+            victims = self._world.victim.keys
+            value = [1, victims.device, victims.noise_signature, bytes(BOOT_ID_BYTES), replaces, is_alone]
             self._send(noise.write_message(pack(value)))
             return "somebody else"
         payload = pack(mutate_value(random, value)) if step < 0.9 else mutate_encoding(random, value)

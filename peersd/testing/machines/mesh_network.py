@@ -40,7 +40,7 @@ class Device:
         self.links_max = links_max
         self.mesh = Mesh(device)
         self.dialing = Dialing()
-        self.links: dict[bytes, int] = {}
+        self.links: dict[bytes, LinkView] = {}
         self.timers: dict[bytes, int] = {}
         self.reached: set[bytes] = set()
         self.pinned: tuple[bytes, ...] = ()
@@ -56,7 +56,7 @@ class Device:
         return MeshView(
             own_users=network.users_of(self.id),
             groups=groups,
-            links={device: LinkView(since) for device, since in self.links.items()},
+            links=dict(self.links),
             reachable=known - {self.id},
             reached=self.reached,
             failing=self.dialing.failing,
@@ -197,20 +197,23 @@ class Network:
         listener = self.devices.get(target)
         if listener is None or target in self.unreachable or target in dialler.links:
             dialler.perform(dialler.dialing.dial_ended(target, self.now_ms, self.random.random()))
-        elif dialler.mesh.admits(dialler.view(), target, self.now_ms):
-            self.link(dialler, listener)
         else:
-            dialler.perform(dialler.dialing.dial_ended(target, self.now_ms, self.random.random(), is_refused=True))
+            view = dialler.view()
+            is_alone = dialler.mesh.is_alone(view, target)
+            if dialler.mesh.admits(view, target, self.now_ms, is_guest=is_alone):
+                self.link(dialler, listener, is_guest=is_alone)
+            else:
+                dialler.perform(dialler.dialing.dial_ended(target, self.now_ms, self.random.random(), is_refused=True))
         dialler.wake()
 
-    def link(self, dialler: Device, listener: Device) -> None:
+    def link(self, dialler: Device, listener: Device, *, is_guest: bool) -> None:
         """Message 3 arrives: now the listener has its say."""
         dialler.reached.add(listener.id)
         dialler.perform(dialler.dialing.linked(listener.id, self.now_ms, is_dialled=True))
-        if listener.mesh.admits(listener.view(), dialler.id, self.now_ms):
+        if listener.mesh.admits(listener.view(), dialler.id, self.now_ms, is_guest=is_guest):
             listener.reached.add(dialler.id)
             listener.perform(listener.dialing.linked(dialler.id, self.now_ms))
-            dialler.links[listener.id] = listener.links[dialler.id] = self.now_ms
+            dialler.links[listener.id] = listener.links[dialler.id] = LinkView(self.now_ms)
             listener.wake()
             self.note_change()
         else:
@@ -222,7 +225,7 @@ class Network:
         assert listener.mesh.admits(listener.view(), dialler.id, self.now_ms)
         for device, remote in ((dialler, listener), (listener, dialler)):
             device.perform(device.dialing.linked(remote.id, self.now_ms))
-            device.links[remote.id] = self.now_ms
+            device.links[remote.id] = LinkView(self.now_ms)
             device.reached.add(remote.id)
             device.wake()
         self.note_change()

@@ -150,9 +150,9 @@ class Ending:
         return max(healed_ms, self._network.noticed_ms, self._network.grown_ms, self._joiners.ended_ms)
 
     def _grow(self) -> bool:
-        """Devices that may have too few links for all their groups get more, once; False if that is not why they wait.
+        """Devices that may have too few links for the rings of all their groups get more, once; False if they have enough.
 
-        With too few links, some groups get none or fall apart: nothing is promised then.
+        With too few links, groups fall apart into pieces that need not meet: who has none at all in a group is let in as a guest.
         """
         if not self._network.is_mesh or self._network.grown_ms or not self._is_crowded():
             return False
@@ -163,13 +163,8 @@ class Ending:
         return True
 
     def _is_crowded(self) -> bool:
-        """Whether the rings of some device's groups have more neighbours than it may have links, or it has no room for another.
-
-        Who has not heard of the latest members knows others alone, and those may have no room for it.
-        """
-        links_max = self._network.links_max
-        links = [running(device).links for device in self._devices]
-        return any(max(one.ring_neighbours() - 1, len(one.linked())) >= links_max for one in links)
+        """Whether the rings of some device's groups have more neighbours than it may have links."""
+        return any(running(device).links.ring_neighbours() > self._network.links_max for device in self._devices)
 
     def _messages_sent(self) -> list[int]:
         return [replica.messages_sent for group in self._acknowledged for _, replica in self._placed(group)]

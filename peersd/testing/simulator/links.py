@@ -140,6 +140,7 @@ class Links:
             boot_id=process.boot_id,
             ephemeral_private=process.device.entropy(32),
             replaces=self._table.replaces if is_dialler else b"",
+            is_alone=(lambda other: self._mesh.is_alone(self.view(), other)) if is_dialler else None,
             expected_device=expected if is_dialler else None,
         )
         events = LinkEvents(
@@ -171,7 +172,7 @@ class Links:
             found(existing)
             return
         is_chosen = self._network.is_mesh and attempt.found is None and existing is None
-        if is_chosen and not self._mesh.admits(self.view(), up.remote_device, now_ms):
+        if is_chosen and not self._mesh.admits(self.view(), up.remote_device, now_ms, is_guest=up.is_alone):
             end.close(CloseCode.REFUSED)
             return
         link_id = attempt.link_id = next(self._link_ids)
