@@ -30,8 +30,8 @@ class CrashPoint(StrEnum):
     # A client's write.
     BATCH_RECORDED = "batch_recorded"  # rows and entries, before COMMIT
     BATCH_COMMITTED = "batch_committed"  # committed; nobody knows
-    BATCH_FENCED = "batch_fenced"  # the mark too; no session and no client knows
-    BATCH_TOLD = "batch_told"  # sessions know, clients do not
+    BATCH_FENCED = "batch_fenced"  # the mark too; clients know, no session does
+    BATCH_TOLD = "batch_told"  # sessions know
     # Acts, and the daemon's own writes.
     ACT_RECORDED = "act_recorded"  # an act and what follows from it, before COMMIT
     ACT_COMMITTED = "act_committed"  # committed; nobody knows

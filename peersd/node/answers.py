@@ -324,6 +324,7 @@ async def wait_synced(node: Node, groups: Sequence[Group], devices: Sequence[str
         chosen = None if named is None else named & others
         if others if chosen is None else chosen:
             async with group.use() as opened:
+                await opened.store.wait_told()
                 awaited.append((group, chosen, opened.sync.vector()))
     if named is None and len(groups) > 1:
         while awaited and not any(group.lanes() for group, _, _ in awaited):  # noqa: ASYNC110 - no event tells of all groups

@@ -269,8 +269,14 @@ class Store:
 
     # --- Writing here -----------------------------------------------------------------------------------------------------------
 
-    def write(self, writes: Sequence[Write]) -> tuple[list[Success | PeersdError], Commit | None]:
+    def write(
+        self, writes: Sequence[Write], committed: Callable[[list[Success | PeersdError]], None] = lambda outcomes: None
+    ) -> tuple[list[Success | PeersdError], Commit | None]:
         """Runs clients' writes in one transaction; each that changes rows becomes an entry of its own.
+
+        Args:
+            writes: at most BATCH_REQUESTS_MAX.
+            committed: called with the outcomes once they are durable, before the mark is written and anything made for peers.
 
         Returns:
             An outcome for each, and what was committed, or None if nothing was.
@@ -288,7 +294,9 @@ class Store:
         if self._writer.committed and not any(isinstance(outcome, Success) for outcome in outcomes):
             self._reload()  # COMMIT itself failed: what was recorded does not exist
         done = iter(outcomes)
-        return [refusals.get(index) or next(done) for index in range(len(writes))], self._take_commit()
+        all_outcomes = [refusals.get(index) or next(done) for index in range(len(writes))]
+        committed(all_outcomes)
+        return all_outcomes, self._take_commit()
 
     def _run_batch(self, requests: Sequence[Request], recorder: EntryRecorder) -> list[Success | PeersdError]:
         def clock() -> float:

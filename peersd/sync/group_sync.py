@@ -220,7 +220,7 @@ class GroupSync:
     def may_sleep(self) -> bool:
         """Whether the store may be closed under the sessions: both sides of each hold the same; nothing is queued or awaited."""
         is_quiet = all(
-            self._machine.is_equal(session.id)
+            self.is_equal(session.id)
             and not (session.is_sending or session.outbox or session.jobs or session.is_due or session.readable)
             for session in self._sessions.values()
         )
@@ -262,8 +262,8 @@ class GroupSync:
         return {session.device: session.id for session in self._sessions.values()}
 
     def is_equal(self, session: SessionId) -> bool:
-        """Whether the session's device is known to hold exactly what this side holds."""
-        return self._machine.is_equal(session)
+        """Whether the session's device is known to hold exactly what this side holds: what clients were told of included."""
+        return not self._store.is_ahead and self._machine.is_equal(session)
 
     def durable_vector(self, device: bytes) -> Vector:
         """What a device said that it durably holds, in its session now or in its last one; empty if it never had one."""

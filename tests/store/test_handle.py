@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,33 @@ from peersd.errors import PeersdError
 from peersd.store.batch import Request
 from peersd.store.client_sql import Statement
 from peersd.store.handle import open_store
+from peersd.store.mark import Mark
+from peersd.store.recorder import LastEntry
 from peersd.store.store import Write
 from peersd.store.store import open_store as open_file
+from peersd.testing.simulator.disk import DiskMark
 from peersd_protocol.acts import Remove, Settings, encode_body
 from peersd_protocol.entries import Kind
 from peersd_protocol.roles import Role
 from tests.store.pools import packed, runs_of
 from tests.store.stores import Meeting
+
+HANG_S = 60.0
+
+
+class SlowMark(DiskMark):
+    """A mark on a disk that takes its time, once told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.saved: list[int] = []
+
+    def save(self, mark: Mark) -> None:
+        assert self.may_go_on.wait(HANG_S)
+        super().save(mark)
+        self.saved.append(mark.data[0])
 
 
 @pytest.fixture
@@ -57,7 +78,7 @@ def note(user: bytes, id_: str) -> Write:
     return Write(user, Request([Statement("INSERT INTO note (id) VALUES (?)", (id_,))], math.inf))
 
 
-async def test_a_write_begins_at_once_and_what_comes_meanwhile_is_one_commit(meeting: Meeting) -> None:
+async def test_writes_that_come_together_are_one_commit(meeting: Meeting) -> None:
     founder = meeting.founder
     founder.store.close()
     told: list[int] = []
@@ -67,8 +88,9 @@ async def test_a_write_begins_at_once_and_what_comes_meanwhile_is_one_commit(mee
             async with trio.open_nursery() as nursery:
                 for number in range(10):
                     nursery.start_soon(handle.write, note(founder.user, f"{len(told)} {number}"))
+            await handle.wait_told()
         assert handle.queued == 0
-    assert told == [1, 9, 1, 9]
+    assert told == [10, 10]
     founder.store = open_file(founder.path, founder.context, founder.mark)
     assert len(founder.notes()) == 20
 
@@ -111,3 +133,49 @@ async def test_what_waits_for_a_commit_when_the_store_closes_is_told_so_and_what
     assert [row[0] for row in founder.notes()] == done
     assert set(outcomes.values()) <= {"done", "busy", "timeout"}
     assert (len(outcomes), outcomes["4"]) == (4, "busy")
+
+
+async def test_a_client_is_answered_when_its_write_is_durable_and_peers_are_told_when_the_mark_is(meeting: Meeting) -> None:
+    founder = meeting.founder
+    mark = SlowMark()
+    founder.store.close()
+    before = founder.mark.load()
+    assert before is not None
+    mark.save(before)
+    told: list[tuple[int, int]] = []
+    async with open_store(lambda: open_file(founder.path, founder.context, mark), founder.path) as handle:
+        handle.on_commit = lambda commit, origin: told.append((commit.entries[-1].seq, mark.saved[-1]))
+        handle.listen(is_listening=True)
+        mark.may_go_on.clear()
+        with trio.fail_after(HANG_S):
+            first = await handle.write(note(founder.user, "1"))
+            assert (await handle.query("SELECT id FROM note", (), 10, HANG_S)).rows == [("1",)]
+            assert (told, handle.is_ahead) == ([], True)
+            mark.may_go_on.set()
+            await handle.wait_told()
+            assert isinstance(first.recorded, LastEntry)
+            assert (told, handle.is_ahead) == ([(first.recorded.seq, first.recorded.seq)], False)
+    founder.store = open_file(founder.path, founder.context, mark)
+
+
+async def test_each_write_of_a_batch_gets_its_own_answer(meeting: Meeting) -> None:
+    founder = meeting.founder
+    founder.store.close()
+    answers: dict[str, str] = {}
+    async with open_store(lambda: open_file(founder.path, founder.context, founder.mark), founder.path) as handle:
+
+        async def write(id_: str) -> None:
+            try:
+                await handle.write(note(founder.user, id_))
+            except PeersdError as error:
+                answers[id_] = error.code
+            else:
+                answers[id_] = "done"
+
+        await write("twice")
+        with trio.fail_after(HANG_S):
+            async with trio.open_nursery() as nursery:
+                for id_ in ("one", "twice", "two"):
+                    nursery.start_soon(write, id_)
+    assert answers == {"one": "done", "twice": "sql_error", "two": "done"}
+    founder.store = open_file(founder.path, founder.context, founder.mark)
