@@ -270,8 +270,10 @@ class Replication:
         """
         named = {entry.log for entry in entries}
         changed = self._hold(entries, vector)
-        # One entry does not tell all tips; and acts end or restore what entries of other logs count for.
-        restated = {log for log in named if len(self._own.get(log, ())) > 1} | changed - named
+        # One entry does not tell all tips, nor what came with it, void, and is held since; and acts end or restore what entries
+        # of other logs count for.
+        last = {entry.log: entry.hash for entry in entries}
+        restated = {log for log in named if self._own.get(log, {}).keys() != {last[log]}} | changed - named
         self._pushing.note_origin((entry.hash for entry in entries), origin)
         effects: list[Effect] = []
         for session, state in self._sessions.items():
@@ -293,7 +295,7 @@ class Replication:
         return effects + self._retry_parked({entry.hash for entry in entries}, now_ms)
 
     def _hold(self, entries: Sequence[Committed], vector: Mapping[LogKey, tuple[Tip, ...]] | None) -> Set[LogKey]:
-        """Notes what this side holds now; returns the logs whose tips changed otherwise than by `entries`."""
+        """Notes what this side holds now; returns the logs whose tips changed, where `entries` alone do not tell that."""
         if vector is None:
             for entry in entries:
                 self._own[entry.log] = {entry.hash: entry.seq}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from peersd_protocol.entries import LogKey
-from peersd_protocol.messages import encode_have_parts
-from peersd_protocol.replication import Ingested
+from peersd_protocol.messages import Have, encode_have_parts
+from peersd_protocol.replication import TIMER_HAVE, Ingested
 from peersd_protocol.vectors import Tip
-from tests.protocol.replication_steps import CONTROL, START, THEIRS, committed, opened, tip
+from tests.protocol.replication_steps import CONTROL, START, THEIRS, committed, opened, said, tip
 
 
 @pytest.mark.parametrize("is_held_first", [False, True])
@@ -58,3 +58,17 @@ def test_what_a_side_has_stated_holds_until_it_states_something_else() -> None:
     machine.receive(1, encode_have_parts({THEIRS: (tip(3),)})[0], 50)
     machine.committed([committed(7, CONTROL, 1)], 60, origin=1, vector={**START, CONTROL: (tip(1),)})
     assert machine.durable_vector(1)[THEIRS] == (tip(3),)
+
+
+def test_what_was_void_as_it_came_and_is_held_since_is_told_to_who_was_sent_what_came_before_it() -> None:
+    """The acts that made it count may come with it: the log ends further on than what is committed of it."""
+    machine = opened(1, 2)
+    whole = {**START, THEIRS: (tip(3),), CONTROL: (tip(1),)}
+    came = [committed(6, THEIRS, 1), committed(7, THEIRS, 2), committed(8, CONTROL, 1)]
+    machine.committed(came, 50, origin=1, vector=whole)
+    told = [
+        message.vector
+        for session, message in said(machine, machine.timer_expired(TIMER_HAVE, 100))
+        if session == 2 and isinstance(message, Have)
+    ]
+    assert [vector.get(THEIRS) for vector in told] == [(tip(3),)]

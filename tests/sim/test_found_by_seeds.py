@@ -20,3 +20,10 @@ def test_who_sent_what_becomes_void_is_not_taken_for_good_to_hold_it(seed: int) 
     """Who sends a run was taken to hold it. Where it was void at the sender already, and became so at the receiver, the receiver
     waited for ever for the sender to say that it held it no more (tests/protocol/test_replication_void_ends.py)."""
     assert " equal: " in run_seed(seed).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_what_was_void_as_it_came_and_counts_by_what_came_with_it_is_told_to_all() -> None:
+    """Whoever had the log already was sent its part that was never void, and not told of the rest: it took the sender for good to
+    lack that (tests/protocol/test_replication_void_ends.py)."""
+    assert " equal: " in run_seed(20367).trace.lines[-1]
