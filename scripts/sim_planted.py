@@ -1,7 +1,8 @@
-"""Plants bugs, one at a time, into a copy of the product, and tells which check of the simulator finds each, and what was missed.
+"""Plants bugs, one at a time, into a copy of the product, and tells which check finds each, and what was missed.
 
-The bugs are the patches in tests/sim/planted (see peersd.testing.planting). A bug is caught when a named check fires: where the
-product raises, or a simulation never ends, nobody has found anything.
+The bugs are the patches in tests/sim/planted (see peersd.testing.planting). Each says whether it is looked for in the simulator,
+in a swarm of whole nodes, or in both. A bug is caught when a named check fires: where the product raises, or a run never ends,
+nobody has found anything.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,17 +24,26 @@ from threading import Lock
 from typing import Final
 
 from peersd.testing.planting import PlantedBug, find_unfit, load_bugs, plant
-from peersd.testing.simulator import EXCEPTION, Checker, SimulationFailed, run_seed
+from peersd.testing.simulator import EXCEPTION, SimulationFailed, run_seed
+from peersd.testing.simulator.checkers import CHECKERS, Bench
+from peersd.testing.swarm import SwarmFailed
+from peersd.testing.swarm.fates import run_fate
 from scripts.sim_arguments import number
 from scripts.sim_interrupts import open_run
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PATCHES: Final = ROOT / "tests" / "sim" / "planted"
 COPIED: Final = ("peersd", "protocol/peersd_protocol", "scripts")
-"""What a simulation runs."""
+"""What a simulation, or a swarm, runs."""
 
 SEEDS_MAX: Final = 20
 """Seeds that are run of one bug at most, beside those that it names."""
+
+RUNS: Final[Mapping[Bench, Callable[[int], object]]] = {Bench.SIMULATOR: run_seed, Bench.SWARM: run_fate}
+"""Runs one seed."""
+
+TOLD_CHARS_MAX: Final = 4000
+"""Of what was found wrong in one run."""
 
 BUG_S_MAX: Final = 900.0
 """Real seconds that one bug may take: some would keep a simulation busy for good."""
@@ -41,10 +51,11 @@ BUG_S_MAX: Final = 900.0
 
 @dataclass(frozen=True)
 class Hunted:
-    """What came of a bug.
+    """What came of a bug in one place.
 
     Attributes:
         bug: which.
+        bench: where it was looked for.
         checker: which check found it; "" if none did.
         seed: with which it was found, the last one tried if it was not.
         seeds_run: how many were run.
@@ -54,6 +65,7 @@ class Hunted:
     """
 
     bug: PlantedBug
+    bench: Bench
     checker: str
     seed: int
     seeds_run: int
@@ -64,26 +76,29 @@ class Hunted:
     @property
     def line(self) -> str:
         """For the report."""
-        name = f"{self.bug.name:<40}"
+        name = f"{self.bug.name:<40} {self.bench:<9}"
         if not self.checker:
             return f"{name} MISSED by {self.seeds_run} seeds, {self.raised} of which raised; {self.took_s:.0f} s"
         note = "" if self.checker in self.bug.by else f"; not one of: {', '.join(self.bug.by)}"
         return f"{name} {self.checker:<18} seed {self.seed:<3} {self.took_s:5.1f} s, {self.seeds_run} seeds run{note}"
 
 
-def run_seeds(seeds: Iterable[int]) -> None:
+def run_seeds(bench: Bench, seeds: Iterable[int]) -> None:
     """Runs seeds until a check fires, and prints a line of JSON on each: what a copy of the product is told to do."""
     for seed in seeds:
         name, text = "", ""
         try:
-            run_seed(seed)
+            RUNS[bench](seed)
         except SimulationFailed as failure:
             name, text = failure.name, str(failure).partition("\n")[0]
             if name == EXCEPTION:
                 text += f": {failure.__cause__!r}"
-        except Exception as error:  # noqa: BLE001 (what breaks the simulation itself is no catch, and no reason to end)
+        except SwarmFailed as failure:
+            found = next((finding for finding in failure.findings if not finding.is_raised), None)
+            name, text = (EXCEPTION, str(failure)) if found is None else (found.checker, found.text)
+        except Exception as error:  # noqa: BLE001 (what breaks the run itself is no catch, and no reason to end)
             name, text = EXCEPTION, repr(error)
-        print(json.dumps([seed, name, text]), flush=True)
+        print(json.dumps([seed, name, text[:TOLD_CHARS_MAX]]), flush=True)
         if name and name != EXCEPTION:
             return
 
@@ -130,21 +145,22 @@ class Children:
                 child.kill()
 
 
-def hunt(bug: PlantedBug, children: Children, seeds_max: int = SEEDS_MAX, bug_s_max: float = BUG_S_MAX) -> Hunted:
+def hunt(bug: PlantedBug, bench: Bench, children: Children, seeds_max: int = SEEDS_MAX, bug_s_max: float = BUG_S_MAX) -> Hunted:
     """Plants a bug, and runs seeds until a check finds it.
 
     Args:
         bug: which.
+        bench: where it is looked for.
         children: where the copy runs.
         seeds_max: how many seeds are run beside those that it names.
         bug_s_max: real seconds after which it counts as missed.
     """
-    seeds = list(dict.fromkeys([*bug.seeds, *range(seeds_max)]))
+    seeds = list(dict.fromkeys([*bug.seeds.get(bench, ()), *range(seeds_max)]))
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="peersd-planted-") as name:
         plant(bug, ROOT, COPIED, Path(name))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([name, str(Path(name, "protocol"))])}
-        command = [sys.executable, "-P", "-m", "scripts.sim_planted", "--run", *map(str, seeds)]
+        command = [sys.executable, "-P", "-m", "scripts.sim_planted", "--in", bench, "--run", *map(str, seeds)]
         try:
             printed, errors = children.run(command, Path(name), environment, bug_s_max)
         except subprocess.TimeoutExpired as over:
@@ -154,15 +170,16 @@ def hunt(bug: PlantedBug, children: Children, seeds_max: int = SEEDS_MAX, bug_s_
     seed, checker, told = found[-1] if found else (seeds[0], "", errors.decode(errors="replace")[-2000:])
     if checker in ("", EXCEPTION):
         checker, told = "", next((text for _, _, text in reversed(found) if text), told)
-    return Hunted(bug, checker, seed, len(found), raised, time.monotonic() - began_s, told)
+    return Hunted(bug, bench, checker, seed, len(found), raised, time.monotonic() - began_s, told)
 
 
-def hunt_all(bugs: Iterable[PlantedBug], jobs: int, seeds_max: int) -> Generator[Hunted]:
-    """Hunts bugs, so many at once; each is told of when it has ended."""
+def hunt_all(bugs: Iterable[PlantedBug], bench: Bench | None, jobs: int, seeds_max: int) -> Generator[Hunted]:
+    """Hunts bugs where they say, or in one place only, so many at once; each is told of when it has ended."""
     children = Children()
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            for future in as_completed([pool.submit(hunt, bug, children, seeds_max) for bug in bugs]):
+            places = [(bug, place) for bug in bugs for place in ([bench] if bench else bug.seeds)]
+            for future in as_completed([pool.submit(hunt, bug, place, children, seeds_max) for bug, place in places]):
                 yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -171,15 +188,27 @@ def hunt_all(bugs: Iterable[PlantedBug], jobs: int, seeds_max: int) -> Generator
 
 def report(hunted: Sequence[Hunted], *, is_whole: bool) -> str:
     """What was found by which check, what was missed, and, if these were all bugs, which checks nothing has fired."""
-    fired = Counter(one.checker for one in hunted if one.checker)
-    lines = [f"{fired.total()} of {len(hunted)} planted bugs were caught by a named check"]
+    bugs, caught = {one.bug.name for one in hunted}, {one.bug.name for one in hunted if one.checker}
+    lines = [f"{len(caught)} of {len(bugs)} planted bugs were caught by a named check"]
     lines += [
-        f"missed{' as always' if one.bug.is_missed else ''}: {one.bug.name}: {one.bug.does}" for one in hunted if not one.checker
+        f"missed{' as always' if one.bug.is_missed else ''} in the {one.bench}: {one.bug.name}: {one.bug.does}"
+        for one in hunted
+        if not one.checker
     ]
-    lines.append("fired: " + ", ".join(f"{name} {count}" for name, count in fired.most_common()))
+    for bench in Bench:
+        fired = Counter(one.checker for one in hunted if one.checker and one.bench is bench)
+        lines.append(f"fired in the {bench}: " + ", ".join(f"{name} {count}" for name, count in fired.most_common()))
     if is_whole:
-        lines.append("fired by no planted bug: " + (", ".join(one for one in Checker if one not in fired) or "none"))
+        lines.append(
+            "fired by no planted bug: " + (", ".join(f"{name} of the {bench}" for bench, name in _silent(hunted)) or "none")
+        )
     return "\n".join(lines)
+
+
+def _silent(hunted: Iterable[Hunted]) -> list[tuple[Bench, str]]:
+    """The checks that nothing has fired."""
+    fired = {(one.bench, one.checker) for one in hunted}
+    return [(bench, name) for bench in Bench for name in sorted(CHECKERS[bench]) if (bench, name) not in fired]
 
 
 def find_changes(hunted: Iterable[Hunted], *, is_whole: bool) -> list[str]:
@@ -191,14 +220,14 @@ def find_changes(hunted: Iterable[Hunted], *, is_whole: bool) -> list[str]:
     """
     hunted = list(hunted)
     changes = [
-        f"{one.bug.name} is caught, and its patch says `missed: yes`" if one.checker else f"{one.bug.name} is no longer caught"
+        f"{one.bug.name} is caught, and its patch says `missed: yes`"
+        if one.checker
+        else f"{one.bug.name} is no longer caught in the {one.bench}"
         for one in hunted
         if bool(one.checker) is one.bug.is_missed
     ]
-    fired = {one.checker for one in hunted}
-    return changes + (
-        [f"{checker} was fired by no planted bug" for checker in Checker if checker not in fired] if is_whole else []
-    )
+    silent = _silent(hunted) if is_whole else []
+    return changes + [f"{checker} of the {bench} was fired by no planted bug" for bench, checker in silent]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -210,6 +239,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--patches", type=Path, default=PATCHES, help="the folder of the bugs (default tests/sim/planted)")
     parser.add_argument("--check", action="store_true", help="only tell whether all patches apply to the tree as it is")
     parser.add_argument("--verbose", action="store_true", help="print what each check said")
+    parser.add_argument("--in", dest="bench", type=Bench, choices=list(Bench), help="look there (default: where they say)")
     parser.add_argument("--run", nargs="+", type=int, metavar="SEED", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -218,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Plants each bug in turn; exit status 1 if what is caught is not what the patches say, or one does not apply."""
     chosen = parse_arguments(argv)
     if chosen.run:
-        run_seeds(chosen.run)
+        run_seeds(chosen.bench, chosen.run)
         return 0
     bugs = [bug for bug in load_bugs(chosen.patches) if not chosen.names or bug.name in chosen.names]
     if len(bugs) < len(set(chosen.names)) or not bugs:
@@ -231,21 +261,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if unfit else 0
     began_s = time.monotonic()
     hunted: list[Hunted] = []
-    with open_run() as interruption, closing(hunt_all(bugs, chosen.jobs, chosen.seeds_max)) as hunts:
+    with open_run() as interruption, closing(hunt_all(bugs, chosen.bench, chosen.jobs, chosen.seeds_max)) as hunts:
         for one in hunts:
             hunted.append(one)
             print(one.line, flush=True)
             if chosen.verbose or not one.checker:
                 print(f"    {one.told}", flush=True)
     # With other patches, or some of them, or fewer than all because it was interrupted, a check may well find nothing to fire at.
-    is_whole = not chosen.names and chosen.patches == PATCHES and not interruption.has_come
-    hunted.sort(key=lambda one: one.bug.name)
+    is_whole = not chosen.names and chosen.patches == PATCHES and not chosen.bench and not interruption.has_come
+    hunted.sort(key=lambda one: (one.bug.name, one.bench))
     print(report(hunted, is_whole=is_whole))
     changes = find_changes(hunted, is_whole=is_whole)
     for change in changes:
         print(f"FAILED: {change}")
     status = 1 if changes else 0
-    told = f"{len(hunted)} of {len(bugs)} bugs in {time.monotonic() - began_s:.0f} s, {chosen.jobs} at once"
+    ended = len({one.bug.name for one in hunted})
+    told = f"{ended} of {len(bugs)} bugs in {time.monotonic() - began_s:.0f} s, {chosen.jobs} at once"
     return interruption.end(status, told)
 
 

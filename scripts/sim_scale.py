@@ -83,7 +83,7 @@ async def run_swarm(title: str, devices: int, groups: int, seed: int) -> None:
                 await swarm.execute(name, INSERT, [name], group=group)
         wrote_s = trio.current_time() - began_s
         run.step("written", wrote_s, f"{groups * (devices if groups == 1 else 1)} rows")
-        took_s = await swarm.converged(within_s=600)
+        took_s = await swarm.met(within_s=600)
         run.step("converged and compared", took_s, _links(swarm))
         await trio.sleep(SETTLE_S)
         run.step("at rest", SETTLE_S, f"{file_handles(os.getpid())} handles, {_open_stores(swarm)} open stores")

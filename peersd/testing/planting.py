@@ -1,9 +1,11 @@
 """Bugs as patches: read, applied to a tree by their text alone, and planted in a copy of it.
 
-A patch is a file in three parts: a sentence on what is wrong with the product then; `by`, the checks that may find it, `seeds`,
-those of the simulator that are tried first, and `missed: yes` if nothing finds it yet; and a diff, as git makes it. Its line
+A patch is a file in three parts: a sentence on what is wrong with the product then; a head; and a diff, as git makes it. Its line
 numbers are not looked at: each hunk has to stand once in its file, wherever that is now. A tree that has moved on so far that it
 does not is no place for the bug.
+
+The head has `by`, the checks that may find it; `simulator` or `swarm` or both, each with the seeds that are tried there first;
+and `missed: yes` if nothing finds it yet.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.simulator.checkers import CHECKERS, Bench, Checker
 from peersd.testing.simulator.script import parse_numbers
 
 
@@ -38,7 +40,7 @@ class PlantedBug:
         name: of its file, without the suffix.
         does: what is wrong with the product then.
         by: the checks that may find it, any of which will do.
-        seeds: those that have found it, which are tried first.
+        seeds: by where it is looked for, those that have found it, which are tried first.
         is_missed: whether it is known that nothing finds it.
         changes: its hunks.
     """
@@ -46,7 +48,7 @@ class PlantedBug:
     name: str
     does: str
     by: tuple[Checker, ...]
-    seeds: tuple[int, ...]
+    seeds: Mapping[Bench, tuple[int, ...]]
     is_missed: bool
     changes: tuple[Change, ...]
 
@@ -62,10 +64,15 @@ def parse_patch(name: str, text: str) -> PlantedBug:
     fields = {key: value for key, _, value in (line.partition(": ") for line in rest)}
     try:
         by = tuple(Checker(one) for one in fields["by"].split(", "))
-        seeds = tuple(sorted(parse_numbers(fields["seeds"])))
+        seeds = {bench: tuple(sorted(parse_numbers(fields[bench]))) for bench in Bench if bench in fields}
         is_missed = {"no": False, "yes": True}[fields.get("missed", "no")]
     except (KeyError, ValueError) as error:
         raise PatchFailed(f"{name}: its head lacks, or has wrong: {error}") from error
+    if not seeds:
+        raise PatchFailed(f"{name}: its head does not say where it is looked for: {', '.join(Bench)}")
+    for bench in seeds:
+        if not CHECKERS[bench] & set(by):
+            raise PatchFailed(f"{name}: there is none of these checks in the {bench}: {', '.join(by)}")
     changes = tuple(_parse_diff(name, "--- " + diff))
     if not changes:
         raise PatchFailed(f"{name}: it changes nothing")

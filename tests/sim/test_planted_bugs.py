@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from peersd.testing.planting import PatchFailed, apply_patch, find_unfit, load_bugs, parse_patch, plant
-from peersd.testing.simulator import Checker
+from peersd.testing.simulator.checkers import CHECKERS, Bench, Checker
 from scripts.sim_planted import Hunted, find_changes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -19,7 +19,8 @@ PATCHES = Path(__file__).resolve().parent / "planted"
 PATCH = """Two and two are five.
 
 by: oracle, equal-dumps
-seeds: 3,5-6
+simulator: 3,5-6
+swarm: 1
 --- a/sums.py
 +++ b/sums.py
 @@ -40,3 +40,3 @@ def add():
@@ -39,7 +40,7 @@ def test_a_patch_tells_what_it_does_by_what_it_may_be_found_and_with_which_seeds
     bug = parse_patch("wrong-sum", PATCH)
     assert (bug.name, bug.does) == ("wrong-sum", "Two and two are five.")
     assert bug.by == (Checker.ORACLE, Checker.EQUAL_DUMPS)
-    assert bug.seeds == (3, 5, 6)
+    assert bug.seeds == {Bench.SIMULATOR: (3, 5, 6), Bench.SWARM: (1,)}
     assert not bug.is_missed
     assert parse_patch("wrong-sum", PATCH.replace("5-6\n", "5-6\nmissed: yes\n")).is_missed
 
@@ -72,7 +73,9 @@ def test_a_patch_of_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     "text",
     [
         PATCH.replace("oracle, ", "a good look, "),
-        PATCH.replace("seeds: 3,5-6\n", ""),
+        PATCH.replace("simulator: 3,5-6\nswarm: 1\n", ""),
+        PATCH.replace("swarm: 1", "swarm: one"),
+        PATCH.replace("oracle, equal-dumps", "quiet"),
         PATCH.replace("5-6\n", "5-6\nmissed: perhaps\n"),
         PATCH.replace("-    return 4", "*    return 4"),
         PATCH.partition("--- a/")[0],
@@ -93,9 +96,9 @@ def test_a_bug_is_planted_in_a_copy_alone(tmp_path: Path) -> None:
     assert "return 4" in (tree / "package" / "sums.py").read_text()
 
 
-def hunted(name: str, checker: str, *, is_missed: bool) -> Hunted:
+def hunted(name: str, checker: str, *, is_missed: bool, bench: Bench = Bench.SIMULATOR) -> Hunted:
     bug = parse_patch(name, PATCH.replace("5-6\n", f"5-6\nmissed: {'yes' if is_missed else 'no'}\n"))
-    return Hunted(bug, checker, 0, 1, 0, 1.0, "")
+    return Hunted(bug, bench, checker, 0, 1, 0, 1.0, "")
 
 
 def test_what_is_caught_or_missed_otherwise_than_the_patches_say_is_a_change() -> None:
@@ -103,20 +106,26 @@ def test_what_is_caught_or_missed_otherwise_than_the_patches_say_is_a_change() -
     assert find_changes(as_ever, is_whole=False) == []
     lost, found = hunted("c", "", is_missed=False), hunted("d", "oracle", is_missed=True)
     assert find_changes([*as_ever, lost, found], is_whole=False) == [
-        "c is no longer caught",
+        "c is no longer caught in the simulator",
         "d is caught, and its patch says `missed: yes`",
     ]
 
 
 def test_a_check_that_no_planted_bug_fires_is_a_change_where_all_were_planted() -> None:
-    all_but_one = [hunted(checker, checker, is_missed=False) for checker in Checker if checker is not Checker.QUIET]
-    assert find_changes(all_but_one, is_whole=True) == ["quiet was fired by no planted bug"]
+    all_but_one = [
+        hunted(checker, checker, is_missed=False, bench=bench)
+        for bench, checkers in CHECKERS.items()
+        for checker in checkers
+        if (bench, checker) != (Bench.SWARM, Checker.CHAIN)
+    ]
+    assert find_changes(all_but_one, is_whole=True) == ["chain of the swarm was fired by no planted bug"]
 
 
 RAISES = """Every file of a group is damaged.
 
 by: integrity
-seeds: 0
+simulator: 0
+swarm: 0
 --- a/peersd/store/store.py
 +++ b/peersd/store/store.py
 @@ -1,1 +1,2 @@

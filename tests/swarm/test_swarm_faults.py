@@ -202,4 +202,4 @@ async def test_a_device_that_was_refused_for_an_hour_is_dialled_again(autojump_c
         await swarm.execute("ada", INSERT, ["later"])
         await trio.sleep(3600)
         swarm.heal()
-        await swarm.converged(within_s=600)
+        await swarm.converged()

@@ -13,6 +13,7 @@ import apsw
 import pytest
 import trio
 
+from peersd.testing.simulator.checkers import Checker
 from peersd.testing.swarm import SwarmFailed, open_swarm, run_virtually
 
 SCHEMA = ["CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)"]
@@ -96,6 +97,18 @@ async def test_a_row_that_only_one_device_has_is_found(autojump_clock: trio.test
             await opened.store.call(spoil, opened.store.path, "UPDATE note SET text = 'spoiled'")
         with pytest.raises(SwarmFailed, match="g1: ada and ben differ in rows"):
             await swarm.converged(within_s=1)
+
+
+async def test_rows_that_are_alike_and_do_not_follow_from_the_logs_are_found(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_swarm(devices=2, schema=SCHEMA, seed=1) as swarm:
+        await swarm.execute("ada", INSERT, ["x"])
+        await swarm.converged()
+        for device in swarm.devices.values():
+            async with device.node.groups[next(iter(swarm.record.group_ids.values()))].use() as opened:
+                await opened.store.call(spoil, opened.store.path, "UPDATE note SET text = 'spoiled'")
+        with pytest.raises(SwarmFailed, match=r"oracle: ada: g1: rows of note: only in the table .*spoiled") as failed:
+            await swarm.converged()
+        assert {finding.checker for finding in failed.value.findings} == {Checker.ORACLE, Checker.ANY_ORDER, Checker.REBUILD}
 
 
 def spoil(path: str, sql: str, *params: int) -> None:
@@ -196,6 +209,23 @@ async def test_a_file_that_sqlite_finds_wrong_is_found(autojump_clock: trio.test
             await opened.store.call(spoil, opened.store.path, making)
         with pytest.raises(SwarmFailed, match="ben: g1: integrity_check: NULL value in t"):
             await swarm.converged(within_s=1)
+
+
+async def test_what_a_stranger_is_sent_or_anybody_can_read_is_found(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_swarm(
+        devices=3, groups={"two": ["ada", "ben"], "all": ["ben", "cem", "ada"]}, schema=SCHEMA, seed=1
+    ) as swarm:
+        marker = swarm.marker("two")
+        await swarm.execute("ben", INSERT, ["x" * 500 + marker], group="all")  # the test itself says in `all` what is of `two`
+        async with swarm.network.open_sockets("ada").dial(swarm.network.url_of("ben"), 10.0) as transport:
+            await transport.send(marker.encode())
+        await trio.sleep(20)
+        with pytest.raises(SwarmFailed) as failed:
+            await swarm.converged()
+        told = {str(finding) for finding in failed.value.findings}
+        assert "markers: something of two goes from ben to cem, which never was in it" in told
+        assert "markers: something of two goes from ada to ben unencrypted" in told
+        assert "markers: cem: all: holds something of two" in told
 
 
 async def test_a_connection_that_is_no_link_is_found(autojump_clock: trio.testing.MockClock) -> None:

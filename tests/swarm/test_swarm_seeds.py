@@ -2,104 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from contextlib import suppress
-
 import pytest
 import trio
 
-from peersd.client import Peers, PeersError
-from peersd.testing.swarm import Conditions, Swarm, open_swarm
-
-SCHEMA = ["CREATE TABLE note (id TEXT PRIMARY KEY, text TEXT, n INTEGER)"]
-PUT = "INSERT INTO note VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET text = excluded.text, n = n + 1"
-STEPS = 40
+from peersd.testing.swarm.fates import live
 
 pytestmark = pytest.mark.sim
-
-
-class Fate:
-    """Draws what happens next to a swarm."""
-
-    def __init__(self, swarm: Swarm) -> None:
-        self.swarm = swarm
-        self.draw = random.Random(swarm.seed)
-        self.names = list(swarm.devices)
-        self.markers = {group: swarm.marker(group) for group in swarm.groups}
-
-    async def step(self) -> None:
-        often = [self.heal, self.restart, self.join] * 2
-        once = [self.partition, self.crash, self.links, self.clock, self.remove, self.leave, self.set_role]
-        with suppress(PeersError):  # also NoDaemon: whoever is down or outside cannot do it
-            await self.draw.choice([*[self.write] * 8, *often, *once])()
-        await trio.sleep(self.draw.choice([0.0, 0.01, 0.1, 1.0, 10.0, 60.0]))
-
-    async def write(self) -> None:
-        name = self.draw.choice(self.names)
-        group = self.draw.choice([group for group, members in self.swarm.groups.items() if name in members])
-        for _ in range(self.draw.choice([1, 1, 5])):
-            text = f"{name} {self.markers[group]} " + "x" * self.draw.choice([0, 100, 30_000])
-            await self.swarm.execute(name, PUT, [f"row {self.draw.randrange(10)}", text], group=group)
-
-    async def partition(self) -> None:
-        shuffled = self.draw.sample(self.names, len(self.names))
-        cut = self.draw.randrange(1, len(shuffled))
-        self.swarm.partition(shuffled[:cut], shuffled[cut:], one_way=self.draw.random() < 0.3)
-
-    async def heal(self) -> None:
-        self.swarm.heal()
-
-    async def crash(self) -> None:
-        running = [name for name in self.names if self.swarm.devices[name].is_running]
-        if len(running) > 1:
-            name = self.draw.choice(running)
-            await self.draw.choice([self.swarm.crash, self.swarm.stop])(name)
-
-    async def restart(self) -> None:
-        for name in self.names:
-            if not self.swarm.devices[name].is_running:
-                await self.swarm.restart(name)
-                return
-
-    async def links(self) -> None:
-        one, other = self.draw.sample(self.names, 2)
-        network = self.swarm.network
-        kind = self.draw.randrange(5)
-        if kind == 0:
-            network.break_links(one, other)
-        elif kind == 1:
-            network.sever_links(one, other)
-        elif kind == 2:
-            network.clog(one)
-        elif kind == 3:
-            network.refuse(one)
-        else:
-            network.set_conditions(Conditions(latency_ms=(50.0, 1500.0), loss=0.1), hosts=[one])
-
-    def _member(self) -> tuple[str, Peers, str]:
-        """A group's id, its founder's client and another who is or was in it."""
-        group, (founder, *others) = self.draw.choice(list(self.swarm.groups.items()))
-        return self.swarm.group_id(group), self.swarm.peers(founder), self.draw.choice(others)
-
-    async def remove(self) -> None:
-        group, founder, member = self._member()
-        await founder.remove_member(member, group)
-
-    async def set_role(self) -> None:
-        group, founder, member = self._member()
-        await founder.set_role(member, self.draw.choice(["reader", "writer", "admin"]), group)
-
-    async def leave(self) -> None:
-        group, _, member = self._member()
-        await self.swarm.peers(member).leave_group(group)
-
-    async def join(self) -> None:
-        group, founder, member = self._member()
-        made = await founder.create_invite(group, role="writer")
-        await self.swarm.peers(member).join(made["ticket"], timeout_s=15)
-
-    async def clock(self) -> None:
-        self.swarm.set_clock(self.draw.choice(self.names), skew_ms=self.draw.choice([0, 3_600_000, -86_400_000, 10**11]))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -107,17 +15,3 @@ async def test_all_that_was_acknowledged_is_held_by_all_once_all_is_well(
     seed: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     await live(seed)
-
-
-async def live(seed: int) -> None:
-    groups = {"all": ["ada", "ben", "cem", "dan", "eve"], "three": ["ben", "dan", "eve"], "two": ["cem", "ada"]}
-    async with open_swarm(devices=5, groups=groups, schema=SCHEMA, seed=seed) as swarm:
-        fate = Fate(swarm)
-        for _ in range(STEPS):
-            await fate.step()
-        swarm.heal()
-        swarm.network.set_conditions(Conditions())
-        for name, device in swarm.devices.items():
-            if not device.is_running:
-                await swarm.restart(name)
-        await swarm.converged(within_s=900)

@@ -1,4 +1,4 @@
-"""The names of all that is checked in a simulation. A failure tells which check found it, in its first line.
+"""The names of all that is checked in a simulation, and in a swarm (`CHECKERS`). A failure tells which check found it.
 
 They are stable: lists of planted faults, tests and notes name them. Where something failed that no check looks for, because the
 product itself raised, the failure is called EXCEPTION, which is nobody's catch.
@@ -7,6 +7,8 @@ product itself raised, the failure is called EXCEPTION, which is nobody's catch.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 
@@ -84,6 +86,74 @@ class Checker(enum.StrEnum):
 
     HONEST_REFUSED = "honest-refused"
     """No honest device is refused by another one for breaking a rule, or taken for a clone."""
+
+    TASKS = "tasks"
+    """A task that runs a link, or a channel of one, is there for each and no more."""
+
+    LOGS = "logs"
+    """No node logs an error."""
+
+    SUMMARIES = "summaries"
+    """What a node knows of a group without its store is what the store says."""
+
+
+class Bench(enum.StrEnum):
+    """What a check belongs to; some belong to both."""
+
+    SIMULATOR = "simulator"
+    """The machines and the store, without tasks, logs or summaries (`peersd.testing.simulator`)."""
+
+    SWARM = "swarm"
+    """Whole nodes (`peersd.testing.swarm`)."""
+
+
+CHECKERS: Final[Mapping[Bench, frozenset[Checker]]] = {
+    Bench.SIMULATOR: frozenset(Checker) - {Checker.TASKS, Checker.LOGS, Checker.SUMMARIES},
+    Bench.SWARM: frozenset(
+        (
+            Checker.EQUAL_DUMPS,
+            Checker.VECTORS,
+            Checker.MEMBERSHIP,
+            Checker.REBUILD,
+            Checker.ANY_ORDER,
+            Checker.ORACLE,
+            Checker.ACKNOWLEDGED,
+            Checker.CAUSAL_ORDER,
+            Checker.CHAIN,
+            Checker.SEQUENCE,
+            Checker.AUTHORITY,
+            Checker.BODIES,
+            Checker.MARKERS,
+            Checker.OUTSIDERS,
+            Checker.ONE_LINK,
+            Checker.QUEUE_BOUNDS,
+            Checker.INTEGRITY,
+            Checker.CONVERGED,
+            Checker.HONEST_REFUSED,
+            Checker.TASKS,
+            Checker.LOGS,
+            Checker.SUMMARIES,
+        )
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has found.
+
+    Attributes:
+        checker: which one.
+        text: what is wrong, and where.
+        is_raised: whether it is only told of what the product raised by itself, which is nobody's catch.
+    """
+
+    checker: Checker
+    text: str
+    is_raised: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.checker}: {self.text}"
 
 
 EXCEPTION: Final = "exception"

@@ -13,7 +13,8 @@ from peersd.testing.simulator.device import Process, SimulatedDevice
 from peersd.testing.simulator.entries import acts_of
 from peersd.testing.simulator.network import Network
 from peersd.testing.simulator.schedule import Schedule
-from peersd.testing.simulator.verdict import Verdict
+from peersd.testing.simulator.statements import marker_of
+from peersd.testing.simulator.verdict import Kept, Verdict
 from peersd_protocol.entries import Act
 from peersd_protocol.membership import evaluate
 
@@ -91,13 +92,42 @@ class Ending:
         self._await(Checker.BEACONS, self._wrong_beacons)
         self._await(Checker.ONE_LINK, self._wrong_links)
         self._check_lanes()
-        rows = 0
-        names = [replica.name for group in self._acknowledged for _, replica in self._placed(group)[:1]]
-        for group, acknowledged in self._acknowledged.items():
-            rows += Verdict(self._schedule, self._placed(group), names, acknowledged).check()
+        rows = sum(self._judge(group) for group in self._acknowledged)
         entries = sum(map(len, self._acknowledged.values()))
         marked = self._network.frames.marked
         self._schedule.note("", f"equal: {rows} rows, {entries} acknowledged entries, {marked} marked messages")
+
+    def _judge(self, group: bytes) -> int:
+        """Looks at all files of a group; returns the number of rows that its members have."""
+        placed, beliefs = self._placed(group), self._beliefs(group)
+        if not placed:
+            return 0
+        files = {
+            device.name: Kept(device.name, device.device_id, replica.file, replica.store, device.context)
+            for device, replica in placed
+        }
+        parts = [[files[device.name] for device, _ in part] for part in beliefs.parts()]
+        if len(parts) > 1:
+            told = " | ".join(" ".join(one.device for one in part) for part in parts)
+            self._schedule.note("", f"{parts[0][0].file.name} is in parts: {told}")
+        claimants = {device.name for device, _ in beliefs.claimants}
+        groups = [replica.name for other in self._acknowledged for _, replica in self._placed(other)[:1]]
+        verdict = Verdict(
+            list(files.values()),
+            parts=parts,
+            outsiders=[] if beliefs.is_split else [one for name, one in files.items() if name not in claimants],
+            markers={name: [marker_of(name)] for name in groups},
+            acknowledged=self._acknowledged[group],
+            random=self._schedule.stream("order", placed[0][1].name),
+            folder=placed[0][0].folder,
+        )
+        try:
+            for finding in verdict.findings():
+                raise self._schedule.fail(finding.checker, finding.text)
+        finally:
+            for device, replica in placed:
+                replica.store = files[device.name].store
+        return verdict.rows
 
     # --- Who is who -------------------------------------------------------------------------------------------------------------
 

@@ -92,10 +92,10 @@ class Frames:
                 raise self._schedule.fail(Checker.MARKERS, f"{sender} sends something of {group} to {receiver} unencrypted")
 
     def _find(self, message: bytes) -> set[str]:
-        return {group for part in _parts(message) for group, marker in self._markers.items() if marker in part}
+        return {group for part in readable_parts(message) for group, marker in self._markers.items() if marker in part}
 
 
-def _parts(message: bytes) -> Iterator[bytes]:
+def readable_parts(message: bytes) -> Iterator[bytes]:
     """The message, and what may be compressed in it."""
     yield message
     at = message.find(_ZSTD)

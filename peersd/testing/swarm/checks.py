@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import trio
 
@@ -14,9 +13,8 @@ from peersd.node.summary import summarise
 from peersd.store.handle import QUEUED_REQUESTS_MAX
 from peersd.store.store import Store
 from peersd.sync.group_sync import OUTBOX_MESSAGES_MAX
-from peersd.testing.simulator.checks import Acknowledged, Replicated, check_file, check_markers
-from peersd.testing.simulator.disk import DiskFile
-from peersd.testing.simulator.entries import holdings_of
+from peersd.testing.simulator.checkers import Checker, Finding
+from peersd.testing.simulator.checks import Acknowledged, Replicated
 from peersd.testing.swarm.acknowledged import Held, Promises, held_at, lacking
 from peersd.testing.swarm.device import Device
 from peersd.testing.swarm.network import VirtualNetwork
@@ -47,7 +45,7 @@ class Record:
 # --- At any moment --------------------------------------------------------------------------------------------------------------
 
 
-def broken_rules(devices: Sequence[Device], network: VirtualNetwork) -> Iterator[str]:
+def broken_rules(devices: Sequence[Device], network: VirtualNetwork) -> Iterator[Finding]:
     """What must never be, whatever happens: two links of a pair, or a queue beyond its bound."""
     names = {device.id: device.name for device in devices}
     for device in devices:
@@ -57,16 +55,21 @@ def broken_rules(devices: Sequence[Device], network: VirtualNetwork) -> Iterator
         linked = Counter(names.get(handle.remote_device, "?") for handle in serving)
         for other, number in linked.items():
             if number > 1:
-                yield f"{device.name} has {number} links to {other} that carry channels"
-        for group in device.node.groups.values():
-            if group.opened is not None:
-                if group.opened.store.queued > QUEUED_REQUESTS_MAX:
-                    yield f"{device.name}: {group.opened.store.queued} writes wait in {group.name}"
-                if group.opened.sync.queued > OUTBOX_ALLOWED:
-                    yield f"{device.name}: {group.opened.sync.queued} messages wait in a session of {group.name}"
+                yield Finding(Checker.ONE_LINK, f"{device.name} has {number} links to {other} that carry channels")
+        for text in _full_queues(device):
+            yield Finding(Checker.QUEUE_BOUNDS, f"{device.name}: {text}")
     for wire in network.wires():
         if wire.bytes_under_way > WINDOW_BYTES + TRANSPORT_MESSAGE_BYTES_MAX:
-            yield f"{wire.bytes_under_way} bytes are under way on one connection"
+            yield Finding(Checker.QUEUE_BOUNDS, f"{wire.bytes_under_way} bytes are under way on one connection")
+
+
+def _full_queues(device: Device) -> Iterator[str]:
+    for group in device.node.groups.values():
+        if group.opened is not None:
+            if group.opened.store.queued > QUEUED_REQUESTS_MAX:
+                yield f"{group.opened.store.queued} writes wait in {group.name}"
+            if group.opened.sync.queued > OUTBOX_ALLOWED:
+                yield f"{group.opened.sync.queued} messages wait in a session of {group.name}"
 
 
 # --- Once all have met ----------------------------------------------------------------------------------------------------------
@@ -88,8 +91,8 @@ def members_of(devices: Sequence[Device], group_id: bytes) -> list[Device]:
     return [device for device in running if device.node.groups[group_id].summary.role_of(device.user_id)]
 
 
-async def unmet(devices: Sequence[Device], network: VirtualNetwork, record: Record) -> list[str]:
-    """Why the swarm has not converged, a line for each reason: digests and links; cheap enough to be asked again and again."""
+async def unmet(devices: Sequence[Device], network: VirtualNetwork, record: Record) -> list[Finding]:
+    """Why the swarm has not converged, one for each reason: digests and links; cheap enough to be asked again and again."""
     reasons: list[str] = []
     for group_id, name in names_of(devices, record).items():
         digests: dict[bytes, list[str]] = {}
@@ -101,10 +104,10 @@ async def unmet(devices: Sequence[Device], network: VirtualNetwork, record: Reco
         if len(digests) > 1:
             parts = " | ".join(",".join(names) for names in digests.values())
             reasons.append(f"{name} differs: {parts}")
-    return [*reasons, *_unmet_links(devices, network)]
+    return [*(Finding(Checker.CONVERGED, text) for text in reasons), *_unmet_links(devices, network)]
 
 
-def _unmet_links(devices: Sequence[Device], network: VirtualNetwork) -> Iterator[str]:
+def _unmet_links(devices: Sequence[Device], network: VirtualNetwork) -> Iterator[Finding]:
     """A link has two ends and one connection, and there is no connection without one."""
     linked = {(one.name, other.name) for one in devices for other in devices if one is not other and _has_link(one, other)}
     for number, one in enumerate(devices):
@@ -112,16 +115,16 @@ def _unmet_links(devices: Sequence[Device], network: VirtualNetwork) -> Iterator
             ends = ((one.name, other.name) in linked) + ((other.name, one.name) in linked)
             connections = network.connected(one.name, other.name)
             if ends == 1 or connections != ends // 2:
-                yield f"{one.name}-{other.name}: {connections} connections, {ends} ends of a link"
+                yield Finding(Checker.ONE_LINK, f"{one.name}-{other.name}: {connections} connections, {ends} ends of a link")
 
 
 def _has_link(one: Device, other: Device) -> bool:
     return one.is_running and one.node.links is not None and one.node.links.to_device(other.id) is not None
 
 
-async def differences(devices: Sequence[Device], record: Record) -> list[str]:
+async def differences(devices: Sequence[Device], record: Record) -> list[Finding]:
     """What is wrong with a swarm whose members all state the same: compares all that two replicas must have alike."""
-    found: list[str] = []
+    found: list[Finding] = []
     for group_id, name in names_of(devices, record).items():
         first: tuple[str, Replicated] | None = None
         expected = await record.acknowledged.expected(group_id, devices)
@@ -129,49 +132,33 @@ async def differences(devices: Sequence[Device], record: Record) -> list[str]:
         for device in members:
             group = device.node.groups[group_id]
             async with group.use() as opened:
-                file = DiskFile(Path(opened.store.path), name, group_id)
-                replicated, held, wrong = await opened.store.call(_look, opened.store.store, file, expected, record.markers)
+                replicated, held = await opened.store.call(_look, opened.store.store, expected)
                 if group.summary != summarise(opened.state, group.summary.digest):
-                    found.append(f"{device.name}: {name}: what the node knows without its store is not what the store says")
-            wrong += lacking(expected, held, {one.id for one in members})
-            found += [f"{device.name}: {name}: {line}" for line in wrong]
+                    text = f"{device.name}: {name}: what the node knows without its store is not what the store says"
+                    found.append(Finding(Checker.SUMMARIES, text))
+            lost = lacking(expected, held, {one.id for one in members})
+            found += [Finding(Checker.ACKNOWLEDGED, f"{device.name}: {name}: {line}") for line in lost]
             if first is None:
                 first = device.name, replicated
             elif (difference := first[1].difference(replicated)) is not None:
                 checker, text = difference
-                found.append(f"{checker}: {name}: {first[0]} and {device.name} differ in {text}")
-    return [*found, *_strays(devices, record), *_leaked_tasks(devices)]
+                found.append(Finding(checker, f"{name}: {first[0]} and {device.name} differ in {text}"))
+    return [*found, *_leaked_tasks(devices)]
 
 
-def _look(
-    store: Store, file: DiskFile, expected: Sequence[Acknowledged], markers: Mapping[str, Collection[str]]
-) -> tuple[Replicated, Held, list[str]]:
-    """What a store has, what it has of what it must hold, and what is wrong with its file by itself."""
-    wrong = [check_file(file)]
-    if any(group != file.name for group in markers):
-        wrong.append(check_markers(file, holdings_of(store), markers))
-    return Replicated.of(store), held_at(store, expected), [line for line in wrong if line is not None]
+def _look(store: Store, expected: Sequence[Acknowledged]) -> tuple[Replicated, Held]:
+    """What a store has, and what it has of what it must hold."""
+    return Replicated.of(store), held_at(store, expected)
 
 
-def _strays(devices: Sequence[Device], record: Record) -> Iterator[str]:
-    """Looks into all files of devices that never were in a group for its id and for what was marked as written in it."""
-    for device in devices:
-        foreign = [name for name, members in record.groups.items() if device.name not in members and name in record.group_ids]
-        contents = [path.read_bytes() for path in sorted(device.folder.rglob("*")) if path.is_file()] if foreign else []
-        for name in foreign:
-            marks = [record.group_ids[name], *(text.encode() for text in sorted(record.markers.get(name, ())))]
-            if any(mark in content for mark in marks for content in contents):
-                yield f"{device.name} holds something of {name}"
-
-
-def _leaked_tasks(devices: Sequence[Device]) -> Iterator[str]:
+def _leaked_tasks(devices: Sequence[Device]) -> Iterator[Finding]:
     """A task that runs a link of a device is there for each link, and no more."""
     counted = Counter(task.name.rpartition(".")[2] for device in devices if device.is_running for task in tasks_of(device))
     links = sum(len(device.node.links.handles()) for device in devices if device.is_running and device.node.links is not None)
     lanes = sum(len(sharing.channels()) for device in devices if device.is_running for sharing in device.node.sharings.values())
     for task, expected in (("_keep_timers", links), ("_watch", links), ("_run_lane", lanes)):
         if counted[task] != expected:
-            yield f"{counted[task]} tasks {task} run, {expected} were expected"
+            yield Finding(Checker.TASKS, f"{counted[task]} tasks {task} run, {expected} were expected")
 
 
 def tasks_of(device: Device) -> Iterator[trio.lowlevel.Task]:

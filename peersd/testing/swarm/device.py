@@ -21,27 +21,34 @@ from peersd.client import NoDaemon, Peers
 from peersd.client.connection import Connection
 from peersd.errors import PeersdError
 from peersd.node import ApiNode, open_node
+from peersd.node.device_file import load_device
 from peersd.node.environment import Environment
 from peersd.node.group import Keeping
 from peersd.testing.swarm.network import Sockets, VirtualNetwork
 from peersd.testing.swarm.running import VirtualClock, VirtualThreads
+from peersd.testing.swarm.tapping import Secrets
+from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.dialing import Patience
 
 NOTED: Final = frozenset(("sql.execute", "sql.transaction", "invite.accept"))
 """Methods whose answers promise something: that rows are kept, that a user is in a group."""
 
 
+PATIENCE: Final = Patience(delay_ms_max=5_000, refused_ms=5_000)
+"""A device that comes back is met within seconds, where a daemon in the field may wait a minute before it dials again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the nodes of a swarm are set up; None for what is usual.
+    """How the nodes of a swarm are set up; None for what is usual in a daemon.
 
     Attributes:
-        patience: the waits between dials.
+        patience: the waits between dials; by default those of a bench, at most 5 s.
         keeping: how long stores stay open.
         links_max: links at once of each device.
     """
 
-    patience: Patience | None = None
+    patience: Patience | None = PATIENCE
     keeping: Keeping | None = None
     links_max: int | None = None
 
@@ -81,6 +88,8 @@ class Device:
         self._network = network
         self._settings = settings
         self._random = random.Random(f"{seed} {name}")
+        self._secrets = Secrets()
+        self._keys: DeviceKeys | None = None
         self._node: ApiNode | None = None
         self._sockets: Sockets | None = None
         self._scope = trio.CancelScope()
@@ -116,6 +125,23 @@ class Device:
             raise NoDaemon(f"{self.name} does not run")
         return self._peers
 
+    @property
+    def keys(self) -> DeviceKeys | None:
+        """The device's keys, once there is a user."""
+        if self._keys is None:
+            device = load_device(self.folder)
+            self._keys = None if device is None else device.keys
+        return self._keys
+
+    def secret_of(self, public: bytes) -> bytes | None:
+        """The private key of a public one, if the node has drawn it: for reading along on its links."""
+        return self._secrets.of(public)
+
+    def _draw(self, size: int) -> bytes:
+        drawn = self._random.randbytes(size)
+        self._secrets.note(drawn)
+        return drawn
+
     # --- Life -------------------------------------------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -123,7 +149,7 @@ class Device:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._scope, self._ended = trio.CancelScope(), trio.Event()
         self._sockets = self._network.open_sockets(self.name)
-        environment = Environment(self._sockets, VirtualThreads(self._random), self.clock.now_ms, self._random.randbytes)
+        environment = Environment(self._sockets, VirtualThreads(self._random), self.clock.now_ms, self._draw)
         settings = self._settings
         try:
             with self._scope:

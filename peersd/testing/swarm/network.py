@@ -20,6 +20,7 @@ from peersd.errors import PeersdError
 from peersd.net.listener import Opening
 from peersd.net.transport import Transport, parse_link_url
 from peersd.testing.swarm.naming import check_known, check_sides
+from peersd.testing.swarm.tapping import Tap
 from peersd.testing.swarm.wires import Conditions, Path, Wire
 from peersd.testing.transports import MemoryTransport, open_memory
 
@@ -73,12 +74,14 @@ class Connection:
         dialler, listener: the hosts' sockets.
         wires: from the dialler to the listener, and back.
         ends_closed: how many of the two ends are closed.
+        is_dead: nothing passes any more, and who has not closed its end does not know.
     """
 
     dialler: Sockets
     listener: Sockets
     wires: tuple[Wire, Wire]
     ends_closed: int = 0
+    is_dead: bool = False
 
     def joins(self, one: str, other: str) -> bool:
         """Whether it is one between these two hosts."""
@@ -155,12 +158,16 @@ class VirtualNetwork:
         trace: what happened.
         listening: by address and port.
         connections: those that have not ended.
+        open_tap: called with the host that dialled and the other one for each connection; None where nobody reads along.
+        noticed_s: the virtual time at which a dead connection was last noticed by whoever still held it.
     """
 
     def __init__(self, seed: int, conditions: Conditions | None = None) -> None:
         self.trace = Trace()
         self.listening: dict[tuple[str, int], _Listening] = {}
         self.connections: dict[Connection, None] = {}
+        self.open_tap: Callable[[str, str], Tap] | None = None
+        self.noticed_s = 0.0
         self._seed = seed
         self._conditions = conditions or Conditions()
         self._paths: dict[tuple[str, str], Path] = {}
@@ -168,6 +175,7 @@ class VirtualNetwork:
         self._hosts: dict[str, str] = {}
         self._refusing: set[str] = set()
         self._gone: set[str] = set()
+        self._returned = trio.Event()
 
     # --- Hosts ------------------------------------------------------------------------------------------------------------------
 
@@ -178,6 +186,8 @@ class VirtualNetwork:
             self._addresses[host] = f"10.0.{number // 250}.{number % 250 + 1}"
             self._hosts[self._addresses[host]] = host
         self._gone.discard(host)
+        self._returned.set()
+        self._returned = trio.Event()
         return Sockets(self, host)
 
     def address_of(self, host: str) -> str:
@@ -204,8 +214,8 @@ class VirtualNetwork:
             await trio.sleep(self._conditions.latency_ms[1] / 1000)
             return None
         await self.path(dialler.host, host).cross()
-        if host in self._gone:
-            await trio.sleep_forever()  # until the dial's time is over
+        while host in self._gone:  # what asks for a connection is sent again, until the dial's time is over
+            await self._returned.wait()
         listening = None if host in self._refusing else self.listening.get((address, port))
         await self.path(host, dialler.host).cross()
         return None if listening is None or listening.sockets.is_dead or dialler.is_dead else listening
@@ -221,9 +231,12 @@ class VirtualNetwork:
         connection = Connection(dialler, listening.sockets, wires)
         self.connections[connection] = None
         self.trace.note(f"{start} is connected with {end}")
+        tap = self.open_tap(start, end) if self.open_tap is not None else None
         near, far = (_Receiving(wire, partial(self._note_closed, connection)) for wire in reversed(wires))
-        listening.nursery.start_soon(self._serve, listening, MemoryTransport(_Sending(wires[1]), far, self.url_of(start)))
-        return MemoryTransport(_Sending(wires[0]), near, url)
+        listening.nursery.start_soon(
+            self._serve, listening, MemoryTransport(_Sending(wires[1], tap, by_dialler=False), far, self.url_of(start))
+        )
+        return MemoryTransport(_Sending(wires[0], tap, by_dialler=True), near, url)
 
     async def _serve(self, listening: _Listening, transport: MemoryTransport) -> None:
         try:
@@ -238,6 +251,8 @@ class VirtualNetwork:
             self.trace.note(f"{connection.dialler.host}-{connection.listener.host} is closed")
             return
         self.connections.pop(connection, None)
+        if connection.is_dead:
+            self.noticed_s = trio.current_time()
         for wire in connection.wires:
             wire.close()
 
@@ -304,19 +319,20 @@ class VirtualNetwork:
 
     def break_links(self, one: str, other: str) -> int:
         """Breaks all connections between two hosts, of which both learn; returns how many there were."""
-        return self._break(one, other, Wire.break_)
+        return self._break(one, other, Wire.break_, is_dead=False)
 
     def sever_links(self, one: str, other: str) -> int:
         """The same without anybody's learning of it: only their pings tell. New dials succeed."""
-        return self._break(one, other, Wire.sever)
+        return self._break(one, other, Wire.sever, is_dead=True)
 
-    def _break(self, one: str, other: str, how: Callable[[Wire], None]) -> int:
+    def _break(self, one: str, other: str, how: Callable[[Wire], None], *, is_dead: bool) -> int:
         check_known("device", [one, other], self._addresses)
         if one == other:
             raise ValueError(f"{one!r} has no links to itself: two devices are needed.")
         found = [connection for connection in self.connections if connection.joins(one, other)]
         self.trace.note(f"{how.__name__.strip('_')} {one}-{other}: {len(found)}")
         for connection in found:
+            connection.is_dead |= is_dead
             for wire in connection.wires:
                 how(wire)
         return len(found)
@@ -337,6 +353,7 @@ class VirtualNetwork:
         for connection in [one for one in self.connections if sockets in (one.dialler, one.listener)]:
             outgoing, incoming = connection.wires if connection.dialler is sockets else reversed(connection.wires)
             incoming.stop_reading()
+            connection.is_dead |= silently
             if silently:
                 incoming.sever()
                 outgoing.sever()
@@ -345,6 +362,11 @@ class VirtualNetwork:
             outgoing.end()
 
     # --- Looking ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_dead_links(self) -> bool:
+        """Whether anybody still takes a connection for alive that is not: until its pings were missed, or a new one came."""
+        return any(connection.is_dead for connection in self.connections)
 
     def connected(self, one: str, other: str) -> int:
         """How many connections there are between two hosts."""
@@ -359,9 +381,17 @@ class VirtualNetwork:
 class _Sending:
     """A wire's sending end."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.send = wire.send
+    def __init__(self, wire: Wire, tap: Tap | None, *, by_dialler: bool) -> None:
+        self._wire = wire
+        self._tap = tap
+        self._by_dialler = by_dialler
         self.close = wire.end
+
+    async def send(self, message: bytes, /) -> None:
+        """See Wire."""
+        if self._tap is not None:
+            self._tap.note(message, by_dialler=self._by_dialler)
+        await self._wire.send(message)
 
 
 class _Receiving:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import tempfile
 from collections.abc import AsyncGenerator, Collection, Generator, Mapping, Sequence
@@ -13,11 +12,15 @@ from typing import Any, Final
 import trio
 
 from peersd.client import Peers, PeersError, SqlParams
+from peersd.testing.simulator.checkers import Finding
 from peersd.testing.swarm import checks
 from peersd.testing.swarm.device import Device, Settings
+from peersd.testing.swarm.listening import errors_noted
 from peersd.testing.swarm.naming import check_known, name_devices, name_groups
 from peersd.testing.swarm.network import VirtualNetwork
 from peersd.testing.swarm.running import check_clock, schedule_by_seed
+from peersd.testing.swarm.tapping import Sightings, Tap
+from peersd.testing.swarm.verdicts import judge
 from peersd.testing.swarm.wires import Conditions
 from peersd_protocol import ids
 
@@ -32,6 +35,12 @@ INVITE_S: Final = 86_400
 GROUPS_AT_ONCE: Final = 8
 """Groups that are founded and joined at the same time: each has its stores open."""
 
+CONVERGED_S: Final = 10.0
+"""Within so long all members must hold the same, once all is well and nobody takes a dead link for one that lives."""
+
+DEAD_LINK_S_MAX: Final = 90.0
+"""By when a dead link is noticed: three pings missed, and a fourth, and then some; each takes PING_INTERVAL_MS."""
+
 LOOK_S: Final = 0.25
 """Virtual time between two looks at whether the swarm has converged."""
 
@@ -43,7 +52,19 @@ MEMORY_FOLDER: Final = Path("/dev/shm")
 
 
 class SwarmFailed(AssertionError):
-    """Something that must be true of a swarm is not. The message says what, the seed, and what happened last."""
+    """Something that must be true of a swarm is not. The message says what, the seed, and what happened last.
+
+    Args:
+        text: the message.
+        findings: what was found, by which checks; the first one first.
+
+    Attributes:
+        findings: see above.
+    """
+
+    def __init__(self, text: str, findings: Sequence[Finding]) -> None:
+        super().__init__(text)
+        self.findings = tuple(findings)
 
 
 class Swarm:
@@ -64,8 +85,9 @@ class Swarm:
         devices: by name.
         groups: each group's members, also those that were.
         network: for what has no method here.
-        errors: what nodes logged as errors; a swarm with any has failed.
+        errors: what was found to be wrong meanwhile, such as errors in logs; a swarm with any has failed.
         record: what clients were told.
+        hostile: the ids, as text, of devices that other code than the product's has spoken for.
     """
 
     def __init__(
@@ -81,8 +103,11 @@ class Swarm:
         self.groups = {group: list(members) for group, members in groups.items()}
         self.network = VirtualNetwork(seed, conditions)
         self.devices = {name: Device(name, folder / name, self.network, settings, seed, self._note_answer) for name in names}
-        self.errors: list[str] = []
+        self.errors: list[Finding] = []
         self.record = checks.Record(self.groups)
+        self.hostile: set[str] = set()
+        self._sightings = Sightings(self.record.markers)
+        self.network.open_tap = lambda dialler, listener: Tap(self.devices[dialler], listener, self._sightings)
         self._draw = random.Random(f"{seed} swarm")
         self._nursery: trio.Nursery | None = None
 
@@ -213,34 +238,42 @@ class Swarm:
 
     # --- Checks -----------------------------------------------------------------------------------------------------------------
 
-    async def converged(self, within_s: float = 120.0) -> float:
+    async def converged(self, within_s: float = CONVERGED_S) -> float:
         """Waits until all running members of every group hold the same, and checks all that must be true then.
 
-        Vectors, states, rows and clocks are alike on all members, and so is what nodes know of closed stores; what was
-        acknowledged is held; each pair has one link at most, and both know of it; nobody holds anything of a group that it was
-        never in; no task is left over, no queue is beyond its bound, and no node has logged an error.
+        docs/testing-applications.md says what is checked; the checks are named in `peersd.testing.simulator.checkers`.
 
         Args:
-            within_s: how long it may take, in virtual time.
+            within_s: how long it may take, in virtual time, from now on or from when the last dead link was noticed.
 
         Returns:
-            How long it took.
+            How long it took from now on.
 
         Raises:
             SwarmFailed: it took longer, or something is broken for good.
         """
+        took_s = await self.met(within_s)
+        findings = list(judge(list(self.devices.values()), self.record, self._sightings, self.seed))
+        if findings:
+            raise self._failure("a rule is broken", findings)
+        return took_s
+
+    async def met(self, within_s: float = CONVERGED_S) -> float:
+        """As `converged`, without a look into the files: for swarms of very many devices or groups."""
         start_s = trio.current_time()
         devices = list(self.devices.values())
         while True:
             self._check_rules()
-            reasons = await checks.unmet(devices, self.network, self.record)
-            if not reasons:
-                reasons = await checks.differences(devices, self.record)
-            elapsed_s = trio.current_time() - start_s
-            if not reasons:
-                return elapsed_s
-            if elapsed_s >= within_s:
-                raise self._failure(f"not converged within {within_s:g} s", reasons)
+            findings = await checks.unmet(devices, self.network, self.record)
+            if not findings:
+                findings = await checks.differences(devices, self.record)
+            now_s = trio.current_time()
+            if not findings:
+                return now_s - start_s
+            is_dead = self.network.has_dead_links and now_s - start_s < DEAD_LINK_S_MAX
+            since_s = now_s - max(start_s, self.network.noticed_s)
+            if since_s >= within_s and not is_dead:
+                raise self._failure(f"not converged within {within_s:g} s", findings)
             await trio.sleep(LOOK_S)
 
     @property
@@ -253,8 +286,9 @@ class Swarm:
         if broken:
             raise self._failure("a rule is broken", broken)
 
-    def _failure(self, what: str, reasons: Sequence[str]) -> SwarmFailed:
-        return SwarmFailed("\n".join([f"{what}, seed {self.seed}:", *(f"  {reason}" for reason in reasons), self._last_events()]))
+    def _failure(self, what: str, findings: Sequence[Finding]) -> SwarmFailed:
+        lines = [f"{what}, seed {self.seed}:", *(f"  {finding}" for finding in findings), self._last_events()]
+        return SwarmFailed("\n".join(lines), findings)
 
     def story(self) -> str:
         """The seed and what happened last, in virtual ms: what a failure of the application's own assertion is shown with."""
@@ -308,7 +342,7 @@ class Swarm:
         while True:
             await trio.sleep(1.0)
             broken = checks.broken_rules(list(self.devices.values()), self.network)
-            self.errors += [line for line in broken if line not in self.errors]
+            self.errors += [finding for finding in broken if finding not in self.errors]
 
     def check_end(self) -> None:
         """Raises SwarmFailed if anything was ever wrong."""
@@ -348,7 +382,7 @@ async def open_swarm(
     failure: Exception | None = None
     with _temporary(folder) as base, schedule_by_seed(seed):
         swarm = Swarm(base, members, names, seed, conditions, settings or Settings())
-        with _errors_noted(swarm.errors):
+        with errors_noted(swarm.errors.append, swarm.hostile):
             async with trio.open_nursery() as nursery:
                 try:
                     await swarm.start(nursery, schema)
@@ -377,28 +411,3 @@ def _temporary_path() -> Generator[Path]:
     parent = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="peersd-swarm-", dir=parent) as name:
         yield Path(name)
-
-
-@contextmanager
-def _errors_noted(errors: list[str]) -> Generator[None]:
-    """Notes what is logged as an error meanwhile."""
-    logger = logging.getLogger("peersd")
-    handler = _Noting(errors)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Noting(logging.Handler):
-    """Keeps the lines of errors."""
-
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__(logging.ERROR)
-        self._errors = errors
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See logging.Handler."""
-        reason = f": {record.exc_info[1]!r}" if record.exc_info else ""
-        self._errors.append(f"logged: {record.getMessage()} {getattr(record, 'fields', '')}{reason}")
