@@ -56,7 +56,7 @@ class Hunted:
     Attributes:
         bug: which.
         bench: where it was looked for.
-        checker: which check found it; "" if none did.
+        checkers: which checks found it, the first one first; in a swarm several may at the same moment.
         seed: with which it was found, the last one tried if it was not.
         seeds_run: how many were run.
         raised: with how many of them the product raised.
@@ -66,7 +66,7 @@ class Hunted:
 
     bug: PlantedBug
     bench: Bench
-    checker: str
+    checkers: tuple[str, ...]
     seed: int
     seeds_run: int
     raised: int
@@ -74,32 +74,38 @@ class Hunted:
     told: str
 
     @property
+    def checker(self) -> str:
+        """The first check that found it; "" if none did."""
+        return self.checkers[0] if self.checkers else ""
+
+    @property
     def line(self) -> str:
         """For the report."""
         name = f"{self.bug.name:<40} {self.bench:<9}"
-        if not self.checker:
+        if not self.checkers:
             return f"{name} MISSED by {self.seeds_run} seeds, {self.raised} of which raised; {self.took_s:.0f} s"
+        more = f", also {', '.join(self.checkers[1:])}" if self.checkers[1:] else ""
         note = "" if self.checker in self.bug.by else f"; not one of: {', '.join(self.bug.by)}"
-        return f"{name} {self.checker:<18} seed {self.seed:<3} {self.took_s:5.1f} s, {self.seeds_run} seeds run{note}"
+        return f"{name} {self.checker:<18} seed {self.seed:<3} {self.took_s:5.1f} s, {self.seeds_run} seeds run{more}{note}"
 
 
 def run_seeds(bench: Bench, seeds: Iterable[int]) -> None:
     """Runs seeds until a check fires, and prints a line of JSON on each: what a copy of the product is told to do."""
     for seed in seeds:
-        name, text = "", ""
+        names, text = list[str](), ""
         try:
             RUNS[bench](seed)
         except SimulationFailed as failure:
-            name, text = failure.name, str(failure).partition("\n")[0]
-            if name == EXCEPTION:
+            names, text = [failure.name], str(failure).partition("\n")[0]
+            if failure.name == EXCEPTION:
                 text += f": {failure.__cause__!r}"
         except SwarmFailed as failure:
-            found = next((finding for finding in failure.findings if not finding.is_raised), None)
-            name, text = (EXCEPTION, str(failure)) if found is None else (found.checker, found.text)
+            names = list(dict.fromkeys(str(found.checker) for found in failure.findings if not found.is_raised)) or [EXCEPTION]
+            text = str(failure)
         except Exception as error:  # noqa: BLE001 (what breaks the run itself is no catch, and no reason to end)
-            name, text = EXCEPTION, repr(error)
-        print(json.dumps([seed, name, text[:TOLD_CHARS_MAX]]), flush=True)
-        if name and name != EXCEPTION:
+            names, text = [EXCEPTION], repr(error)
+        print(json.dumps([seed, names, text[:TOLD_CHARS_MAX]]), flush=True)
+        if names and names != [EXCEPTION]:
             return
 
 
@@ -165,12 +171,12 @@ def hunt(bug: PlantedBug, bench: Bench, children: Children, seeds_max: int = SEE
             printed, errors = children.run(command, Path(name), environment, bug_s_max)
         except subprocess.TimeoutExpired as over:
             printed, errors = over.stdout or b"", b"it took too long"
-    found: list[tuple[int, str, str]] = [tuple(json.loads(line)) for line in printed.splitlines()]
-    raised = sum(checker == EXCEPTION for _, checker, _ in found)
-    seed, checker, told = found[-1] if found else (seeds[0], "", errors.decode(errors="replace")[-2000:])
-    if checker in ("", EXCEPTION):
-        checker, told = "", next((text for _, _, text in reversed(found) if text), told)
-    return Hunted(bug, bench, checker, seed, len(found), raised, time.monotonic() - began_s, told)
+    found: list[tuple[int, list[str], str]] = [tuple(json.loads(line)) for line in printed.splitlines()]
+    raised = sum(names == [EXCEPTION] for _, names, _ in found)
+    seed, names, told = found[-1] if found else (seeds[0], [], errors.decode(errors="replace")[-2000:])
+    if names in ([], [EXCEPTION]):
+        names, told = [], next((text for _, _, text in reversed(found) if text), told)
+    return Hunted(bug, bench, tuple(names), seed, len(found), raised, time.monotonic() - began_s, told)
 
 
 def hunt_all(bugs: Iterable[PlantedBug], bench: Bench | None, jobs: int, seeds_max: int) -> Generator[Hunted]:
@@ -188,15 +194,15 @@ def hunt_all(bugs: Iterable[PlantedBug], bench: Bench | None, jobs: int, seeds_m
 
 def report(hunted: Sequence[Hunted], *, is_whole: bool) -> str:
     """What was found by which check, what was missed, and, if these were all bugs, which checks nothing has fired."""
-    bugs, caught = {one.bug.name for one in hunted}, {one.bug.name for one in hunted if one.checker}
+    bugs, caught = {one.bug.name for one in hunted}, {one.bug.name for one in hunted if one.checkers}
     lines = [f"{len(caught)} of {len(bugs)} planted bugs were caught by a named check"]
     lines += [
         f"missed{' as always' if one.bug.is_missed else ''} in the {one.bench}: {one.bug.name}: {one.bug.does}"
         for one in hunted
-        if not one.checker
+        if not one.checkers
     ]
     for bench in Bench:
-        fired = Counter(one.checker for one in hunted if one.checker and one.bench is bench)
+        fired = Counter(name for one in hunted if one.bench is bench for name in one.checkers)
         lines.append(f"fired in the {bench}: " + ", ".join(f"{name} {count}" for name, count in fired.most_common()))
     if is_whole:
         lines.append(
@@ -207,7 +213,7 @@ def report(hunted: Sequence[Hunted], *, is_whole: bool) -> str:
 
 def _silent(hunted: Iterable[Hunted]) -> list[tuple[Bench, str]]:
     """The checks that nothing has fired."""
-    fired = {(one.bench, one.checker) for one in hunted}
+    fired = {(one.bench, name) for one in hunted for name in one.checkers}
     return [(bench, name) for bench in Bench for name in sorted(CHECKERS[bench]) if (bench, name) not in fired]
 
 
@@ -221,10 +227,10 @@ def find_changes(hunted: Iterable[Hunted], *, is_whole: bool) -> list[str]:
     hunted = list(hunted)
     changes = [
         f"{one.bug.name} is caught, and its patch says `missed: yes`"
-        if one.checker
+        if one.checkers
         else f"{one.bug.name} is no longer caught in the {one.bench}"
         for one in hunted
-        if bool(one.checker) is one.bug.is_missed
+        if bool(one.checkers) is one.bug.is_missed
     ]
     silent = _silent(hunted) if is_whole else []
     return changes + [f"{checker} of the {bench} was fired by no planted bug" for bench, checker in silent]
@@ -265,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for one in hunts:
             hunted.append(one)
             print(one.line, flush=True)
-            if chosen.verbose or not one.checker:
+            if chosen.verbose or not one.checkers:
                 print(f"    {one.told}", flush=True)
     # With other patches, or some of them, or fewer than all because it was interrupted, a check may well find nothing to fire at.
     is_whole = not chosen.names and chosen.patches == PATCHES and not chosen.bench and not interruption.has_come

@@ -65,7 +65,9 @@ class ApiNode(Node):
                     hint=f"1 to {NAME_CHARS_MAX} characters, no control characters.",
                 )
             if self.device is None:
-                self.device = create_device(self.data_dir, device_name or answers.host_name(), self.entropy)
+                self.device = create_device(
+                    self.data_dir, device_name or answers.host_name(), self.entropy, self.environment.disk
+                )
                 reach(CrashPoint.KEY_SAVED)
             epoch = self.entropy(EPOCH_BYTES)
             new = make_user(

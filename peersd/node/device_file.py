@@ -10,6 +10,7 @@ from typing import Final
 
 from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
+from peersd.store.disk import Disk, sync_folder
 from peersd_protocol import canonical
 from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.errors import RemoteProtocolError
@@ -61,28 +62,24 @@ def _unusable() -> PeersdError:
     return PeersdError("store_corrupt", f"{FILE_NAME} cannot be used.", hint="Restore it from a backup of the data folder.")
 
 
-def create_device(data_dir: Path, name: str, entropy: Callable[[int], bytes]) -> Device:
+def create_device(data_dir: Path, name: str, entropy: Callable[[int], bytes], disk: Disk) -> Device:
     """Makes new keys and writes them; the file is whole and on disk when this returns."""
     secrets = [entropy(SEED_BYTES) for _ in range(3)]
     device = Device(name, DeviceKeys(*secrets))
     packed = canonical.encode([FORMAT, name, *secrets])
-    write_durably(data_dir / FILE_NAME, packed + sha256(packed)[:CHECKSUM_BYTES])
+    write_durably(data_dir / FILE_NAME, packed + sha256(packed)[:CHECKSUM_BYTES], disk)
     return device
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes, disk: Disk) -> None:
     """Replaces a file by one of mode 0600 with this content: after a crash there is the old or the new one, never half of it."""
     temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
+        disk.write(descriptor, content)
+        disk.sync(descriptor)
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)
     reach(CrashPoint.KEY_WRITTEN)
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    disk.replace(temporary, path)
+    sync_folder(disk, path.parent)

@@ -1,4 +1,4 @@
-"""What a node takes from the machine that it runs on: the network, threads, the wall clock and chance.
+"""What a node takes from the machine that it runs on: the network, threads, the wall clock, chance and the disk.
 
 The daemon's node runs in the machine's own. Another can be given to `open_node`, such as that of the swarm under virtual time
 (`peersd.testing`): the node and all beneath it are the same code in either.
@@ -16,6 +16,7 @@ from peersd.net.listener import Opening, open_listener
 from peersd.net.transport import open_websocket
 from peersd.node.advertise import OwnAddresses
 from peersd.node.clock import wall_clock_ms
+from peersd.store.disk import SYSTEM_DISK, Disk
 from peersd.store.threads import Threads, WorkerThreads
 
 _DRAW_BYTES: Final = 7
@@ -86,12 +87,14 @@ class Environment:
         threads: where what blocks runs.
         wall_ms: the wall clock, milliseconds since 1970; called in any thread.
         entropy: makes random bytes of a length; called in any thread.
+        disk: what files are written through; called in any thread.
     """
 
     network: Network = field(default_factory=WebSockets)
     threads: Threads = field(default_factory=WorkerThreads)
     wall_ms: Callable[[], int] = wall_clock_ms
     entropy: Callable[[int], bytes] = secrets.token_bytes
+    disk: Disk = SYSTEM_DISK
 
     def draw(self) -> float:
         """A random number from 0 to below 1."""

@@ -112,7 +112,7 @@ class GroupFiles:
 
         def drop() -> bool:
             try:
-                if not is_unwritten(path):
+                if not is_unwritten(path, self._node.environment.disk.vfs):
                     return False
             except apsw.Error:
                 return False  # whoever opens it says what is wrong with it
@@ -160,11 +160,11 @@ class GroupFiles:
 
     def _context(self) -> StoreContext:
         node = self._node
-        clock_s = node.environment.threads.clock_s
-        return StoreContext(node.signing_key(), node.clock.now_ms, node.entropy, read_machine_id(), node.uuid7, clock_s)
+        clock_s, vfs = node.environment.threads.clock_s, node.environment.disk.vfs
+        return StoreContext(node.signing_key(), node.clock.now_ms, node.entropy, read_machine_id(), node.uuid7, clock_s, vfs)
 
     def _mark(self, path: Path) -> MarkFile:
-        return MarkFile(self._mark_path(path))
+        return MarkFile(self._mark_path(path), self._node.environment.disk)
 
     def _mark_path(self, path: Path) -> Path:
         return self._node.data_dir / "marks" / f"{path.stem}.mark"

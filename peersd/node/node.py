@@ -110,7 +110,7 @@ class Node:
         self.device: Device | None = None
         self.users: dict[bytes, User] = {}
         self.files = GroupFiles(self)
-        self.local = LocalState(data_dir / "node.db")
+        self.local = LocalState(data_dir / "node.db", environment.disk.vfs)
         self.events = Events(self.wall_ms)
         self.links: Links | None = None
         self.sharings: dict[LinkHandle, Sharing] = {}

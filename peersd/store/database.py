@@ -34,7 +34,7 @@ def assert_sqlite_version(version: str | None = None) -> None:
         raise RuntimeError(f"SQLite {version} has the WAL-reset bug; {needed} or later is needed: install apsw from PyPI")
 
 
-def open_writer(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None = None) -> apsw.Connection:
+def open_writer(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None = None, vfs: str = "") -> apsw.Connection:
     """Opens a store's file for writing and creates it, mode 0600, when there is none. WAL, synchronous=FULL.
 
     The caller installs the authorizer and the capture hook before any client's SQL is prepared.
@@ -42,6 +42,7 @@ def open_writer(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None
     Args:
         path: the file; SQLite gives -wal and -shm the mode of the file itself.
         uuid7: what the SQL function `uuid7()` calls; injected by simulations.
+        vfs: the SQLite VFS that the file is opened through; empty for SQLite's own.
 
     Raises:
         RuntimeError: SQLite is too old.
@@ -49,7 +50,7 @@ def open_writer(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None
     """
     assert_sqlite_version()
     _own_file(Path(path))
-    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs=vfs or None)
     try:
         prepare_connection(connection, uuid7)
         if connection.pragma("journal_mode", "wal") != "wal":
@@ -62,15 +63,20 @@ def open_writer(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None
     return connection
 
 
-def open_reader(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None = None) -> apsw.Connection:
+def open_reader(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None = None, vfs: str = "") -> apsw.Connection:
     """Opens a store's file read-only, for queries. The file must exist; in WAL mode it never waits for the writer.
+
+    Args:
+        path: the file.
+        uuid7: see open_writer.
+        vfs: see open_writer.
 
     Raises:
         RuntimeError: SQLite is too old.
         apsw.Error: the file is missing or not a database.
     """
     assert_sqlite_version()
-    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs or None)
     try:
         prepare_connection(connection, uuid7)
         connection.pragma("query_only", True)
@@ -80,13 +86,17 @@ def open_reader(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None
     return connection
 
 
-def is_unwritten(path: str | os.PathLike[str]) -> bool:
+def is_unwritten(path: str | os.PathLike[str], vfs: str = "") -> bool:
     """Whether a file was made for a store and nothing was ever committed to it: its making was cut off.
+
+    Args:
+        path: the file.
+        vfs: see open_writer.
 
     Raises:
         apsw.Error: the file is missing or not a database.
     """
-    connection = open_reader(path)
+    connection = open_reader(path, vfs=vfs)
     try:
         return bool(connection.execute("SELECT count(*) FROM sqlite_schema").get == 0)
     finally:

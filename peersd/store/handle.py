@@ -329,7 +329,7 @@ class StoreHandle:
                 reader = self._idle_readers.pop()
             except IndexError:
                 try:
-                    reader = Reader(self.path, self._threads.clock_s, self.store.uuid7)
+                    reader = Reader(self.path, self._threads.clock_s, self.store.uuid7, self.store.vfs)
                 except apsw.Error as error:
                     raise convert_sqlite_error(error) from error
             try:

@@ -64,13 +64,15 @@ class LocalState:
 
     Args:
         path: the file; made where there is none.
+        vfs: the SQLite VFS that it is opened through; empty for SQLite's own.
 
     Raises:
         PeersdError: `store_full` or `busy`, from every method too: the file cannot be opened, read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vfs: str = "") -> None:
         self._path = path
+        self._vfs = vfs
         self._lock = threading.Lock()
         self._connection: apsw.Connection | None
         try:
@@ -82,7 +84,10 @@ class LocalState:
         """Closes the file; nothing may be called afterwards."""
         with self._lock:
             if self._connection is not None:
-                self._connection.close()
+                try:
+                    self._connection.close()
+                except apsw.Error as error:  # the disk is full or failing: who opens the file puts it in order
+                    _log.warning("local_state_not_closed", extra={"fields": {"file": self._path.name, "reason": str(error)}})
 
     # --- Summaries --------------------------------------------------------------------------------------------------------------
 
@@ -212,7 +217,7 @@ class LocalState:
         Raises:
             apsw.CorruptError, apsw.NotADBError: it is not to be used.
         """
-        connection = open_writer(self._path)
+        connection = open_writer(self._path, vfs=self._vfs)
         try:
             finding = connection.execute("PRAGMA quick_check(1)").fetchone()
             if finding != ("ok",):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from peersd.crash_points import CrashPoint, reach
+from peersd.store.disk import SYSTEM_DISK, Disk, sync_folder
 from peersd_protocol import canonical
 from peersd_protocol.entries import EPOCH_BYTES
 from peersd_protocol.errors import RemoteProtocolError
@@ -54,10 +55,15 @@ class MarkFile:
     """A mark in a small file beside the device's key.
 
     The record has a fixed length and a checksum and is overwritten in place: a torn write is unreadable and means a new epoch.
+
+    Args:
+        path: the file; its folder is made where there is none.
+        disk: what it is written through.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk = SYSTEM_DISK) -> None:
         self._path = path
+        self._disk = disk
 
     def load(self) -> Mark | None:
         """See MarkKeeper.
@@ -96,20 +102,16 @@ class MarkFile:
         if is_new:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Opened each time: a descriptor kept for every group would cost hundreds, and opening takes some 10 us of a fsync's 200.
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self._disk.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             reach(CrashPoint.MARK_OPENED)
-            os.pwrite(descriptor, record.ljust(RECORD_BYTES_MAX, b"\0"), 0)
+            self._disk.write(descriptor, record.ljust(RECORD_BYTES_MAX, b"\0"))
             reach(CrashPoint.MARK_WRITTEN)
-            os.fsync(descriptor)
+            self._disk.sync(descriptor)
         finally:
-            os.close(descriptor)
+            self._disk.close(descriptor)
         if is_new:
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_folder(self._disk, self._path.parent)
 
 
 def _tip(value: canonical.Value) -> Tip:

@@ -32,6 +32,7 @@ class Reader:
         path: the store's file.
         clock_s: seconds of the monotonic clock that queries are given time by.
         uuid7: what the SQL function calls, or None for the real one.
+        vfs: the SQLite VFS that the file is opened through; empty for SQLite's own.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Reader:
         path: str | os.PathLike[str],
         clock_s: Callable[[], float] = time.monotonic,
         uuid7: Callable[[], str] | None = None,
+        vfs: str = "",
     ) -> None:
-        self._connection = open_reader(path, uuid7=uuid7)
+        self._connection = open_reader(path, uuid7=uuid7, vfs=vfs)
         self._clock_s = clock_s
         self._sandbox = Sandbox()
         self._sandbox.install(self._connection)

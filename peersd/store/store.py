@@ -81,6 +81,7 @@ class StoreContext:
         machine: the machine's id (see mark.py).
         uuid7: what the SQL function calls, or None for the real one.
         clock_s: seconds of the monotonic clock that clients' deadlines are on.
+        vfs: the SQLite VFS that files are opened through; empty for SQLite's own.
     """
 
     key: SigningKey
@@ -89,6 +90,7 @@ class StoreContext:
     machine: bytes
     uuid7: Callable[[], str] | None = None
     clock_s: Callable[[], float] = time.monotonic
+    vfs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Store:
         is_listening: whether anybody wants commits as messages.
         is_closing: set from outside when no client's statement is to go on.
         uuid7: what the SQL function calls, or None for the real one.
+        vfs: the SQLite VFS that the file is opened through; empty for SQLite's own.
     """
 
     is_listening = False
@@ -134,6 +137,7 @@ class Store:
         self, path: str | os.PathLike[str], context: StoreContext, mark: MarkKeeper, group: bytes | None, *, is_new: bool
     ) -> None:
         self.uuid7 = context.uuid7
+        self.vfs = context.vfs
         self._context = context
         self._path = os.fspath(path)
         self._connection = _open_file(path, context)
@@ -548,7 +552,7 @@ def _unusable(path: str, error: Exception) -> PeersdError:
 
 def _open_file(path: str | os.PathLike[str], context: StoreContext) -> apsw.Connection:
     try:
-        return database.open_writer(path, uuid7=context.uuid7)
+        return database.open_writer(path, uuid7=context.uuid7, vfs=context.vfs)
     except (apsw.Error, OSError) as error:
         raise _unusable(os.fspath(path), error) from error
 

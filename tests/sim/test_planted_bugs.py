@@ -98,7 +98,7 @@ def test_a_bug_is_planted_in_a_copy_alone(tmp_path: Path) -> None:
 
 def hunted(name: str, checker: str, *, is_missed: bool, bench: Bench = Bench.SIMULATOR) -> Hunted:
     bug = parse_patch(name, PATCH.replace("5-6\n", f"5-6\nmissed: {'yes' if is_missed else 'no'}\n"))
-    return Hunted(bug, bench, checker, 0, 1, 0, 1.0, "")
+    return Hunted(bug, bench, (checker,) if checker else (), 0, 1, 0, 1.0, "")
 
 
 def test_what_is_caught_or_missed_otherwise_than_the_patches_say_is_a_change() -> None:

@@ -47,6 +47,7 @@ class Verdict:
         acknowledged: what clients were told of.
         random: draws the order in which all is fed to an empty store.
         folder: where that is made.
+        have_met: whether members are to be alike; else each file is looked at by itself, and for bodies that others have.
 
     Attributes:
         rows: how many the members had, once `findings` has ended.
@@ -62,8 +63,10 @@ class Verdict:
         acknowledged: Sequence[Acknowledged],
         random: Random,
         folder: Path,
+        have_met: bool = True,
     ) -> None:
         self.rows = 0
+        self._have_met = have_met
         self._kept = kept
         self._parts = parts
         self._outsiders = outsiders
@@ -96,13 +99,14 @@ class Verdict:
             yield self._kept[0], Checker.SEQUENCE, wrong
         for part in self._parts:  # what lacks its body has no rows: this is told by its cause
             yield from self._look_at_bodies(part)
-            yield from self._compare(part)
+            yield from self._compare(part) if self._have_met else ()
         for one in self._kept:
             yield one, Checker.REBUILD, checks.check_state(one.store, self._amounts)
             yield one, Checker.ORACLE, checks.check_rows(one.store, self._holdings[one.device], self._amounts)
-        for part in self._parts:
-            yield from self._look_at_part(part)
-        yield from self._look_at_outsiders()
+        if self._have_met:
+            for part in self._parts:
+                yield from self._look_at_part(part)
+            yield from self._look_at_outsiders()
         yield from self._rebuild()
 
     def _look_at_file(self, one: Kept) -> Iterator[tuple[Kept, Checker, str | None]]:
@@ -148,8 +152,9 @@ class Verdict:
 
     def _rebuild(self) -> Iterator[tuple[Kept, Checker, str | None]]:
         """Rebuilds one file of each part, by lot, and all that are in none: members' files were found to be alike."""
-        members = [one for part in self._parts for one in part]
-        for one in (*map(self._random.choice, self._parts), *(one for one in self._kept if one not in members)):
+        parts = self._parts if self._have_met else ()
+        members = [one for part in parts for one in part]
+        for one in (*map(self._random.choice, parts), *(one for one in self._kept if one not in members)):
             one.store, wrong = checks.check_rebuilt(one.store, self._held(one), one.file, one.context)
             yield one, Checker.REBUILD, wrong
 

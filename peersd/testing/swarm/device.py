@@ -24,6 +24,8 @@ from peersd.node import ApiNode, open_node
 from peersd.node.device_file import load_device
 from peersd.node.environment import Environment
 from peersd.node.group import Keeping
+from peersd.testing.disks import FaultyDisk
+from peersd.testing.swarm.listening import SPEAKER
 from peersd.testing.swarm.network import Sockets, VirtualNetwork
 from peersd.testing.swarm.running import VirtualClock, VirtualThreads
 from peersd.testing.swarm.tapping import Secrets
@@ -67,6 +69,7 @@ class Device:
 
     Attributes:
         clock: the wall clock.
+        disk: what its files are on; it fails, fills up and loses what was not synced as a test wants.
         id: the device's id, once there is a user.
         user_id: the user's id.
     """
@@ -83,6 +86,7 @@ class Device:
         self.name = name
         self.folder = folder
         self.clock = VirtualClock()
+        self.disk = FaultyDisk()
         self.id = b""
         self.user_id = b""
         self._network = network
@@ -146,10 +150,11 @@ class Device:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Starts the node and runs it until `stop` or `crash`; the user is made the first time."""
+        SPEAKER.set(self.name)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._scope, self._ended = trio.CancelScope(), trio.Event()
         self._sockets = self._network.open_sockets(self.name)
-        environment = Environment(self._sockets, VirtualThreads(self._random), self.clock.now_ms, self._draw)
+        environment = Environment(self._sockets, VirtualThreads(self._random), self.clock.now_ms, self._draw, self.disk)
         settings = self._settings
         try:
             with self._scope:
@@ -194,14 +199,16 @@ class Device:
         """Ends the node as SIGKILL does: what it would still write, send or answer is lost, what it has written stays.
 
         Args:
-            silently: as when the whole machine loses power: others learn of it by their pings only. What has been written stays
-                then, too, since whatever counts is on disk before anybody is told.
+            silently: as when the whole machine loses power: others learn of it by their pings only, and what was written and not
+                synced is lost.
         """
         assert self._sockets is not None and self.is_running
-        left = _Files(self.folder)
+        left = _Files(self.folder, self.disk if silently else None)
+        self.disk.switch_off()
         self._network.end_process(self._sockets, silently=silently)
         await self._end()
         left.restore()
+        self.disk.switch_on(has_lost_power=silently)
 
     async def _end(self) -> None:
         self._node = None
@@ -240,16 +247,19 @@ class _Files:
 
     Args:
         folder: the folder.
+        disk: it has lost its power, and what was not synced; None if it has not.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: FaultyDisk | None) -> None:
         self._folder = folder
         self._kept: dict[Path, tuple[bytes, Any]] = {}
         for path in sorted(folder.rglob("*")):
             # SQLite's index of the write-ahead log is made anew after a crash.
             if path.is_file() and not path.name.endswith("-shm"):
-                found = path.stat()
-                self._kept[path] = path.read_bytes(), (found.st_atime_ns, found.st_mtime_ns)
+                found, content = path.stat(), path.read_bytes()
+                left = content if disk is None else disk.left_of(path, content)
+                if left is not None:
+                    self._kept[path] = left, (found.st_atime_ns, found.st_mtime_ns)
 
     def restore(self) -> None:
         """Makes the folder what it was; nothing may have a file of it open."""

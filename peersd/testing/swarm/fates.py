@@ -19,7 +19,12 @@ from peersd.testing.swarm.wires import Conditions
 SCHEMA: Final = ["CREATE TABLE note (id TEXT PRIMARY KEY, text TEXT, n INTEGER)"]
 PUT: Final = "INSERT INTO note VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET text = excluded.text, n = n + 1"
 GROUPS: Final = {"all": ["ada", "ben", "cem", "dan", "eve"], "three": ["ben", "dan", "eve"], "two": ["cem", "ada"]}
+DELETE: Final = "DELETE FROM note WHERE id = ?"
 STEPS: Final = 40
+
+BURST: Final = 220
+BURST_BYTES: Final = 4_000
+"""Writes one upon the other: more than a session's credit and what may be queued for a device that reads nothing."""
 
 
 class Fate:
@@ -48,7 +53,9 @@ class Fate:
         name = self.draw.choice(self.names)
         group = self.draw.choice([group for group, members in self.swarm.groups.items() if name in members])
         for _ in range(self.draw.choice([1, 1, 5])):
-            text = f"{name} {self.markers[group]} " + "x" * self.draw.choice([0, 100, 30_000])
+            if self.draw.random() < 0.1:
+                await self.swarm.execute(name, DELETE, [f"row {self.draw.randrange(10)}"], group=group)
+            text = f"{name} {self.markers[group]} " + self.draw.randbytes(self.draw.choice([0, 50, 50, 140_000])).hex()
             await self.swarm.execute(name, PUT, [f"row {self.draw.randrange(10)}", text], group=group)
 
     async def partition(self) -> None:
@@ -87,6 +94,10 @@ class Fate:
             network.sever_links(one, other)
         elif kind == 2:
             network.clog(one)
+            for number in range(BURST):
+                await self.swarm.execute(
+                    other, PUT, [f"burst {number % 10}", self.draw.randbytes(BURST_BYTES).hex()], group="all"
+                )
         elif kind == 3:
             network.refuse(one)
         else:

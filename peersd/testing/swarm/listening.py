@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, Protocol
 
 from peersd.testing.simulator.checkers import Checker, Finding
 from peersd_protocol.errors import CloseCode
 
-IS_HOSTILE: Final = ContextVar("is_hostile", default=False)
-"""Set in the tasks that speak for hostile devices: what these log is nobody's fault."""
+SPEAKER: Final = ContextVar("speaker", default="")
+"""The device that a task runs for, by its name."""
 
 _REFUSING: Final = frozenset(("session closed for a fault of the remote side", "alarm", "redemption_refused"))
 
@@ -22,16 +22,27 @@ _LINK_FAULTS: Final = frozenset(
 """Codes of a link that an honest device never causes. A handshake also fails where another device has come to an address."""
 
 
-@contextmanager
-def errors_noted(note: Callable[[Finding], None], hostile: Collection[str]) -> Generator[None]:
-    """Notes what is logged meanwhile that must not be.
+class Listener(Protocol):
+    """Who is told."""
 
-    Args:
-        note: called with each finding.
-        hostile: the ids, as logs have them, of devices that break rules on purpose; it may grow.
-    """
+    def note(self, finding: Finding) -> None:
+        """Something was logged that must not be."""
+        ...
+
+    def excuses(self, name: str) -> bool:
+        """Whether a device of this name, empty for none, may log errors: its disk failed, or it is hostile."""
+        ...
+
+    def is_hostile(self, device_id: str) -> bool:
+        """Whether a device, by its id as logs have it, breaks rules on purpose."""
+        ...
+
+
+@contextmanager
+def errors_noted(listener: Listener) -> Generator[None]:
+    """Notes what is logged meanwhile that must not be."""
     logger, links = logging.getLogger("peersd"), logging.getLogger("peersd.net")
-    handler, ends = _Noting(note, hostile), _LinkEnds(note, hostile, links.getEffectiveLevel())
+    handler, ends = _Noting(listener), _LinkEnds(listener, links.getEffectiveLevel())
     level = links.level
     logger.addHandler(handler)
     links.addFilter(ends)
@@ -47,45 +58,46 @@ def errors_noted(note: Callable[[Finding], None], hostile: Collection[str]) -> G
 class _Noting(logging.Handler):
     """Notes errors, and sessions that were closed for a fault of the other side."""
 
-    def __init__(self, note: Callable[[Finding], None], hostile: Collection[str]) -> None:
+    def __init__(self, listener: Listener) -> None:
         super().__init__(logging.WARNING)
-        self._note = note
-        self._hostile = hostile
+        self._listener = listener
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
-        if IS_HOSTILE.get():
-            return
         reason = f": {record.exc_info[1]!r}" if record.exc_info else ""
-        text = f"logged: {record.getMessage()} {getattr(record, 'fields', '')}{reason}"
+        text = f"{SPEAKER.get()} logged: {record.getMessage()} {getattr(record, 'fields', '')}{reason}"
+        if self._listener.excuses(SPEAKER.get()):
+            return
         if record.levelno >= logging.ERROR:
-            self._note(Finding(Checker.LOGS, text, is_raised=bool(record.exc_info)))
-        elif record.getMessage() in _REFUSING and _device_in(record) not in self._hostile:
-            self._note(Finding(Checker.HONEST_REFUSED, text))
+            self._listener.note(Finding(Checker.LOGS, text.strip(), is_raised=bool(record.exc_info)))
+        elif record.getMessage() in _REFUSING and not self._listener.is_hostile(_device_in(record)):
+            self._listener.note(Finding(Checker.HONEST_REFUSED, text.strip()))
 
 
 class _LinkEnds(logging.Filter):
     """Notes links that ended for a fault of one side; they are logged at a level that nobody else has asked for.
 
     Args:
-        note: called with each finding.
-        hostile: see errors_noted.
+        listener: is told.
         level: from which on lines are let through.
     """
 
-    def __init__(self, note: Callable[[Finding], None], hostile: Collection[str], level: int) -> None:
+    def __init__(self, listener: Listener, level: int) -> None:
         super().__init__()
-        self._note = note
-        self._hostile = hostile
+        self._listener = listener
         self._level = level
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See logging.Filter."""
         fields: Mapping[str, object] = getattr(record, "fields", {})
-        if record.getMessage() == "link_down" and fields.get("code") in _LINK_FAULTS and not IS_HOSTILE.get():
+        if (
+            record.getMessage() == "link_down"
+            and fields.get("code") in _LINK_FAULTS
+            and not self._listener.excuses(SPEAKER.get())
+        ):
             device = _device_in(record)
-            if device and device not in self._hostile:  # who has not shown who it is may be anybody
-                self._note(Finding(Checker.HONEST_REFUSED, f"logged: link_down {fields}"))
+            if device and not self._listener.is_hostile(device):  # who has not shown who it is may be anybody
+                self._listener.note(Finding(Checker.HONEST_REFUSED, f"{SPEAKER.get()} logged: link_down {fields}"))
         return record.levelno >= self._level
 
 

@@ -55,15 +55,18 @@ class SwarmFailed(AssertionError):
     """Something that must be true of a swarm is not. The message says what, the seed, and what happened last.
 
     Args:
+        what: what is wrong, in short.
         text: the message.
         findings: what was found, by which checks; the first one first.
 
     Attributes:
+        what: see above.
         findings: see above.
     """
 
-    def __init__(self, text: str, findings: Sequence[Finding]) -> None:
+    def __init__(self, what: str, text: str, findings: Sequence[Finding]) -> None:
         super().__init__(text)
+        self.what = what
         self.findings = tuple(findings)
 
 
@@ -87,7 +90,7 @@ class Swarm:
         network: for what has no method here.
         errors: what was found to be wrong meanwhile, such as errors in logs; a swarm with any has failed.
         record: what clients were told.
-        hostile: the ids, as text, of devices that other code than the product's has spoken for.
+        hostile: the names of devices that other code than the product's has spoken for.
     """
 
     def __init__(
@@ -110,6 +113,20 @@ class Swarm:
         self.network.open_tap = lambda dialler, listener: Tap(self.devices[dialler], listener, self._sightings)
         self._draw = random.Random(f"{seed} swarm")
         self._nursery: trio.Nursery | None = None
+
+    # --- Listener ---------------------------------------------------------------------------------------------------------------
+
+    def note(self, finding: Finding) -> None:
+        """See Listener."""
+        self.errors.append(finding)
+
+    def excuses(self, name: str) -> bool:
+        """See Listener."""
+        return name in self.hostile or (name in self.devices and self.devices[name].disk.has_failed)
+
+    def is_hostile(self, device_id: str) -> bool:
+        """See Listener."""
+        return any(ids.format_id(ids.DEVICE, self.devices[name].id) == device_id for name in self.hostile)
 
     # --- Applications' work -----------------------------------------------------------------------------------------------------
 
@@ -252,8 +269,14 @@ class Swarm:
         Raises:
             SwarmFailed: it took longer, or something is broken for good.
         """
-        took_s = await self.met(within_s)
-        findings = list(judge(list(self.devices.values()), self.record, self._sightings, self.seed))
+        devices = list(self.devices.values())
+        try:
+            took_s = await self.met(within_s)
+        except SwarmFailed as failure:
+            # What is wrong with a file by itself may be the cause.
+            found = judge(devices, self.record, self._sightings, self.seed, have_met=False)
+            raise self._failure(failure.what, [*failure.findings, *found]) from failure
+        findings = list(judge(devices, self.record, self._sightings, self.seed, have_met=True))
         if findings:
             raise self._failure("a rule is broken", findings)
         return took_s
@@ -288,7 +311,7 @@ class Swarm:
 
     def _failure(self, what: str, findings: Sequence[Finding]) -> SwarmFailed:
         lines = [f"{what}, seed {self.seed}:", *(f"  {finding}" for finding in findings), self._last_events()]
-        return SwarmFailed("\n".join(lines), findings)
+        return SwarmFailed(what, "\n".join(lines), findings)
 
     def story(self) -> str:
         """The seed and what happened last, in virtual ms: what a failure of the application's own assertion is shown with."""
@@ -336,6 +359,8 @@ class Swarm:
             for device in self.devices.values():
                 if device.is_running:
                     nursery.start_soon(device.stop)
+        for device in self.devices.values():
+            device.disk.unregister()
 
     async def watch(self) -> None:
         """Looks every second at what must never be."""
@@ -382,7 +407,7 @@ async def open_swarm(
     failure: Exception | None = None
     with _temporary(folder) as base, schedule_by_seed(seed):
         swarm = Swarm(base, members, names, seed, conditions, settings or Settings())
-        with errors_noted(swarm.errors.append, swarm.hostile):
+        with errors_noted(swarm):
             async with trio.open_nursery() as nursery:
                 try:
                     await swarm.start(nursery, schema)

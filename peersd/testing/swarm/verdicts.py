@@ -18,7 +18,7 @@ from peersd.testing.swarm.device import Device
 from peersd.testing.swarm.tapping import Sightings
 
 
-def judge(devices: Sequence[Device], record: Record, sightings: Sightings, seed: int) -> Iterator[Finding]:
+def judge(devices: Sequence[Device], record: Record, sightings: Sightings, seed: int, *, have_met: bool) -> Iterator[Finding]:
     """Looks at the files of all groups, and at all that devices have or got which never were in one.
 
     Files are copied first, and the copies looked at: rebuilt, opened anew, fed to an empty store in another order.
@@ -28,10 +28,11 @@ def judge(devices: Sequence[Device], record: Record, sightings: Sightings, seed:
         record: what clients were told.
         sightings: what went over the connections.
         seed: of the order.
+        have_met: whether members are to be alike.
     """
     for group_id, name in names_of(devices, record).items():
         users: set[bytes] = set()
-        yield from _judge_group(devices, record, group_id, name, Random(f"{seed} {name}"), users)
+        yield from _judge_group(devices, record, group_id, name, Random(f"{seed} {name}"), users, have_met)
         insiders = {device.name for device in devices if device.user_id in users} | set(record.groups.get(name, ()))
         strangers = [device for device in devices if device.name not in insiders]
         marks = [group_id, *(text.encode() for text in sorted(record.markers.get(name, ())))]
@@ -43,7 +44,7 @@ def judge(devices: Sequence[Device], record: Record, sightings: Sightings, seed:
 
 
 def _judge_group(
-    devices: Sequence[Device], record: Record, group_id: bytes, name: str, random: Random, users: set[bytes]
+    devices: Sequence[Device], record: Record, group_id: bytes, name: str, random: Random, users: set[bytes], have_met: bool
 ) -> Iterator[Finding]:
     """Looks at the files of a group; all who ever were in it are added to `users`."""
     holding = [device for device in devices if device.is_running and group_id in device.node.groups]
@@ -72,5 +73,13 @@ def _judge_group(
             acknowledged=(),  # looked for in the nodes' own stores: see `acknowledged`
             random=random,
             folder=Path(base),
+            have_met=have_met,
         )
-        yield from verdict.findings()
+        is_wrong = not have_met
+        try:
+            for finding in verdict.findings():
+                is_wrong = True
+                yield finding
+        except Exception:
+            if not is_wrong:  # else no wonder that what is wrong with a file keeps it from being read further
+                raise
