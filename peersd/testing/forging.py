@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +23,8 @@ import trio
 from peersd.errors import PeersdError
 from peersd.net.channels import Channel, ChannelIsClosed, LinkHandle
 from peersd.net.runner import run_link
-from peersd.net.transport import open_websocket
 from peersd.node.device_file import load_device
+from peersd.node.environment import Network, WebSockets
 from peersd.node.summary import digest_of
 from peersd.store.authority import Past
 from peersd.store.batch import Request
@@ -35,6 +35,7 @@ from peersd.store.store import Store, StoreContext, Write
 from peersd.store.writer import Writer
 from peersd.testing.processes import HANG_S, DaemonProcess
 from peersd_protocol.acts import Body, encode_body
+from peersd_protocol.constants import BOOT_ID_BYTES
 from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.entries import Header, Kind
 from peersd_protocol.errors import CloseCode
@@ -44,6 +45,7 @@ from peersd_protocol.messages import Runs, decode_message, decode_runs, encode_r
 from peersd_protocol.roles import Deed
 from peersd_protocol.runs import Body as EntryBody
 from peersd_protocol.runs import Entry
+from peersd_protocol.signing import SEED_BYTES
 from peersd_protocol.tokens import DIGEST_BYTES, SIDE_DIALLER, OpenPayload, group_token
 
 
@@ -208,8 +210,17 @@ def entries_of(messages: Sequence[bytes], group: bytes) -> list[Entry]:
 
 
 @asynccontextmanager
-async def open_rogue(url: str, keys: DeviceKeys) -> AsyncGenerator[Rogue]:
-    """Links to a daemon with these keys, whose own daemon is stopped; what the daemon wants to open is refused."""
+async def open_rogue(
+    url: str, keys: DeviceKeys, *, network: Network | None = None, entropy: Callable[[int], bytes] = os.urandom
+) -> AsyncGenerator[Rogue]:
+    """Links to a daemon with these keys, whose own daemon is stopped; what the daemon wants to open is refused.
+
+    Args:
+        url: of the daemon.
+        keys: a device's.
+        network: what it is reached through; the machine's own by default.
+        entropy: makes random bytes of a length.
+    """
     send, receive = trio.open_memory_channel[LinkHandle](1)
 
     async def on_up(handle: LinkHandle) -> None:
@@ -218,11 +229,11 @@ async def open_rogue(url: str, keys: DeviceKeys) -> AsyncGenerator[Rogue]:
         async for incoming in handle.incoming:
             incoming.refuse()
 
-    handshake = Handshake(Role.DIALLER, keys, boot_id=os.urandom(16), ephemeral_private=os.urandom(32))
+    handshake = Handshake(Role.DIALLER, keys, boot_id=entropy(BOOT_ID_BYTES), ephemeral_private=entropy(SEED_BYTES))
     async with trio.open_nursery() as nursery:
 
         async def run() -> None:
-            await run_link(open_websocket(url, timeout_s=HANG_S), Link(Role.DIALLER, handshake), on_up, direction="out")
+            await run_link((network or WebSockets()).dial(url, HANG_S), Link(Role.DIALLER, handshake), on_up, direction="out")
 
         nursery.start_soon(run)
         with trio.fail_after(HANG_S):

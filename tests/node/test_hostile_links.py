@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from peersd.node import open_node
+from peersd.testing.forging import open_rogue
 from peersd.testing.fuzzing.live import send_frames, send_messages, world_of
 from peersd.testing.fuzzing.tally import GROWTH_BYTES_MAX
 from peersd.testing.pairs import NOWHERE
@@ -50,7 +52,7 @@ async def test_a_bystander_and_another_group_feel_nothing_of_a_hostile_member(
         world = await world_of(group_of(two.ada, "team"), tmp_path, **folders)
         url = two.ada.listen_urls[0]
         tracemalloc.start()
-        said = await send_messages(url, world, 1, MESSAGES)
+        said = await send_messages(partial(open_rogue, url, world.hostile.keys), world, 1, MESSAGES)
         broken = await send_frames(url, world, 1, LINKS)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()

@@ -125,7 +125,6 @@ RAISES = """Every file of a group is damaged.
 
 by: integrity
 simulator: 0
-swarm: 0
 --- a/peersd/store/store.py
 +++ b/peersd/store/store.py
 @@ -1,1 +1,2 @@
@@ -149,10 +148,17 @@ def test_planted_bugs_are_found_by_the_checks_that_are_for_them() -> None:
         "sends-in-the-clear": Checker.MARKERS,
         "stamps-by-the-clock-alone": Checker.HONEST_REFUSED,
     }
-    done = hunt_for(*wanted, "--seeds-max", "3")
+    done = hunt_for(*wanted, "--in", "simulator", "--seeds-max", "3")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = dict(line.split()[:2] for line in done.stdout.splitlines()[: len(wanted)])
+    found = dict(line.split()[:3:2] for line in done.stdout.splitlines()[: len(wanted)])
     assert found == wanted
+
+
+@pytest.mark.sim
+def test_a_planted_bug_that_whole_nodes_show_is_found_in_a_swarm() -> None:
+    done = hunt_for("leaves-a-task-behind", "--seeds-max", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.split()[:3] == ["leaves-a-task-behind", "swarm", "tasks"]
 
 
 @pytest.mark.sim

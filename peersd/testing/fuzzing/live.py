@@ -6,7 +6,8 @@ Between cases the node is asked for something, so that what a case brought about
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -19,7 +20,7 @@ from peersd.net.transport import Transport, TransportClosed, open_websocket
 from peersd.node.device_file import load_device
 from peersd.node.group import Group
 from peersd.store.store import Store
-from peersd.testing.forging import open_rogue
+from peersd.testing.forging import Rogue
 from peersd.testing.fuzzing.author import Author
 from peersd.testing.fuzzing.messages import KINDS, Messages
 from peersd.testing.fuzzing.mutation import mutate_bytes
@@ -91,8 +92,14 @@ async def world_of(group: Group, folder: Path, *, victim: Path, bystander: Path,
 # --- Messages over a good link --------------------------------------------------------------------------------------------------
 
 
-async def send_messages(url: str, world: World, seed: int, count: int) -> Outcome:
+async def send_messages(link: Callable[[], AbstractAsyncContextManager[Rogue]], world: World, seed: int, count: int) -> Outcome:
     """Sends cases of the grammar over channels, each channel on a link of its own: who broke a rule on a link has to wait there.
+
+    Args:
+        link: makes a link by the hostile device's key.
+        world: the group.
+        seed: of the cases.
+        count: how many.
 
     Raises:
         AssertionError: a good one was refused.
@@ -103,7 +110,7 @@ async def send_messages(url: str, world: World, seed: int, count: int) -> Outcom
     known = next(piece.run.last for piece in world.held if piece.run.log.kind is Kind.DATA)
     left = count
     while left:
-        async with open_rogue(url, world.hostile.keys) as rogue:
+        async with link() as rogue:
             channel = await rogue.open(world.group)
             code: CloseCode | None = None
             is_good = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -47,6 +47,7 @@ class Verdict:
         acknowledged: what clients were told of.
         random: draws the order in which all is fed to an empty store.
         folder: where that is made.
+        hostile: devices that write what they like.
         have_met: whether members are to be alike; else each file is looked at by itself, and for bodies that others have.
 
     Attributes:
@@ -63,9 +64,11 @@ class Verdict:
         acknowledged: Sequence[Acknowledged],
         random: Random,
         folder: Path,
+        hostile: Collection[bytes] = (),
         have_met: bool = True,
     ) -> None:
         self.rows = 0
+        self._hostile = hostile
         self._have_met = have_met
         self._kept = kept
         self._parts = parts
@@ -95,7 +98,8 @@ class Verdict:
         for one in self._kept:
             yield from self._look_at_file(one)
         if self._kept:
-            wrong = stored.check_sequence(held.header for held in self._everything.values())
+            honest = (held.header for held in self._everything.values() if held.header.device not in self._hostile)
+            wrong = stored.check_sequence(honest)
             yield self._kept[0], Checker.SEQUENCE, wrong
         for part in self._parts:  # what lacks its body has no rows: this is told by its cause
             yield from self._look_at_bodies(part)

@@ -19,6 +19,7 @@ import trio
 from peersd.errors import PeersdError
 from peersd.net.listener import Opening
 from peersd.net.transport import Transport, parse_link_url
+from peersd.testing.swarm.listening import SPEAKER
 from peersd.testing.swarm.naming import check_known, check_sides
 from peersd.testing.swarm.tapping import Tap
 from peersd.testing.swarm.wires import Conditions, Path, Wire
@@ -239,6 +240,7 @@ class VirtualNetwork:
         return MemoryTransport(_Sending(wires[0], tap, by_dialler=True), near, url)
 
     async def _serve(self, listening: _Listening, transport: MemoryTransport) -> None:
+        SPEAKER.set(listening.sockets.host)  # it was the dialler's task that came here
         try:
             await listening.serve(open_memory(transport))
         finally:

@@ -15,12 +15,13 @@ from peersd.client import Peers, PeersError, SqlParams
 from peersd.testing.simulator.checkers import Finding
 from peersd.testing.swarm import checks
 from peersd.testing.swarm.device import Device, Settings
-from peersd.testing.swarm.listening import errors_noted
+from peersd.testing.swarm.hostile import Hostile
+from peersd.testing.swarm.listening import SPEAKER, errors_noted
 from peersd.testing.swarm.naming import check_known, name_devices, name_groups
 from peersd.testing.swarm.network import VirtualNetwork
 from peersd.testing.swarm.running import check_clock, schedule_by_seed
 from peersd.testing.swarm.tapping import Sightings, Tap
-from peersd.testing.swarm.verdicts import judge
+from peersd.testing.swarm.verdicts import Judge
 from peersd.testing.swarm.wires import Conditions
 from peersd_protocol import ids
 
@@ -90,7 +91,7 @@ class Swarm:
         network: for what has no method here.
         errors: what was found to be wrong meanwhile, such as errors in logs; a swarm with any has failed.
         record: what clients were told.
-        hostile: the names of devices that other code than the product's has spoken for.
+        taken_over: the names of devices that other code than the product's has spoken for.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Swarm:
         self.devices = {name: Device(name, folder / name, self.network, settings, seed, self._note_answer) for name in names}
         self.errors: list[Finding] = []
         self.record = checks.Record(self.groups)
-        self.hostile: set[str] = set()
+        self.taken_over: set[str] = set()
         self._sightings = Sightings(self.record.markers)
         self.network.open_tap = lambda dialler, listener: Tap(self.devices[dialler], listener, self._sightings)
         self._draw = random.Random(f"{seed} swarm")
@@ -122,11 +123,11 @@ class Swarm:
 
     def excuses(self, name: str) -> bool:
         """See Listener."""
-        return name in self.hostile or (name in self.devices and self.devices[name].disk.has_failed)
+        return name in self.taken_over or (name in self.devices and self.devices[name].disk.has_failed)
 
     def is_hostile(self, device_id: str) -> bool:
         """See Listener."""
-        return any(ids.format_id(ids.DEVICE, self.devices[name].id) == device_id for name in self.hostile)
+        return any(ids.format_id(ids.DEVICE, self.devices[name].id) == device_id for name in self.taken_over)
 
     # --- Applications' work -----------------------------------------------------------------------------------------------------
 
@@ -242,6 +243,25 @@ class Swarm:
         self.network.trace.note(f"{device} starts")
         await self._nursery.start(self.devices[device].run)
 
+    @asynccontextmanager
+    async def hostile(self, device: str) -> AsyncGenerator[Hostile]:
+        """Takes a device over: its node is stopped, and the test speaks with its keys from here on.
+
+        It counts as a hostile one until the end: what others say of it is no fault of theirs, and its own entries may be anything
+        that others take.
+
+        Raises:
+            ValueError: it does not run.
+        """
+        await self.stop(device)
+        self.network.trace.note(f"{device} is hostile")
+        self.taken_over.add(device)
+        token = SPEAKER.set(device)
+        try:
+            yield Hostile(self.devices[device], self.network, self.seed)
+        finally:
+            SPEAKER.reset(token)
+
     def set_clock(self, device: str, *, skew_ms: int) -> None:
         """Sets a device's wall clock so far ahead of the right time, or behind; it jumps there at once."""
         clock = self._device(device).clock
@@ -269,14 +289,15 @@ class Swarm:
         Raises:
             SwarmFailed: it took longer, or something is broken for good.
         """
-        devices = list(self.devices.values())
+        hostile = [self.devices[name].id for name in self.taken_over]
+        judge = Judge(self._honest(), hostile, self.record, self._sightings, self.seed)
         try:
             took_s = await self.met(within_s)
         except SwarmFailed as failure:
             # What is wrong with a file by itself may be the cause.
-            found = judge(devices, self.record, self._sightings, self.seed, have_met=False)
+            found = judge.findings(have_met=False)
             raise self._failure(failure.what, [*failure.findings, *found]) from failure
-        findings = list(judge(devices, self.record, self._sightings, self.seed, have_met=True))
+        findings = list(judge.findings(have_met=True))
         if findings:
             raise self._failure("a rule is broken", findings)
         return took_s
@@ -284,7 +305,7 @@ class Swarm:
     async def met(self, within_s: float = CONVERGED_S) -> float:
         """As `converged`, without a look into the files: for swarms of very many devices or groups."""
         start_s = trio.current_time()
-        devices = list(self.devices.values())
+        devices = self._honest()
         while True:
             self._check_rules()
             findings = await checks.unmet(devices, self.network, self.record)
@@ -298,6 +319,9 @@ class Swarm:
             if since_s >= within_s and not is_dead:
                 raise self._failure(f"not converged within {within_s:g} s", findings)
             await trio.sleep(LOOK_S)
+
+    def _honest(self) -> list[Device]:
+        return [device for name, device in self.devices.items() if name not in self.taken_over]
 
     @property
     def trace_hash(self) -> str:

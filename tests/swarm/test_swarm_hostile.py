@@ -1,0 +1,73 @@
+"""A member's device that says what it likes after a good handshake: its own links and sessions end, and the others meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import trio
+
+from peersd.testing.forging import receive_all
+from peersd.testing.fuzzing.live import send_messages, world_of
+from peersd.testing.swarm import Swarm, SwarmFailed, open_swarm
+from peersd_protocol import ids
+from peersd_protocol.errors import CloseCode
+
+SCHEMA = ["CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)"]
+INSERT = "INSERT INTO note (text) VALUES (?)"
+GROUPS = {"x": ["ada", "ben", "cem", "mal"], "y": ["ben", "cem", "ada"]}
+CASES = 100
+
+pytestmark = pytest.mark.sim
+
+
+def links_between(swarm: Swarm, names: Sequence[str]) -> dict[tuple[str, str], tuple[bytes, frozenset[int]]]:
+    """The link of each pair, by the hash of its handshake, and the numbers of its channels: new ones would have others."""
+    found: dict[tuple[str, str], tuple[bytes, frozenset[int]]] = {}
+    for one, other in permutations(names, 2):
+        links = swarm.devices[one].node.links
+        handle = links.to_device(swarm.devices[other].id) if links is not None else None
+        assert handle is not None, f"{one} has no link to {other}"
+        found[one, other] = handle.handshake_hash, frozenset(handle.channels)
+    return found
+
+
+async def test_a_hostile_member_s_rubbish_ends_its_own_sessions_and_the_others_meet(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with open_swarm(devices=["ada", "ben", "cem", "mal"], groups=GROUPS, schema=SCHEMA, seed=1) as swarm:
+        await swarm.execute("ben", INSERT, ["before"], group="x")
+        await swarm.converged()
+        await trio.sleep(20)
+        group_id = ids.parse_id(ids.GROUP, swarm.group_id("x"))
+        links = links_between(swarm, GROUPS["y"])
+        async with swarm.hostile("mal") as mal:
+            async with mal.link("ada") as link:
+                _, code = await receive_all(await link.open(group_id, [b"rubbish"]))
+                assert code is CloseCode.MALFORMED
+            folders = {
+                who: swarm.devices[name].folder for who, name in (("victim", "ada"), ("bystander", "ben"), ("hostile", "mal"))
+            }
+            world = await world_of(swarm.devices["ada"].node.groups[group_id], tmp_path, **folders)
+            said = await send_messages(lambda: mal.link("ada"), world, 1, CASES)
+            assert said.taken >= 20
+            assert {"MALFORMED", "BAD_SIGNATURE"} <= set(said.refused), said
+            for group in GROUPS:
+                for name in ("ada", "ben", "cem"):
+                    await swarm.execute(name, INSERT, [f"after, by {name}"], group=group)
+            await swarm.converged()
+        assert links_between(swarm, GROUPS["y"]) == links  # those of before, with the channels of before
+        assert [len(await swarm.query(name, "SELECT 1 FROM note", group="y")) for name in GROUPS["y"]] == [3, 3, 3]
+
+
+async def test_what_a_hostile_device_makes_others_log_is_held_against_nobody_but_an_honest_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with pytest.raises(SwarmFailed, match="honest-refused: ada logged: session closed for a fault of the remote side"):
+        async with open_swarm(devices=["ada", "mal"], schema=SCHEMA, seed=1) as swarm:
+            group_id = ids.parse_id(ids.GROUP, swarm.group_id())
+            async with swarm.hostile("mal") as mal, mal.link("ada") as link:
+                swarm.taken_over.clear()  # as if it were one of the honest
+                await receive_all(await link.open(group_id, [b"rubbish"]))
