@@ -23,7 +23,7 @@ DELETE: Final = "DELETE FROM note WHERE id = ?"
 STEPS: Final = 40
 
 BURST: Final = 220
-BURST_BYTES: Final = 4_000
+BURST_BYTES: Final = 12_000
 """Writes one upon the other: more than a session's credit and what may be queued for a device that reads nothing."""
 
 
@@ -43,14 +43,26 @@ class Fate:
     async def step(self) -> None:
         """One thing happens, or cannot, and some time passes."""
         often = [self.heal, self.restart, self.join] * 2
-        once = [self.partition, self.crash, self.links, self.clock, self.remove, self.leave, self.set_role]
+        once = [
+            self.partition,
+            self.crash,
+            self.links,
+            self.clock,
+            self.remove,
+            self.leave,
+            self.set_role,
+            self.describe,
+            self.disk,
+        ]
         with suppress(PeersError):  # also NoDaemon: whoever is down or outside cannot do it
             await self.draw.choice([*[self.write] * 8, *often, *once])()
         await trio.sleep(self.draw.choice([0.0, 0.01, 0.1, 1.0, 10.0, 60.0]))
 
     async def write(self) -> None:
         """Somebody writes."""
-        name = self.draw.choice(self.names)
+        await self._write_at(self.draw.choice(self.names))
+
+    async def _write_at(self, name: str) -> None:
         group = self.draw.choice([group for group, members in self.swarm.groups.items() if name in members])
         for _ in range(self.draw.choice([1, 1, 5])):
             if self.draw.random() < 0.1:
@@ -65,21 +77,31 @@ class Fate:
         self.swarm.partition(shuffled[:cut], shuffled[cut:], one_way=self.draw.random() < 0.3)
 
     async def heal(self) -> None:
-        """All paths are open again."""
+        """All paths are open again, and disks have room."""
         self.swarm.heal()
+        for device in self.swarm.devices.values():
+            device.disk.mend()
 
     async def crash(self) -> None:
         """A node ends, in order or not."""
         running = [name for name in self.names if self.swarm.devices[name].is_running]
         if len(running) > 1:
             name = self.draw.choice(running)
-            how = self.draw.randrange(3)
-            await (self.swarm.stop(name) if how == 0 else self.swarm.crash(name, silently=how == 1))
+            how = self.draw.choice([self.swarm.stop, self.swarm.crash, self._lose_power])
+            await how(name)
+
+    async def _lose_power(self, name: str) -> None:
+        """What a device wrote last, before anybody has heard of it, is on its own disk alone."""
+        self.swarm.isolate(name)
+        with suppress(PeersError):
+            await self._write_at(name)
+        await self.swarm.crash(name, silently=True)
 
     async def restart(self) -> None:
         """One that ended starts again."""
         for name in self.names:
             if not self.swarm.devices[name].is_running:
+                self.swarm.devices[name].disk.mend()  # a node does not start on one that cannot be written
                 await self.swarm.restart(name)
                 return
 
@@ -118,6 +140,31 @@ class Fate:
         group, founder, member = self._member()
         await founder.set_role(member, self.draw.choice(["reader", "writer", "admin"]), group)
 
+    async def describe(self) -> None:
+        """A founder says what a group is about."""
+        await self._describe(self.draw.choice(list(self.swarm.groups)))
+
+    async def _describe(self, group: str) -> None:
+        founder = self.swarm.peers(self.swarm.groups[group][0])
+        about = f"about {self.draw.randrange(100)}"
+        await founder.update_group(self.swarm.group_id(group), name=f"{group} {about}", description=about)
+
+    async def mend(self) -> None:
+        """All is well again, and the founders have a last word."""
+        await self.heal()
+        self.swarm.network.set_conditions(Conditions())
+        for name, device in self.swarm.devices.items():
+            if not device.is_running:
+                await self.swarm.restart(name)
+        for group in self.swarm.groups:
+            with suppress(PeersError):
+                await self._describe(group)
+
+    async def disk(self) -> None:
+        """A disk is full, or fails."""
+        disk = self.swarm.devices[self.draw.choice(self.names)].disk
+        disk.is_full, disk.is_failing = self.draw.choice([(True, False), (False, True)])
+
     async def leave(self) -> None:
         """Somebody leaves."""
         group, _, member = self._member()
@@ -144,11 +191,7 @@ async def live(seed: int) -> None:
         fate = Fate(swarm)
         for _ in range(STEPS):
             await fate.step()
-        swarm.heal()
-        swarm.network.set_conditions(Conditions())
-        for name, device in swarm.devices.items():
-            if not device.is_running:
-                await swarm.restart(name)
+        await fate.mend()
         await swarm.converged()
 
 
