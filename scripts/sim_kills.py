@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,11 +43,34 @@ PASSES_MAX: Final = 8
 
 MEET_EVERY: Final = 8
 
+TRACE_LINES: Final = 4
+"""Of a failure's trace, the error itself among them: where a hang guard ran out says more than that it did."""
+
 AT_ONCE: Final = 256
 """Writes under way at once while entries are made: as many as one commit takes."""
 
+STARTUP: Final = re.compile(r" ready .* startup_s=([0-9.]+)")
+"""In the line that a daemon logs when it is ready."""
+
 STARTS: Final = 5
 """Starts that the median is of."""
+
+
+@dataclass
+class Ran:
+    """What came of all seeds.
+
+    Attributes:
+        kills: how many daemons were killed.
+        reached: how many of them at each crash point.
+        whole_seeds: how many seeds came to all their crash points.
+        failed: seeds by which something was lost.
+    """
+
+    kills: int = 0
+    reached: Counter[CrashPoint] = field(default_factory=Counter[CrashPoint])
+    whole_seeds: int = 0
+    failed: list[int] = field(default_factory=list[int])
 
 
 def cases_for(seed: int) -> list[Case]:
@@ -56,14 +81,14 @@ def cases_for(seed: int) -> list[Case]:
     return [replace(case, passes=random.randint(1, PASSES_MAX)) if case.during is During.WRITING else case for case in dealt]
 
 
-async def kill_with_seed(seed: int, kills: int, folder: Path, reached: Counter[CrashPoint]) -> None:
+async def kill_with_seed(seed: int, kills: int, folder: Path, ran: Ran) -> None:
     """Kills the daemons of one seed so many times, or once more where the last were two.
 
     Args:
         seed: of all that is drawn.
         kills: how many; KILLS_EACH to come to all the crash points of the seed.
         folder: of the daemons.
-        reached: gets how often a daemon died at each crash point.
+        ran: gets how many were killed, and where.
 
     Raises:
         AssertionError: something was lost or differs; the message tells the seed.
@@ -83,16 +108,18 @@ async def kill_with_seed(seed: int, kills: int, folder: Path, reached: Counter[C
                     met = killing.kills // MEET_EVERY
                     await killing.meet()
         finally:
-            reached.update(killing.reached)
+            ran.kills += killing.kills
+            ran.reached.update(killing.reached)
 
 
-async def measure_ready(entries: int, folder: Path) -> list[tuple[float, float]]:
+async def measure_ready(entries: int, folder: Path) -> list[tuple[float, float, float]]:
     """How long a daemon with so many entries takes after a kill while it was writing.
 
     Returns:
-        Of each start: seconds until the API answered, and until a query of the group did, both from the start of the process.
+        Of each start: seconds until the API answered, and until a query of the group did, both from the start of the process;
+        and how many of the first the daemon says it took, once Python had loaded it.
     """
-    took: list[tuple[float, float]] = []
+    took: list[tuple[float, float, float]] = []
     async with open_daemon(folder, "ada") as ada:
         await ada.call("init", user_name="ada")
         await ada.call("group.create", name=GROUP)
@@ -109,7 +136,8 @@ async def measure_ready(entries: int, folder: Path) -> list[tuple[float, float]]
             await ada.start()
             ready_s = time.monotonic() - began_s
             made = await _rows(ada)
-            took.append((ready_s, time.monotonic() - began_s))
+            queried_s = time.monotonic() - began_s
+            took.append((ready_s, queried_s, float(STARTUP.findall(ada.log())[-1])))
     return took
 
 
@@ -168,23 +196,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-@dataclass
-class Ran:
-    """What came of all seeds that have ended.
-
-    Attributes:
-        kills: how many were to be.
-        whole_seeds: those that came to all their crash points.
-        failed: seeds by which something was lost.
-        reached: how often a daemon died at each crash point, also in seeds that have not ended.
-    """
-
-    kills: int = 0
-    whole_seeds: int = 0
-    failed: list[int] = field(default_factory=list[int])
-    reached: Counter[CrashPoint] = field(default_factory=Counter[CrashPoint])
-
-
 def find_missed(ran: Ran) -> list[CrashPoint]:
     """The crash points at which no daemon died, if so many seeds were run that each should have been reached."""
     if ran.whole_seeds * CASES_EACH < len(CASES):
@@ -197,27 +208,27 @@ async def run_seeds(seeds: Iterator[tuple[int, int]], jobs: int, ran: Ran) -> No
 
     async def run_some() -> None:
         for seed, kills in seeds:
-            if not await run_seed(seed, kills, ran.reached):
+            if not await run_seed(seed, kills, ran):
                 ran.failed.append(seed)
-            ran.kills += kills
-            ran.whole_seeds += kills == KILLS_EACH
+            elif kills == KILLS_EACH:
+                ran.whole_seeds += 1
 
     async with trio.open_nursery() as nursery:
         for _ in range(jobs):
             nursery.start_soon(run_some)
 
 
-async def run_seed(seed: int, kills: int, reached: Counter[CrashPoint]) -> bool:
+async def run_seed(seed: int, kills: int, ran: Ran) -> bool:
     """Kills the daemons of a seed and tells what came of it; whether nothing was lost. Its folder is kept if something was."""
     began_s = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="peersd-kills-"))
     is_kept = False
     try:
-        await kill_with_seed(seed, kills, folder, reached)
+        await kill_with_seed(seed, kills, folder, ran)
     except* (AssertionError, PeersError, trio.TooSlowError) as group:
         is_kept = True
         replay = f"replay: scripts/sim --kills {kills} --first-seed {seed} --entries 0"
-        print(f"seed {seed}: FAILED, the folders are in {shlex.quote(str(folder))}\n{_first(group)}\n{replay}", flush=True)
+        print(f"seed {seed}: FAILED, the folders are in {shlex.quote(str(folder))}\n{_told(group)}\n{replay}", flush=True)
     else:
         print(f"seed {seed}: {kills} kills, {time.monotonic() - began_s:.1f} s", flush=True)
     finally:
@@ -230,10 +241,10 @@ def measure(entries: int) -> None:
     """Prints how soon a daemon with so many entries is ready again."""
     with tempfile.TemporaryDirectory(prefix="peersd-kills-") as name:
         took = trio.run(measure_ready, entries, Path(name))
-    ready_s, queried_s = (statistics.median(column) for column in zip(*took, strict=True))
+    ready_s, queried_s, own_s = (statistics.median(column) for column in zip(*took, strict=True))
     print(
-        f"killed while writing, with {entries} entries: ready again after {ready_s:.2f} s, first query answered after"
-        f" {queried_s:.2f} s (medians of {STARTS})"
+        f"killed while writing, with {entries} entries: ready again after {ready_s:.2f} s, {own_s:.2f} s of them its own, first"
+        f" query answered after {queried_s:.2f} s (medians of {STARTS})"
     )
 
 
@@ -246,11 +257,12 @@ def _kills_of(first_seed: int, kills: int) -> Iterator[tuple[int, int]]:
         kills -= KILLS_EACH
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _told(group: BaseExceptionGroup[BaseException]) -> str:
+    """What failed first, and where."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return error
+    return "".join(traceback.format_exception(error, chain=False)[-TRACE_LINES:]).rstrip()
 
 
 if __name__ == "__main__":
