@@ -15,7 +15,7 @@ from typing import Final
 from peersd.testing.fuzzing import EPISODE_FRAMES, KINDS, Campaign, FuzzFailed, Tally, episodes_for, make_world, run_campaign
 from peersd.testing.fuzzing.tally import GROWTH_BYTES_MAX
 from peersd.testing.fuzzing.world import World
-from peersd.testing.observing import peak_memory_bytes
+from peersd.testing.observing import peak_memory_bytes, processor_s
 from peersd.testing.simulator.simulation import FOLDER_VARIABLE
 from scripts.sim_arguments import number
 from scripts.sim_interrupts import open_run
@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for failure in failures:
         print(f"FAILED: {failure}")
     took_s = time.monotonic() - began_s
-    return interruption.end(1 if failures else 0, f"{tally.sent} frames in {took_s:.0f} s, {tally.sent / took_s:.0f} a second")
+    told = f"{tally.sent} frames in {took_s:.0f} s, {tally.sent / took_s:.0f} a second; {processor_s():.0f} s of the processor"
+    return interruption.end(1 if failures else 0, told)
 
 
 def _chunks_of(episodes: range) -> Iterator[range]:

@@ -27,6 +27,7 @@ from peersd.crash_points import CrashPoint
 from peersd.testing.authors import ENDING
 from peersd.testing.crash_cases import CASES, Case, During, cut_off
 from peersd.testing.killing import open_killing
+from peersd.testing.observing import processor_s
 from peersd.testing.pairs import GROUP
 from peersd.testing.processes import DaemonProcess, open_daemon
 from scripts.sim_arguments import number
@@ -178,6 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(argv)
     ran = Ran()
+    began_s = time.monotonic()
     with open_run() as interruption:
         trio.run(run_seeds, _kills_of(chosen.first_seed, chosen.kills), chosen.jobs, ran)
     if ran.reached:
@@ -187,7 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"FAILED: never killed at: {', '.join(missed)}")
     which = f": {' '.join(map(str, sorted(ran.failed)))}" if ran.failed else ""
     told = f"{ran.kills} of {chosen.kills} kills, {len(ran.failed)} seeds failed{which}"
-    status = interruption.end(1 if ran.failed or missed else 0, told)
+    cost = f"{time.monotonic() - began_s:.0f} s, {processor_s():.0f} s of the processor"
+    status = interruption.end(1 if ran.failed or missed else 0, f"{told}; {cost}")
     if chosen.entries and not interruption.has_come:
         with open_run() as interruption:
             measure(chosen.entries)

@@ -62,6 +62,12 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def processor_s() -> float:
+    """Processor time of this process and of all its children that have ended, in seconds."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def file_handles(pid: int) -> int:
     """How many file handles a process of this user's has open: files, sockets, pipes."""
     if sys.platform == "linux":
