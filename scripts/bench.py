@@ -26,9 +26,11 @@ import trio
 from scripts.bench_catch_up import measure_catch_up, measure_million
 from scripts.bench_figures import HEADER, Figure, format_figure
 from scripts.bench_groups import measure_groups
+from scripts.bench_growth import Growth, measure_growth
 from scripts.bench_latency import measure_one_change
 from scripts.bench_limits import make_rows, measure_bulk, open_limits
 from scripts.bench_link import measure_link
+from scripts.bench_plot import draw
 from scripts.bench_reconnect import measure_reconnect
 from scripts.bench_run import FULL, QUICK, Run
 from scripts.bench_swarm import measure_swarm
@@ -122,6 +124,14 @@ async def measure(folder: Path, options: argparse.Namespace, names: Sequence[str
                 await scenario.measure(run)
 
 
+async def measure_and_draw(folder: Path, path: Path, quick: bool, caption: str) -> None:
+    """Measures how cost grows and writes the picture."""
+    growth = Growth()
+    async with open_limits(folder) as limits:
+        await measure_growth(folder, limits, quick, growth)
+    path.write_text(draw(growth.panels(), caption), encoding="utf-8")
+
+
 def run_git(*arguments: str) -> str:
     """What git answers in the checkout; empty where there is none."""
     done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=False)
@@ -169,6 +179,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
     parser.add_argument("--compare", metavar="OLD.json", type=Path, help="show an earlier run beside this one")
+    parser.add_argument(
+        "--growth",
+        metavar="FILE.svg",
+        type=Path,
+        help="measure how cost grows with rows, groups, devices and writers instead; draw it",
+    )
     parser.add_argument("--list", action="store_true", help="name the figures")
     return parser.parse_args(arguments)
 
@@ -197,13 +213,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if options.list else 2
     about = describe_run(options.quick)
     print(f"commit {about['commit']}  {about['at']}  " + "  ".join(f"{key} {value}" for key, value in about["machine"].items()))
-    print(HEADER, flush=True)
     began = time.monotonic()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="peersd-bench-") as folder:
-        if not run_until_interrupted(partial(measure, Path(folder), options, names, figures)):
+        work = partial(measure, Path(folder), options, names, figures)
+        if options.growth:
+            caption = f"scripts/bench --growth, commit {about['commit']}, {about['machine']['processor']}, {about['at'][:10]}"
+            work = partial(measure_and_draw, Path(folder), options.growth, options.quick, caption)
+        else:
+            print(HEADER, flush=True)
+        if not run_until_interrupted(work):
             print("interrupted; the daemons are stopped", file=sys.stderr)
             return 130
+    if options.growth:
+        return 0
     print(f"{format_summary(figures)}; took {time.monotonic() - began:.0f} s")
     if old is not None:
         print("\n" + format_comparison(figures, old))

@@ -65,7 +65,7 @@ async def measure_catch_up(run: Run, name: str, single: bool) -> None:
     place.mkdir()
     async with open_daemon(place, "a") as a:
         writer_bytes = await _write(a, rows, single)
-        rounds = [await _measure_one(run, a, place, f"fresh{number}", rows) for number in range(run.sizes.rounds)]
+        rounds = [await measure_one(run, a, place, f"fresh{number}", rows) for number in range(run.sizes.rounds)]
     run.add(name, "rows/s", [one.rows_per_s for one in rounds], [one.limit.rows_per_s for one in rounds])
     run.add(f"{name}_wire", "bytes/row", [one.wire_bytes_per_row for one in rounds])
     plain = [one.limit.bytes_per_row for one in rounds]
@@ -81,10 +81,10 @@ async def measure_million(run: Run) -> None:
     few, many = make_rows(run.sizes.bulk_rows, seed=4), make_rows(run.sizes.large_rows, seed=5)
     async with open_daemon(place, "few") as a:
         await _write(a, few, single=False)
-        small = [await _measure_one(run, a, place, f"fresh-few{number}", few) for number in range(run.sizes.rounds)]
+        small = [await measure_one(run, a, place, f"fresh-few{number}", few) for number in range(run.sizes.rounds)]
     async with open_daemon(place, "many") as a:
         await _write(a, many, single=False)
-        large = [await _measure_one(run, a, place, f"fresh-many{number}", many) for number in range(run.sizes.rounds_large)]
+        large = [await measure_one(run, a, place, f"fresh-many{number}", many) for number in range(run.sizes.rounds_large)]
         await make_group(a, LIVE)
         beside = [await _measure_beside(run, a, place, number) for number in range(run.sizes.rounds_large)]
     # As fast as with fewer rows, but for what plain APSW loses.
@@ -114,7 +114,8 @@ async def _write(a: DaemonProcess, rows: Sequence[Row], single: bool) -> int:
     return size_bytes
 
 
-async def _measure_one(run: Run, a: DaemonProcess, place: Path, name: str, rows: Sequence[Row]) -> CatchUp:
+async def measure_one(run: Run, a: DaemonProcess, place: Path, name: str, rows: Sequence[Row]) -> CatchUp:
+    """One fresh device fetches the group BULK of A's, which has these rows and no other device that is there."""
     limit = await trio.to_thread.run_sync(measure_bulk, run.folder, rows)
     async with open_daemon(place, name) as fresh:
         await init(fresh)

@@ -90,6 +90,7 @@ class Run:
         limits: what the machine allows.
         wanted: whether a figure of this name is to be kept; others that come along with it are dropped.
         figures: those kept, in their order.
+        is_told: whether each is printed as it comes.
     """
 
     folder: Path
@@ -97,11 +98,13 @@ class Run:
     limits: Limits
     wanted: Callable[[str], bool] = lambda name: True
     figures: list[Figure] = field(default_factory=list[Figure])
+    is_told: bool = True
 
     def add(self, name: str, unit: str, rounds: Sequence[float], limits: Sequence[float] = ()) -> Figure:
-        """Keeps a figure and prints it at once."""
+        """Keeps a figure."""
         figure = Figure.of(name, unit, rounds, limits)
         if self.wanted(name):
             self.figures.append(figure)
+        if self.wanted(name) and self.is_told:
             print(format_figure(figure), flush=True)
         return figure

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from scripts import bench
 from scripts.bench_figures import BARS, Bar, Figure, Spread, at_least, at_most, at_most_times, format_figure
+from scripts.bench_growth import Growth
 from scripts.bench_limits import Durations
+from scripts.bench_plot import Curve, Panel, draw
 from scripts.bench_run import FULL, QUICK
 from scripts.bench_swarm import draw_neighbours
 
@@ -108,6 +111,35 @@ def test_an_unknown_name_is_refused_with_the_names_there_are(capsys: pytest.Capt
     assert "one_change_p50" in capsys.readouterr().err.splitlines()
     assert bench.main(["--list", "--only", "batch"]) == 0
     assert capsys.readouterr().out.split() == ["batch_1000"]
+
+
+def test_a_plot_has_each_point_at_its_logarithm_with_its_number() -> None:
+    curves = [Curve("a <curve>", [(10, 1), (100, 10), (1000, 100)]), Curve("flat", [(10, 10), (1000, 10)])]
+    picture = ElementTree.fromstring(
+        draw([Panel("title", "rows", curves), Panel("one", "rows", [Curve("x", [(5, 5)])])], "where")
+    )
+    svg = "{http://www.w3.org/2000/svg}"
+    lines = [line.get("points", "").split() for line in picture.iter(f"{svg}polyline")]
+    assert [len(line) for line in lines] == [3, 2, 1]
+    (x1, y1), (x2, y2), (x3, y3) = [tuple(map(float, point.split(","))) for point in lines[0]]
+    assert x2 - x1 == pytest.approx(x3 - x2) and y1 - y2 == pytest.approx(y2 - y3) and y1 > y2
+    assert lines[1][0].split(",")[1] == lines[1][1].split(",")[1] == lines[0][1].split(",")[1]
+    texts = [text.text for text in picture.iter(f"{svg}text")]
+    assert {"title", "a <curve>", "flat", "rows", "1,000", "where"} <= set(texts)
+
+
+def test_what_grows_is_kept_by_panel_and_curve(capsys: pytest.CaptureFixture[str]) -> None:
+    growth = Growth()
+    for x in (1_000, 10_000):
+        growth.add("us a row", "rows", "peersd", x, 5)
+        growth.add("us a row", "rows", "plain", x, 4)
+    growth.add("us a row", "writers", "peersd", 1, 5)
+    assert [(panel.x_name, [curve.name for curve in panel.curves]) for panel in growth.panels()] == [
+        ("rows", ["peersd", "plain"]),
+        ("writers", ["peersd"]),
+    ]
+    assert growth.panels()[0].curves[0].points == [(1_000, 5), (10_000, 5)]
+    assert len(capsys.readouterr().out.splitlines()) == 5
 
 
 INTERRUPTED = """
