@@ -73,7 +73,7 @@ class EntryRecorder:
                 f"The transaction changes {len(body)} bytes.",
                 hint=f"Split it: {BODY_BYTES_MAX // MIB} MiB is the most that one transaction may change.",
             )
-        written = self._writer.append(Kind.DATA, self._users[index], body)
+        written = self._writer.append(Kind.DATA, self._users[index], body, is_last=index == len(self._users) - 1)
         self._merge.record_local(written.id, changes)
         return LastEntry(written.header.device, written.header.epoch, written.header.seq, written.header.hlc)
 

@@ -376,13 +376,12 @@ class Store:
         try:
             with self._transaction():
                 raw_body = make_body()
-                written = self._writer.append(kind, user, raw_body)
+                written = self._writer.append(kind, user, raw_body, is_last=True)
                 self._restate([Act(written.header, canonical.decode(raw_body, bytes_max=ACT_BYTES_MAX))])
                 if written.header.hash not in self.state.standing:
                     raise PeersdError(
                         "not_allowed", "the group's rules do not allow this", hint="see `peers members` for your role"
                     )
-                self._writer.seal()
                 self.log.save_heads()
                 reach(CrashPoint.ACT_RECORDED)
         except BaseException:

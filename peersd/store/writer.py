@@ -60,13 +60,15 @@ class Writer:
         """This device's own log of a kind."""
         return LogKey(kind, user if kind is Kind.IDENTITY else b"", self._key.public, self._epochs.current)
 
-    def append(self, kind: Kind, user: bytes, raw_body: bytes) -> Written:
+    def append(self, kind: Kind, user: bytes, raw_body: bytes, *, is_last: bool = False) -> Written:
         """Appends one entry.
 
         Args:
             kind: which log.
             user: the acting user's id.
             raw_body: the encoded body, empty for none.
+            is_last: whether it is known to end the batch: then it is signed as it is stored, and not in a second step that writes
+                its row with its whole body again.
         """
         key = self.log_key(kind, user)
         if not self._goes_on(key, user):
@@ -76,7 +78,7 @@ class Writer:
         body = Body.of_blocks(blocks)
         while self._heads_left(kind) > LINKS_PER_ENTRY_MAX:
             self._append(key, user, Body.of_blocks([]))
-        written = self._append(key, user, body)
+        written = self._append(key, user, body, is_last=is_last)
         if body.form is BodyForm.DETACHED:
             self._log.save_blocks(written.header.hash, blocks)
         return written
@@ -99,7 +101,7 @@ class Writer:
         """How many heads the next entry would have to name; beyond the bound, empty entries go before."""
         return max(len(self._log.data_heads) if kind is Kind.DATA else 0, len(self._log.act_heads))
 
-    def _append(self, key: LogKey, user: bytes, body: Body) -> Written:
+    def _append(self, key: LogKey, user: bytes, body: Body, *, is_last: bool = False) -> Written:
         row = self._log.log(key)
         tip = row.tips[-1] if row and row.tips else None
         prev = EntryRow(tip.id, row.id, tip.branch, tip.seq, tip.hlc, State.APPLIED) if row and tip else None
@@ -127,13 +129,16 @@ class Writer:
         entry = Entry(header, body)
         past = self._authority.past_after(prev, heads) if key.kind is Kind.DATA else NO_PAST
         self._check_own(header, body, prev, past)
-        id_ = self._log.append(entry, None, State.APPLIED, prev).id
+        signature = header.sign(self._key) if is_last else None
+        id_ = self._log.append(entry, signature, State.APPLIED, prev).id
         if key.kind is Kind.DATA:
             self._authority.remember_past(id_, past, prev)
         self._open.append((id_, entry))
         self._open_bytes += _run_bytes(header, body)
         requires = tuple((self._log.log_by_id(found.log).key, found.seq) for found in (*dep_rows, *head_rows))
         self.committed.append(Committed(id_, header.log, header.seq, header.hash, requires))
+        if signature is not None:
+            self._end_run(signature)
         return Written(id_, header)
 
     def _check_own(self, header: Header, body: Body, prev: EntryRow | None, past: Past) -> None:
@@ -173,6 +178,9 @@ class Writer:
         id_, entry = self._open[-1]
         signature = entry.header.sign(self._key)
         self._log.save_signature(id_, signature)
+        self._end_run(signature)
+
+    def _end_run(self, signature: bytes) -> None:
         self.runs.append(Run(tuple(entry for _, entry in self._open), signature))
         self._open = []
         self._open_bytes = 0
