@@ -276,7 +276,7 @@ def test_an_idle_sender_gives_its_credit_back() -> None:
     pair = MuxPair()
     number = pair.open()
     pair.listener.want(number, wanted=True)
-    pair.dialler.send(number, bytes(300_000), bulk=True)
+    pair.dialler.send(number, bytes(600_000), bulk=True)
     pair.settle(take_at_once)
     assert pair.listener.pool_used_bytes == CREDIT_WINDOW_BYTES_MAX - CREDIT_FIRST_BYTES
     assert pair.dialler.needs_upkeep
@@ -452,7 +452,7 @@ def test_channels_that_wait_for_the_pool_are_served_in_their_order() -> None:
     granted = [channel for name, channel, _ in frames_of(pair.listener) if name == "CREDIT"]
     served = list(dict.fromkeys(granted))
     assert served == numbers[: len(served)]
-    assert 8 <= len(served) < 20
+    assert 7 <= len(served) < 20  # four with their windows, and three without
     # The first in line closes: the next one has its turn, and nobody overtakes.
     feed(pair.listener, encode_number_frame(FrameType.CLOSE, numbers[0], 0))
     feed(pair.listener, encode_number_frame(FrameType.CLOSE, numbers[1], 0))
