@@ -19,9 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FIXED_SEEDS = 60
 FRESH_SEEDS = 20
 SHORT = Plan(devices=4, groups=1, trouble_ms=2_000)
-HASH_OF_A_SHORT_RUN = """
-from peersd.testing.simulator import Plan, run_seed
-print(run_seed(3, Plan(devices=4, groups=1, trouble_ms=2_000)).trace.hash)
+CHEAP_SEEDS = (1, 3, 13, 31)
+"""Whole ones of the fixed seeds: twelve devices, three and four, a mesh and links by chance."""
+
+HASHES = """
+import sys
+from peersd.testing.simulator import run_seed
+print(*(run_seed(int(seed)).trace.hash for seed in sys.argv[1:]))
 """
 
 
@@ -47,18 +51,26 @@ def test_all_members_end_equal_as_the_rules_say_and_who_is_out_knows_it(seed: in
     assert " equal: " in trace_of(seed).lines[-1]
 
 
-def hash_in_a_process_of_its_own(hash_seed: str) -> str:
+def hashes_in_a_process_of_its_own(hash_seed: str) -> list[str]:
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    command = [sys.executable, "-c", HASH_OF_A_SHORT_RUN]
+    command = [sys.executable, "-c", HASHES, *map(str, CHEAP_SEEDS)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return done.stdout.split()
 
 
 @pytest.mark.sim
-def test_a_seed_gives_the_same_trace_whatever_the_order_of_sets() -> None:
-    here = run_seed(3, SHORT).trace.hash
-    assert hash_in_a_process_of_its_own("1") == here
-    assert hash_in_a_process_of_its_own("2") == here
+def test_a_seed_gives_the_same_trace_whatever_the_order_of_sets_and_whatever_ran_before() -> None:
+    one, other = hashes_in_a_process_of_its_own("1"), hashes_in_a_process_of_its_own("2")
+    assert one == other
+    assert len({*one}) == len(CHEAP_SEEDS)
+    assert one == [trace_of(seed).hash for seed in CHEAP_SEEDS]
+
+
+@pytest.mark.sim
+def test_members_whose_only_acquaintance_left_before_it_told_them_of_each_other_are_two_parts() -> None:
+    """Neither c nor d was ever told where the other is, and who could tell has left."""
+    lines = run_seed(20284, only=(15, 25)).trace.lines
+    assert [line.split(None, 1)[1] for line in lines if " in parts: " in line] == ["x is in parts: c | d"]
 
 
 @pytest.mark.sim

@@ -2,7 +2,8 @@
 
 Whoever is removed is told why and asks no more, and whoever removed it takes nothing more from it. So two who removed each other
 stay of different minds until a third one, whom both take for a member, brings each the other's acts; likewise one who removed
-somebody by whose acts it could not. Where there is no such third one, a group has several parts.
+somebody by whose acts it could not. Where there is no such third one, a group has several parts. So it has where whoever knew two
+members left before it could tell either where the other is: nobody is there who could.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ from peersd.testing.simulator.replica import Replica
 Placed = tuple[SimulatedDevice, Replica]
 """A device with its replica of a group."""
 
+MayMeet = Callable[[SimulatedDevice, SimulatedDevice], bool]
+"""Whether two devices are linked, or one of them knows where the other is or may yet be told."""
+
 
 class Beliefs:
     """The beliefs in one group, now.
 
     Args:
         placed: the devices that have a file of it.
+        may_meet: whether two devices may.
 
     Attributes:
         claimants: those that are members' devices by what they know.
     """
 
-    def __init__(self, placed: Sequence[Placed]) -> None:
+    def __init__(self, placed: Sequence[Placed], may_meet: MayMeet) -> None:
+        self._may_meet = may_meet
         self.claimants = [(device, replica) for device, replica in placed if replica.is_members]
 
     @property
@@ -42,6 +48,7 @@ class Beliefs:
             (other, replica)
             for other, replica in self.claimants
             if other is not device
+            and self._may_meet(device, other)
             and other.device_id in own.state.member_devices
             and device.device_id in replica.state.member_devices
         ]

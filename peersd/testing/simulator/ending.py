@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
 from typing import Final, Protocol
 
-from peersd.testing.simulator.beliefs import Beliefs, Placed
+from peersd.testing.simulator.beliefs import Beliefs, MayMeet, Placed
 from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.checks import Acknowledged
 from peersd.testing.simulator.copies import digest_of
 from peersd.testing.simulator.device import Process, SimulatedDevice
 from peersd.testing.simulator.entries import acts_of
 from peersd.testing.simulator.network import Network
+from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.statements import marker_of
 from peersd.testing.simulator.verdict import Kept, Verdict
@@ -142,7 +144,33 @@ class Ending:
 
     def _beliefs(self, group: bytes) -> Beliefs:
         """Who takes whom for a member."""
-        return Beliefs(self._placed(group))
+        return Beliefs(self._placed(group), self._meetings())
+
+    def _meetings(self) -> MayMeet:
+        """Who may meet: devices that are linked or where one knows the other's address, and those whom such ones bring together.
+
+        Members of a group tell each other where all members are. Who never met any of them, nor was told, is found by nobody.
+        """
+        if not self._network.is_mesh:
+            return lambda _one, _other: True
+        met = {frozenset((one.name, other.name)) for one, other in combinations(self._devices, 2) if self._know(one, other)}
+
+        def may_meet(one: SimulatedDevice, other: SimulatedDevice) -> bool:
+            return frozenset((one.name, other.name)) in met
+
+        while True:
+            before = len(met)
+            for group in self._acknowledged:
+                for part in Beliefs(self._placed(group), may_meet).parts():
+                    met.update(frozenset((one.name, other.name)) for (one, _), (other, _) in combinations(part, 2))
+            if len(met) == before:
+                return may_meet
+
+    def _know(self, one: SimulatedDevice, other: SimulatedDevice) -> bool:
+        return any(
+            far.device_id in near.notes.addresses or running(near).links.to_device(far.device_id) is not None
+            for near, far in ((one, other), (other, one))
+        )
 
     def _members(self, group: bytes) -> frozenset[bytes]:
         """The members' devices by all acts that any device has."""
@@ -232,7 +260,8 @@ class Ending:
             return waiting
         members = self._members(group)
         for device, replica in beliefs.claimants:
-            if device.device_id in members and replica.state.member_devices != members:
+            is_wrong = device.device_id in members and replica.state.member_devices != members
+            if is_wrong and self._may_hear(device, replica):
                 waiting.append(f"{device.name} is wrong about the members of {replica.name}")
         ids = {device.device_id for device, _ in beliefs.claimants}
         outside = {device.name: replica for device, replica in self._placed(group) if device.device_id not in ids}
@@ -244,6 +273,17 @@ class Ending:
             if may_hear:
                 waiting.append(f"{device.name} does not know that it is a member's device")
         return waiting
+
+    def _may_hear(self, device: SimulatedDevice, replica: Replica) -> bool:
+        """Whether somebody whom a device takes for a member's has acts that it lacks, and may meet it."""
+        may_meet, known = self._meetings(), replica.state.standing | replica.state.void
+        return any(
+            other.device_id in replica.state.member_devices
+            and may_meet(device, other)
+            and not its_replica.state.standing | its_replica.state.void <= known
+            for other, its_replica in self._placed(replica.group)
+            if other is not device
+        )
 
     def _may_ask(self, device: SimulatedDevice, other: SimulatedDevice) -> bool:
         """Whether a device has a link to another one, or could have."""
