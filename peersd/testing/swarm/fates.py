@@ -22,7 +22,7 @@ GROUPS: Final = {"all": ["ada", "ben", "cem", "dan", "eve"], "three": ["ben", "d
 DELETE: Final = "DELETE FROM note WHERE id = ?"
 STEPS: Final = 40
 
-BURST: Final = 220
+BURST: Final = 300
 BURST_BYTES: Final = 12_000
 """Writes one upon the other: more than a session's credit and what may be queued for a device that reads nothing."""
 

@@ -73,19 +73,19 @@ class Judge:
                 kept = files[device.name] = Kept(device.name, device.id, file, file.open(context), context)
                 users.update(kept.store.state.users)
                 stack.callback(lambda kept: kept.store.close(), kept)
-            verdict = Verdict(
-                list(files.values()),
-                parts=[[files[one] for one in files if one in members]] if members & files.keys() else [],
-                outsiders=[kept for one, kept in files.items() if one not in members],
-                markers=self.record.markers,
-                acknowledged=(),  # looked for in the nodes' own stores: see `acknowledged`
-                random=Random(f"{self.seed} {name}"),
-                folder=Path(base),
-                hostile=self.hostile,
-                have_met=have_met,
-            )
             is_wrong = not have_met
             try:
+                verdict = Verdict(
+                    list(files.values()),
+                    parts=[[files[one] for one in files if one in members]] if members & files.keys() else [],
+                    outsiders=[kept for one, kept in files.items() if one not in members],
+                    markers=self.record.markers,
+                    acknowledged=(),  # looked for in the nodes' own stores: see `acknowledged`
+                    random=Random(f"{self.seed} {name}"),
+                    folder=Path(base),
+                    hostile=self.hostile,
+                    have_met=have_met,
+                )
                 for finding in verdict.findings():
                     is_wrong = True
                     yield finding
