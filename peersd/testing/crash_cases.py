@@ -128,8 +128,10 @@ async def groups_of(daemon: DaemonProcess) -> dict[str, str]:
     """
     listed = await daemon.call("group.list", include_hidden=True)
     paths = {(await daemon.call("group.show", group=group["group_id"]))["path"] for group in listed}
-    assert paths == set(map(str, [*daemon.data.glob("group-*.db"), *daemon.data.glob("user-*.db")]))
-    assert {path.stem for path in (daemon.data / "marks").iterdir()} <= {Path(path).stem for path in paths}
+    files = set(map(str, [*daemon.data.glob("group-*.db"), *daemon.data.glob("user-*.db")]))
+    assert paths == files, f"{daemon.folder}: files without a group, or groups without a file: {sorted(paths ^ files)}"
+    marks = {path.stem for path in (daemon.data / "marks").iterdir()} - {Path(path).stem for path in paths}
+    assert not marks, f"{daemon.folder}: marks without a file: {sorted(marks)}"
     return {group["name"]: group["state"] for group in listed}
 
 
@@ -161,10 +163,10 @@ async def _cut_init(killing: Killing, case: Case) -> None:
                 raise AssertionError(f"{case.point}: there was no user")
         else:
             assert (await daemon.call("init", user_name="dan"))["recovery_phrase"]
-        assert await groups_of(daemon) == {"dan": "ok"}
+        assert await groups_of(daemon) == {"dan": "ok"}, case
         await daemon.call("group.create", name="theirs")
         await daemon.call("sql.execute", sql=SCHEMA, group="theirs")
-        assert await groups_of(daemon) == {"dan": "ok", "theirs": "ok"}
+        assert await groups_of(daemon) == {"dan": "ok", "theirs": "ok"}, case
 
 
 async def _cut_create(killing: Killing, case: Case) -> None:
@@ -177,7 +179,7 @@ async def _cut_create(killing: Killing, case: Case) -> None:
     if not case.is_done:
         await daemon.call("group.create", name=group)
     await daemon.call("sql.execute", sql=SCHEMA, group=group)
-    assert await groups_of(daemon) == {**before, group: "ok"}
+    assert await groups_of(daemon) == {**before, group: "ok"}, case
 
 
 async def _cut_schema(killing: Killing, case: Case) -> None:
