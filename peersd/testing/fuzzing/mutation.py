@@ -193,16 +193,16 @@ def _array_header(length: int) -> bytes:
 
 
 def _pack_deep(value: Value) -> bytes:
-    parts: list[bytes] = []
+    packed = bytearray()  # a list of the parts would take some fifty times as much, more than the device may
     left: list[Value] = [value]
     while left:
         node = left.pop()
         if isinstance(node, list | tuple):
-            parts.append(_array_header(len(node)))
+            packed += _array_header(len(node))
             left += reversed(node)
         else:
-            parts.append(pack(node))
-    return b"".join(parts)
+            packed += pack(node)
+    return bytes(packed)
 
 
 def _longer(value: Value) -> bytes:
