@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from peersd.testing.fuzzing import EPISODE_FRAMES, KINDS, Campaign, Tally, episodes_for, make_world, run_campaign
+from peersd.testing.fuzzing.mutation import mutate_value, pack
 from peersd.testing.fuzzing.tally import GROWTH_BYTES_MAX
+from peersd_protocol.canonical import Value
 from peersd_protocol.constants import MIB
 
 FRAMES = 20_000
@@ -47,3 +51,18 @@ def test_the_same_seed_sends_the_same(tmp_path: Path) -> None:
         tallies.append(send(folder, Campaign(seed=5, measured_every=0), 2 * EPISODE_FRAMES))
     one, two = ({kind: (row.sent, row.good, row.refused, row.changes) for kind, row in tally.rows.items()} for tally in tallies)
     assert one == two
+
+
+def test_what_the_hostile_side_makes_of_a_value_takes_less_memory_than_the_device_may() -> None:
+    deep: list[Value] = [0]
+    for _ in range(2_000):
+        deep = [deep]
+    tracemalloc.start()
+    try:
+        for seed in range(60):
+            pack(mutate_value(Random(seed), [bytes(200_000)]))
+        pack([deep] * 400)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < GROWTH_BYTES_MAX // 2
