@@ -7,7 +7,7 @@ from typing import Final
 from peersd.api.jsonrpc import invalid_params
 from peersd.api.parameters import Parameters, checked_sql, checked_sql_params, suggest
 from peersd.api.registry import Api, MethodTable
-from peersd.api.values import SqlParams, decode_params
+from peersd.api.values import SqlParams, decode_rows
 
 TABLE: Final = MethodTable()
 
@@ -76,7 +76,7 @@ def _statement(item: object, where: str) -> tuple[str, list[SqlParams]]:
     if not isinstance(sets, list):
         raise invalid_params(f"{where}.params_seq must be a list of lists", takes, parameter="statements")
     try:
-        return sql, [decode_params(one) for one in sets]
+        return sql, decode_rows(sets)
     except ValueError:
         # Once more, to say which was wrong.
         return sql, [checked_sql_params(one, f"{where}.params_seq[{index}]") for index, one in enumerate(sets)]

@@ -6,7 +6,7 @@ import binascii
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 SqlValue: TypeAlias = None | int | float | str | bytes
 SqlParams: TypeAlias = Sequence[SqlValue] | Mapping[str, SqlValue]
@@ -41,6 +41,19 @@ def decode_params(params: object) -> SqlParams:
     if isinstance(params, dict):
         return {_checked_text(name).removeprefix(":"): _decode_named(name, value) for name, value in params.items()}
     raise ValueError("expected a list for ? or an object for :name")
+
+
+def decode_rows(rows: Sequence[object]) -> list[SqlParams]:
+    """As `decode_params` of each: of rows that are lists of one length a column at a time, at half the cost.
+
+    Raises:
+        ValueError: as `decode_params`, but without the value's place.
+    """
+    if {row.__class__ for row in rows} == {list}:
+        lists = cast("Sequence[list[object]]", rows)
+        if len(set(map(len, lists))) == 1 and lists[0]:
+            return list(zip(*map(_decode_column, zip(*lists, strict=True)), strict=True))
+    return [decode_params(row) for row in rows]
 
 
 def encode_json(answer: object) -> bytes:
@@ -94,6 +107,20 @@ def _decode_named(name: str, value: object) -> SqlValue:
         return decode_value(value)
     except ValueError as error:
         raise ValueError(f"value {name[:64]}: {error}") from None
+
+
+def _decode_column(column: Sequence[Any]) -> Sequence[SqlValue]:
+    kinds = set(map(type, column))
+    if len(kinds) > 1:
+        return [_FORMS[value.__class__](value) for value in column]
+    (kind,) = kinds
+    if kind is str and all(map(str.isascii, column)):
+        return column
+    if kind is int and min(column) >= INTEGER_MIN and max(column) <= INTEGER_MAX:
+        return column
+    if kind is float and all(map(math.isfinite, column)):
+        return column
+    return list(map(_FORMS[kind], column))
 
 
 def _as_it_is(value: SqlValue) -> SqlValue:

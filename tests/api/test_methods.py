@@ -112,7 +112,12 @@ CALLS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
             ]
         },
         "sql_transaction",
-        {"user": None, "group": None, "statements": [("A", [()]), ("B", [[1]]), ("C", [[1], [2]]), ("D", [])], "timeout_s": 30.0},
+        {
+            "user": None,
+            "group": None,
+            "statements": [("A", [()]), ("B", [[1]]), ("C", [(1,), (2,)]), ("D", [])],
+            "timeout_s": 30.0,
+        },
     ),
     ("schema.show", {}, "schema_show", {"user": None, "group": None}),
     ("link.list", {}, "link_list", {"user": None}),

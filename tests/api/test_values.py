@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peersd.api.values import decode_params, decode_value, encode_json
+from peersd.api.values import decode_params, decode_rows, decode_value, encode_json
 from peersd.client import values as client_values
 
 SQL_VALUES = st.one_of(
@@ -106,3 +106,41 @@ def test_values_arrive_as_they_were_from_client_to_daemon_and_back(values: Any) 
     received = decode_params(sent)
     assert repr(received) == repr(values)
     assert repr(client_values.decode_json(encode_json(received))) == repr(values)
+
+
+JSON_VALUES: st.SearchStrategy[Any] = st.one_of(
+    st.sampled_from(
+        [None, True, False, 0, 1.5, "a", "é", "\ud800", 2**63 - 1, 2**63, -(2**63) - 1, math.inf, [], {}, {"$blob": "?"}]
+    ),
+    st.binary().map(lambda value: json.loads(client_values.encode_json(value))),
+)
+
+
+def outcome(decode: Any, given: Any) -> str:
+    try:
+        return repr([list(row) if isinstance(row, tuple) else row for row in decode(given)])
+    except ValueError:
+        return "refused"
+
+
+EVEN_ROWS = st.integers(0, 3).flatmap(lambda width: st.lists(st.lists(JSON_VALUES, min_size=width, max_size=width)))
+ANY_ROWS = st.lists(st.one_of(st.none(), st.lists(JSON_VALUES), st.dictionaries(st.sampled_from("ab"), JSON_VALUES)))
+
+
+@given(st.one_of(EVEN_ROWS, ANY_ROWS))
+def test_rows_in_bulk_are_read_as_each_alone(rows: Any) -> None:
+    def each(rows: Any) -> list[Any]:
+        return [decode_params(row) for row in rows]
+
+    assert outcome(decode_rows, rows) == outcome(each, rows).replace("()", "[]")
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, math.inf, "\ud800", [], {}])
+def test_a_bad_value_anywhere_in_rows_is_refused(value: Any) -> None:
+    for row, column in ((0, 0), (1, 1), (2, 0)):
+        rows: list[list[Any]] = [[1, 2.5], [3, 4.5], [5, 6.5]]
+        rows[row][column] = value
+        with pytest.raises(ValueError, match=r"value|integer|number|text|array"):
+            decode_rows(rows)
+    with pytest.raises(ValueError, match=r"value|integer|number|text|array"):
+        decode_rows([[value], [value]])
