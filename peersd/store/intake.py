@@ -219,8 +219,8 @@ class Intake:
                 at += 1
             else:
                 prev = stretch.last
-                outcome.committed += stretch.committed
-                at += len(stretch.committed)
+                outcome.committed.append(stretch.committed)
+                at += stretch.count
         assert prev is not None
         is_told = prev.state is not State.VOID and prev.state is not State.MISSING
         row = self._log.open_log(run.log)

@@ -446,7 +446,8 @@ class Store:
             message = self._encode_small(outcome.runs) if outcome.is_whole else None
             return outcome.ingested, Commit(tuple(outcome.committed), message, None, None)
         # Acts may have ended what other entries of this message, or they themselves, count for: void ones are not passed on.
-        rows = [(entry, self.log.find(entry.hash)) for entry in outcome.committed]
+        each = [one for entry in outcome.committed for one in entry.each()]
+        rows = [(entry, self.log.find(entry.hash)) for entry in each]
         held = tuple(entry for entry, row in rows if row is not None and self.log.is_told(row))
         # What came as something that counts, and does not any more, may be waited for all the same.
         outcome.void += [entry.hash for entry, row in rows if row is None or not self.log.is_told(row)]
@@ -455,7 +456,7 @@ class Store:
             found = self.log.find(hash_)
             if found is None or not self.log.is_told(found):
                 outcome.void_tips.append((log, outcome.held.pop(log)))
-        is_whole = outcome.is_whole and len(held) == len(outcome.committed)
+        is_whole = outcome.is_whole and len(held) == len(each)
         message = self._encode_small(outcome.runs) if is_whole else None
         return outcome.ingested, Commit(held, message, self.log.vector(), self.state if acts_changed else None)
 

@@ -21,10 +21,11 @@ STRETCH_ENTRIES_MIN: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Entries that were taken in together: the last one, and all of them in order."""
+    """Entries that were taken in together: the last one, what is told of all of them, and how many they are."""
 
     last: EntryRow
-    committed: list[Committed]
+    committed: Committed
+    count: int
 
 
 class Stretches:
@@ -75,9 +76,9 @@ class Stretches:
         first_id = last.id - (end - start) + 1
         self._authority.remember_past(last.id, past, prev)
         self._rows.apply_inserts(first_id, planned)
-        first_seq = entries.first_seq + start
-        committed = [Committed(first_id + index, entries.log, first_seq + index, hash_) for index, hash_ in enumerate(hashes)]
-        return Stretch(last, committed)
+        log = self._log.log_by_id(last.log).key
+        committed = Committed(last.id, log, last.seq, hashes[-1], before=tuple(hashes[:-1]))
+        return Stretch(last, committed, end - start)
 
 
 def _end(entries: ParsedEntries, start: int) -> int:

@@ -237,7 +237,8 @@ class Replication:
             state.prove_durable(log, tip)
         state.brought_void.update(outcome.void_tips)
         state.note_held(self._own, {log for log, _ in outcome.void_tips})
-        effects += self._asking.arrived([*outcome.held.items(), *outcome.void_tips], now_ms)
+        shown = [Committed(0, log, *tip) for log, tip in (*outcome.held.items(), *outcome.void_tips)]
+        effects += self._asking.arrived(shown, now_ms)
         if outcome.void:
             effects += self._retry_parked(set(outcome.void), now_ms)
         for parked in outcome.parked:
@@ -274,7 +275,7 @@ class Replication:
         # of other logs count for.
         last = {entry.log: entry.hash for entry in entries}
         restated = {log for log in named if self._own.get(log, {}).keys() != {last[log]}} | changed - named
-        self._pushing.note_origin((entry.hash for entry in entries), origin)
+        self._pushing.note_origin((name for entry in entries for name in entry.hashes), origin)
         effects: list[Effect] = []
         for session, state in self._sessions.items():
             unsent = entries
@@ -288,11 +289,11 @@ class Replication:
             # Whoever is not sent an entry is told of it, even if it has it: it does not know that this side has it too.
             effects += self._announce(state, {entry.log for entry in unsent} | restated, now_ms)
             state.equal = False  # until it is looked at again
-        effects += self._asking.arrived([(entry.log, (entry.seq, entry.hash)) for entry in entries], now_ms)
+        effects += self._asking.arrived(entries, now_ms)
         # What was here and void, and so not asked for, may count by the acts that came, and lack its body (SPEC: E-29).
         for state in self._sessions.values() if vector is not None else ():
             effects += self._asking.note_named(state, list(state.durable), now_ms)
-        return effects + self._retry_parked({entry.hash for entry in entries}, now_ms)
+        return effects + self._retry_parked({name for entry in entries for name in entry.hashes}, now_ms)
 
     def _hold(self, entries: Sequence[Committed], vector: Mapping[LogKey, tuple[Tip, ...]] | None) -> Set[LogKey]:
         """Notes what this side holds now; returns the logs whose tips changed, where `entries` alone do not tell that."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from peersd_protocol.constants import ASKED_MAX, GAP_DELAY_MS, LEAVE_WAIT_MS, WANT_TIMEOUT_MS
 from peersd_protocol.entries import LogKey
-from peersd_protocol.replication_effects import Compare, Comparison, Due, Effect, Ingest, Ingested, SessionId
+from peersd_protocol.replication_effects import Committed, Compare, Comparison, Due, Effect, Ingest, Ingested, SessionId
 from peersd_protocol.replication_session import Gap, Holdings, SessionState, Timers
 from peersd_protocol.vectors import Tip, Vector
 
@@ -92,19 +92,20 @@ class Asking:
         if not outcome.new.isdisjoint(session.asks):
             session.progress_ms = self._progress_ms = now_ms
 
-    def arrived(self, tips: Iterable[tuple[LogKey, Tip]], now_ms: int) -> list[Effect]:
+    def arrived(self, entries: Iterable[Committed], now_ms: int) -> list[Effect]:
         """These entries are here, held or void."""
         effects: list[Effect] = []
-        for log, tip in tips:
+        for entry in entries:
+            log = entry.log
             if log in self._asked:
                 asks = self._sessions[self._asked[log]].asks
-                asks[log].discard(tip)
+                asks[log].difference_update([tip for tip in asks[log] if entry.has(tip)])
                 if not asks[log]:
                     del asks[log], self._asked[log]
             for session in self._sessions.values():
-                session.note_arrived(log, tip)
+                session.note_arrived(entry)
                 gap = session.gaps.get(log)
-                if gap is not None and gap.tip == tip:
+                if gap is not None and entry.has(gap.tip):
                     del session.gaps[log]
                     effects += self.note_named(session, (log,), now_ms)
         return effects

@@ -18,12 +18,13 @@ SessionId: TypeAlias = int
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """An entry that has become durable here and counts (is held).
+    """An entry that has become durable here and counts (is held), with those directly before it that became so together with it.
 
     Attributes:
         position: where it stands in the order in which this store applied entries, ascending.
         log, seq, hash: which entry.
         requires: the greatest positions of other logs that it directly follows: whoever lacks one of them cannot apply it yet.
+        before: hashes of the entries at the positions and sequences directly before, which require nothing of other logs.
     """
 
     position: int
@@ -31,6 +32,31 @@ class Committed:
     seq: int
     hash: bytes
     requires: tuple[tuple[LogKey, int], ...] = ()
+    before: tuple[bytes, ...] = ()
+
+    @property
+    def first_seq(self) -> int:
+        """The sequence of the first of these entries."""
+        return self.seq - len(self.before)
+
+    @property
+    def hashes(self) -> tuple[bytes, ...]:
+        """Of these entries, in order."""
+        return (*self.before, self.hash)
+
+    def has(self, tip: Tip) -> bool:
+        """Whether one of these entries has this sequence and hash."""
+        seq, hash_ = tip
+        return (
+            hash_ == self.hash if seq == self.seq else self.first_seq <= seq < self.seq and self.before[seq - self.seq] == hash_
+        )
+
+    def each(self) -> list[Committed]:
+        """Each of these entries by itself."""
+        if not self.before:
+            return [self]
+        first = self.position - len(self.before)
+        return [Committed(first + at, self.log, self.first_seq + at, name) for at, name in enumerate(self.hashes)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,9 @@ class Pushing:
         pushed: list[Committed] = []
         unsent: list[Committed] = []
         for entry in entries:
-            if view.get(entry.log, 0) == entry.seq - 1 and all(view.get(log, 0) >= seq for log, seq in entry.requires):
+            if entry.first_seq - 1 <= view.get(entry.log, 0) < entry.seq and all(
+                view.get(log, 0) >= seq for log, seq in entry.requires
+            ):
                 pushed.append(entry)
                 view[entry.log] = entry.seq
             else:

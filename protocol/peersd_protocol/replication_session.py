@@ -16,7 +16,7 @@ from peersd_protocol.constants import (
 )
 from peersd_protocol.entries import LogKey
 from peersd_protocol.messages import Runs, WantItem
-from peersd_protocol.replication_effects import Parked, SetTimer
+from peersd_protocol.replication_effects import Committed, Parked, SetTimer
 from peersd_protocol.replication_stream import Stream
 from peersd_protocol.vectors import Tip, Vector
 
@@ -168,10 +168,11 @@ class SessionState:
             self.brought[log] = tip
             self.raise_view(log, tip[0])
 
-    def note_arrived(self, log: LogKey, tip: Tip) -> None:
+    def note_arrived(self, entry: Committed) -> None:
         """This entry is here, held or void."""
-        if self.brought.get(log) == tip:
-            del self.brought[log]
+        tip = self.brought.get(entry.log)
+        if tip is not None and entry.has(tip):
+            del self.brought[entry.log]
 
     def note_held(self, own: Holdings, restated: Set[LogKey]) -> None:
         """What this side holds of these logs has changed otherwise than by more entries.

@@ -51,9 +51,10 @@ class Stream:
     def join(self, entries: Sequence[Committed]) -> None:
         """Adds new entries, one at least, in the order in which the store took them in."""
         for entry in entries:
-            first = self.ranges[entry.log][0] if entry.log in self.ranges else entry.seq
+            first = self.ranges[entry.log][0] if entry.log in self.ranges else entry.first_seq
             self.ranges[entry.log] = (first, entry.seq)
-        before = Cursor(entries[0].position - 1, entries[0].position - 1)
+        start = entries[0].position - len(entries[0].before) - 1
+        before = Cursor(start, start)
         self.cursor = before if self.cursor is None else self.cursor.rewound(before)
         if self.is_reading:
             self.pushed = before if self.pushed is None else self.pushed.rewound(before)

@@ -171,7 +171,7 @@ class Simulation:
             device.notes.reached.add(known.device_id)
 
     def _told(self, device: SimulatedDevice, replica: Replica, commit: Commit) -> None:
-        own = [entry for entry in commit.entries if entry.log.device == device.device_id]
+        own = [entry for one in commit.entries for entry in one.each() if entry.log.device == device.device_id]
         self.acknowledged[replica.group] += [Acknowledged.of(device.name, entry) for entry in own]
 
     # --- Steps ------------------------------------------------------------------------------------------------------------------
