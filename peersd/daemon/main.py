@@ -22,6 +22,10 @@ from peersd.errors import PeersdError
 FILES_WANTED: Final = (65_536, 10_240)
 """Open files at most: thousands of groups, and sockets (guess); or what macOS takes whatever its hard limit says."""
 
+SWITCH_S: Final = 0.0005
+"""How long a thread that computes, such as one that applies bulk, may keep the event loop from going on. Python's own 5 ms passed
+at each of the loop's waits: changes beside a catch-up had a p99 of 13 ms in place of 10; bulk is as fast (measured)."""
+
 ARENAS_MAX: Final = 2
 _M_ARENA_MAX: Final = -8
 """From glibc's malloc.h."""
@@ -71,6 +75,7 @@ def _run(config: Config) -> int:
     _raise_file_limit()
     _limit_arenas()
     _collect_less()
+    sys.setswitchinterval(SWITCH_S)
     start_logging()
     status = 0
     try:
