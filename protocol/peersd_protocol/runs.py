@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Final, TypeAlias, cast, overload
 
@@ -206,17 +207,17 @@ class Run:
     entries: Sequence[Entry]
     signature: bytes
 
-    @property
+    @cached_property
     def log(self) -> LogKey:
         """The log that the entries stand in."""
         return self.entries[0].header.log
 
-    @property
+    @cached_property
     def first(self) -> Header:
         """The first header."""
         return self.entries[0].header
 
-    @property
+    @cached_property
     def last(self) -> Header:
         """The signed header."""
         return self.entries[-1].header
