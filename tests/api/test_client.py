@@ -66,7 +66,7 @@ async def test_each_typed_method_calls_its_own(served: Served) -> None:
         "ban_list", "device_list", "link_disconnect", "link_list", "link_connect", "sync_status", "sync_wait",
     ]  # fmt: skip
     given = dict(served.node.calls)
-    assert given["sql_transaction"]["statements"] == [("A", [[b"x"]])]
+    assert given["sql_transaction"]["statements"] == [("A", [(b"x",)])]
     assert given["group_update"] == {"user": None, "group": "team", "name": "house", "description": None, "avatar": b"x"}
     assert given["group_hide"] == {"user": None, "group": "team", "hidden": True}
     assert given["member_set_role"] == {"user": None, "group": "team", "member": "ben", "role": "reader"}
