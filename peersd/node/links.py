@@ -180,14 +180,14 @@ class Links:
             wall_ms = self._environment.wall_ms
             await run_link(opening, self._link(Role.LISTENER), self._on_up, direction="in", wall_ms=wall_ms)
 
-    def _link(self, role: Role, expected_device: bytes | None = None) -> Link:
+    def _link(self, role: Role, expected_device: bytes | None = None, *, is_asked_for: bool = False) -> Link:
         handshake = Handshake(
             role,
             self._keys,
             boot_id=self._boot_id,
             ephemeral_private=self._environment.entropy(KEY_BYTES),
             replaces=self._table.replaces if role is Role.DIALLER else b"",
-            is_alone=self.is_alone if role is Role.DIALLER else None,
+            is_alone=(lambda other: is_asked_for or self.is_alone(other)) if role is Role.DIALLER else None,
             expected_device=expected_device,
         )
         return Link(role, handshake)
@@ -410,7 +410,7 @@ class Links:
         error: PeersdError | None = None
         try:
             opening = self._environment.network.dial(url, timeout_s)
-            link, wall_ms = self._link(Role.DIALLER, device), self._environment.wall_ms
+            link, wall_ms = self._link(Role.DIALLER, device, is_asked_for=found is not None), self._environment.wall_ms
             down = await run_link(opening, link, on_up, direction="out", wall_ms=wall_ms)
             error = PeersdError("unreachable", f"no link to {url}: {down.detail}", hint="Check the address.", retry=True)
         except PeersdError as failure:

@@ -27,3 +27,9 @@ def test_what_was_void_as_it_came_and_counts_by_what_came_with_it_is_told_to_all
     """Whoever had the log already was sent its part that was never void, and not told of the rest: it took the sender for good to
     lack that (tests/protocol/test_replication_void_ends.py)."""
     assert " equal: " in run_seed(20367).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_who_comes_with_a_ticket_and_shares_another_group_is_let_in_though_there_is_no_room() -> None:
+    """A full device took strangers with tickets beside its links, and refused those with whom it shared another group (L-34)."""
+    assert " equal: " in run_seed(20517).trace.lines[-1]

@@ -133,6 +133,7 @@ class Links:
         self.dial(url, None, found)
 
     def _run(self, remote: SimulatedDevice, role: Role, wire: WireEnd, attempt: _Attempt, expected: bytes | None) -> None:
+        is_asked_for = attempt.found is not None
         is_dialler, process, frames = role is Role.DIALLER, self._process, self._network.frames
         handshake = Handshake(
             role,
@@ -140,7 +141,7 @@ class Links:
             boot_id=process.boot_id,
             ephemeral_private=process.device.entropy(32),
             replaces=self._table.replaces if is_dialler else b"",
-            is_alone=(lambda other: self._mesh.is_alone(self.view(), other)) if is_dialler else None,
+            is_alone=(lambda other: is_asked_for or self._mesh.is_alone(self.view(), other)) if is_dialler else None,
             expected_device=expected if is_dialler else None,
         )
         events = LinkEvents(
