@@ -140,6 +140,7 @@ class WebSocketTransport:
         self._reader = FrameReader(is_dialler=is_dialler, message_bytes_max=TRANSPORT_MESSAGE_BYTES_MAX)
         self._reader.feed(received)
         self._is_sending = False
+        self._sent = trio.lowlevel.ParkingLot()
         self._pong: bytes | None = None
         self._is_over = False
 
@@ -160,7 +161,10 @@ class WebSocketTransport:
 
     async def send(self, message: bytes) -> None:
         """See Transport."""
-        await self._send_frame(encode_message(message, is_dialler=self._is_dialler))
+        frame = encode_message(message, is_dialler=self._is_dialler)
+        while self._is_sending:  # whoever receives answers a ping or a close
+            await self._sent.park()
+        await self._send_frame(frame)
         await self._send_pong()
 
     async def receive(self) -> bytes:
@@ -199,14 +203,20 @@ class WebSocketTransport:
         return received
 
     async def _send_frame(self, frame: bytes) -> None:
+        """Sends a frame; nobody else may be sending."""
+        if self._is_over:
+            raise TransportClosed("the connection is over")
         self._is_sending = True
+        is_whole = False
         try:
             await self._stream.send_all(frame)
-            self._is_sending = False
+            is_whole = True
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise TransportClosed("the connection broke") from error
         finally:
-            self._is_over |= self._is_sending  # part of a frame may have gone out, and nothing can come after it
+            self._is_sending = False
+            self._is_over |= not is_whole  # part of a frame may have gone out, and nothing can come after it
+            self._sent.unpark_all()
 
     async def _send_pong(self) -> None:
         while self._pong is not None and not self._is_over:
@@ -224,6 +234,8 @@ class WebSocketTransport:
         try:
             if not self._is_over:
                 with trio.CancelScope(deadline=trio.current_time() + CLOSE_TIMEOUT_S, shield=True), suppress(TransportClosed):
+                    while self._is_sending:
+                        await self._sent.park()
                     await self._send_frame(encode_close(is_dialler=self._is_dialler))
                     while True:  # until the other end has answered: a socket closed on unread bytes takes back what was sent
                         await self.receive()

@@ -367,7 +367,7 @@ async def test_a_closed_store_whose_file_another_program_holds_catches_up_on_the
         locking = apsw.Connection(str(group.path))
         locking.execute("BEGIN IMMEDIATE")
         await write(two.ada, "held", "meanwhile")
-        await until(lambda: group.failure == "busy")
+        await until(lambda: group.opened is not None and group.opened.sync.stalled == "busy")
         assert list(group.lanes().values()) == [False]
         locking.execute("ROLLBACK")
         locking.close()
