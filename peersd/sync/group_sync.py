@@ -8,7 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
@@ -19,12 +19,14 @@ from peersd.store.store import Commit
 from peersd_protocol import ids
 from peersd_protocol.entries import LogKey
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.messages import Block, Runs
 from peersd_protocol.replication import (
     BecameEqual,
     Compare,
     Due,
     Effect,
     Ingest,
+    Ingested,
     Locate,
     LookUp,
     ParkingLot,
@@ -43,6 +45,9 @@ StoreJob: TypeAlias = Ingest | Compare | Locate | LookUp
 
 OUTBOX_MESSAGES_MAX = 64
 """Messages that wait for a session's channel before pushes are served from the store instead (guess)."""
+
+TAKE_AGAIN_S: Final = 1.0
+"""Between two tries to write what came into a file that another program holds (guess; each waits for a lock itself)."""
 
 _session_ids = itertools.count(1)
 
@@ -185,9 +190,7 @@ class GroupSync:
             failure = next(iter(_leaves(group)))
             assert isinstance(failure, PeersdError)
             code = CloseCode.INTERNAL
-            self.stalled = failure.code
-            fields = {"group": self._name, "code": failure.code, "reason": failure.message}
-            logger.warning("session stalled", extra={"fields": fields})
+            self._note_stalled(failure)
         except* Exception:
             # One of the three guards: nothing that a remote party sends can end the daemon.
             code = CloseCode.INTERNAL
@@ -365,7 +368,7 @@ class GroupSync:
         now_ms = self._clock_ms
         if isinstance(job, Ingest):
             sender = b"" if job.is_final else session.device
-            ingested = await self._store.take(job.packed, origin=session.id, sender=sender)
+            ingested = await self._take(session, job.packed, sender)
             self.stalled = None
             self._perform(self._machine.ingested(session.id, ingested, now_ms()))
         elif isinstance(job, Compare):
@@ -378,6 +381,23 @@ class GroupSync:
                 self._perform(self._machine.located(session.id, ranges, cursor, dict(job.want.staged)))
         else:
             self._perform(self._machine.looked_up(session.id, await self._store.look_up(job.hashes)))
+
+    async def _take(self, session: Session, packed: Runs | Block, sender: bytes) -> Ingested:
+        """Takes entries in; while another program holds the file they wait, and so does what the other side sends after them."""
+        while True:
+            try:
+                return await self._store.take(packed, origin=session.id, sender=sender)
+            except PeersdError as error:
+                if error.code != "busy":
+                    raise
+                self._note_stalled(error)
+            await trio.sleep(TAKE_AGAIN_S)
+
+    def _note_stalled(self, failure: PeersdError) -> None:
+        if self.stalled != failure.code:
+            fields = {"group": self._name, "code": failure.code, "reason": failure.message}
+            logger.warning("session stalled", extra={"fields": fields})
+        self.stalled = failure.code
 
     async def _run_sender(self, session: Session) -> None:
         """Sends until the channel is closed. What came before that is taken in all the same: it may be a farewell."""

@@ -48,8 +48,12 @@ class GroupRun:
     breaches: tuple[str, ...]
 
 
+SETTLED_WITHIN_MS: Final = 60_000
+"""So long it is waited for links to settle; 500 devices with enough of them take half of it."""
+
+
 def link_crowd(seed: int, crowd: Crowd, links_max: int) -> tuple[Network, int]:
-    """Starts all devices within a second and waits until no link changes any more.
+    """Starts all devices within a second and waits until no link changes any more, up to SETTLED_WITHIN_MS.
 
     Args:
         seed: of delays and orders.
@@ -61,7 +65,7 @@ def link_crowd(seed: int, crowd: Crowd, links_max: int) -> tuple[Network, int]:
     """
     network = Network(seed, {**crowd.groups, **crowd.personal}, links_max=links_max)
     network.start(crowd.devices)
-    return network, network.settle()
+    return network, network.settle(SETTLED_WITHIN_MS)
 
 
 def draw_latencies(seed: int, network: Network) -> Latencies:

@@ -260,11 +260,17 @@ class Network:
             run()
         self.now_ms = end_ms
 
-    def settle(self) -> int:
-        """Runs until no link has changed for QUIET_MS; the time of the last change after the call, in ms."""
+    def settle(self, within_ms: int | None = None) -> int:
+        """Runs until no link has changed for QUIET_MS; the time of the last change after the call, in ms.
+
+        Args:
+            within_ms: ends then at the latest. Where there are too few links, guests come and go for ever.
+        """
         began_ms = self.now_ms
         self.changed_ms = self.now_ms
         for _ in range(STEPS_MAX):
+            if within_ms is not None and self.now_ms - began_ms >= within_ms:
+                return self.changed_ms - began_ms
             if not self._events or self._events[0][0] - self.changed_ms > QUIET_MS:
                 self.now_ms = self.changed_ms + QUIET_MS
                 return self.changed_ms - began_ms
