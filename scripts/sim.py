@@ -60,6 +60,7 @@ def run_one(seed: int, plan: Plan, only: Collection[int] | None, shrink_runs: in
         if is_traced:
             text = "\n".join([*failure.trace.lines, failure.what, f"replay: {failure.replay}"])
         elif shrink_runs:
+            print(f"seed {seed}: fails: {failure.name}; being shortened; replay: {failure.replay}", flush=True)
             text = f"{failure.what}\n{shrink(seed, plan, failure, only, runs_max=shrink_runs).summary}"
         else:
             text = str(failure)

@@ -73,11 +73,12 @@ def run_chunk(episodes: range, campaign: Campaign) -> tuple[Tally, str]:
     """Runs some episodes: what became of the frames, and what failed, in words; empty if nothing did."""
     tally = Tally()
     folder, world = _own_world()
+    first_bytes = _first_peak_bytes(campaign)
     try:
         run_campaign(world, folder, campaign, episodes, tally)
     except FuzzFailed as failure:
         return tally, str(failure)
-    grown = peak_memory_bytes() - _first_peak_bytes()
+    grown = peak_memory_bytes() - first_bytes
     tally.process_bytes.note(grown, f"episodes {episodes[0]} to {episodes[-1]}")
     if grown > GROWTH_BYTES_MAX:
         replay = campaign.replay(episodes[0], len(episodes))
@@ -94,8 +95,10 @@ def _own_world() -> tuple[Path, World]:
 
 
 @cache
-def _first_peak_bytes() -> int:
-    """What this process had taken at most when its first episodes were over: by then all is loaded and has run once."""
+def _first_peak_bytes(campaign: Campaign) -> int:
+    """What this process had taken at most when it had run one episode: by then all is loaded."""
+    folder, world = _own_world()
+    run_campaign(world, folder, campaign, range(1), Tally())
     return peak_memory_bytes()
 
 

@@ -126,6 +126,8 @@ class FaultyDisk:
         """See Disk."""
         if self.refuses(grows=False):
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(self._open[descriptor]))
+        if self._is_down:
+            return  # what a dead process still does makes nothing durable
         os.fsync(descriptor)
         path = self._open[descriptor]
         if path.is_dir():

@@ -61,6 +61,10 @@ def test_what_the_hostile_side_makes_of_a_value_takes_less_memory_than_the_devic
     try:
         for seed in range(60):
             pack(mutate_value(Random(seed), [bytes(200_000)]))
+            long: Value = ["x" * 3_000]
+            for _ in range(4):
+                long = mutate_value(Random(seed), long)
+            pack(long)
         pack([deep] * 400)
         _, peak = tracemalloc.get_traced_memory()
     finally:

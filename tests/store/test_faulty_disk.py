@@ -96,6 +96,16 @@ def test_a_small_file_is_there_once_it_and_its_folder_are_synced(disk: FaultyDis
     assert disk.left_of(path, path.read_bytes()) == b"five!"
 
 
+def test_what_a_dead_process_still_syncs_is_not_on_disk_for_that(disk: FaultyDisk, tmp_path: Path) -> None:
+    path = tmp_path / "mark"
+    write(disk, path, b"old", is_synced=True)
+    sync_folder(disk, tmp_path)
+    write(disk, path, b"new", is_synced=False)
+    disk.switch_off()
+    write(disk, path, b"dead", is_synced=True)
+    assert disk.left_of(path, path.read_bytes()[:3]) == b"old"
+
+
 @pytest.mark.parametrize(("is_synced", "left"), [(True, b"new"), (False, b"")])
 def test_a_file_that_takes_another_s_place_counts_once_the_folder_is_synced(
     is_synced: bool, left: bytes, disk: FaultyDisk, tmp_path: Path

@@ -72,7 +72,8 @@ def _mutate_node(random: Random, node: Value) -> Value:
     if isinstance(node, bytes):
         return mutate_bytes(random, node)
     if isinstance(node, str):
-        return random.choice([node + "\u202e", node * 300, "", node[:-1], "\0" + node, " " + node])
+        longer = node * min(300, 1 + MESSAGE_BYTES_MAX // max(1, len(node)))
+        return random.choice([node + "\u202e", longer, "", node[:-1], "\0" + node, " " + node])
     if isinstance(node, list | tuple):
         return _mutate_list(random, list(node))
     return random.choice([float("nan"), float("inf"), -0.0, 0])

@@ -296,7 +296,7 @@ class Swarm:
         except SwarmFailed as failure:
             # What is wrong with a file by itself may be the cause.
             found = judge.findings(have_met=False)
-            raise self._failure(failure.what, [*failure.findings, *found]) from failure
+            raise self._failure(failure.what, [*failure.findings, *found]) from None
         findings = list(judge.findings(have_met=True))
         if findings:
             raise self._failure("a rule is broken", findings)
