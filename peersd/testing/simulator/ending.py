@@ -275,15 +275,24 @@ class Ending:
         return waiting
 
     def _may_hear(self, device: SimulatedDevice, replica: Replica) -> bool:
-        """Whether somebody whom a device takes for a member's has acts that it lacks, and may meet it."""
+        """Whether somebody has acts that a device lacks, and tells it, or somebody who tells it.
+
+        Who tells and who hears have met, and each takes the other for a member's. So the leave of somebody who knew of nobody but
+        members that had left already is heard by nobody.
+        """
         may_meet, known = self._meetings(), replica.state.standing | replica.state.void
-        return any(
-            other.device_id in replica.state.member_devices
-            and may_meet(device, other)
-            and not its_replica.state.standing | its_replica.state.void <= known
-            for other, its_replica in self._placed(replica.group)
-            if other is not device
-        )
+        placed, tellers = self._placed(replica.group), [(device, replica)]
+        for hearer, its in tellers:  # which grows
+            tellers += [
+                (other, theirs)
+                for other, theirs in placed
+                if its.is_members
+                and (other, theirs) not in tellers
+                and may_meet(hearer, other)
+                and other.device_id in its.state.member_devices
+                and hearer.device_id in theirs.state.member_devices
+            ]
+        return any(not theirs.state.standing | theirs.state.void <= known for _, theirs in tellers)
 
     def _may_ask(self, device: SimulatedDevice, other: SimulatedDevice) -> bool:
         """Whether a device has a link to another one, or could have."""
