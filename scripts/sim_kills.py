@@ -31,7 +31,7 @@ from peersd.testing.observing import processor_s
 from peersd.testing.pairs import GROUP
 from peersd.testing.processes import DaemonProcess, open_daemon
 from scripts.sim_arguments import number
-from scripts.sim_interrupts import open_run
+from scripts.sim_interrupts import cancel_if_interrupted, open_run
 
 KILLS_EACH: Final = 25
 """Kills of the daemons of one seed: later ones find more rows to look through, and take longer."""
@@ -113,14 +113,15 @@ async def kill_with_seed(seed: int, kills: int, folder: Path, ran: Ran) -> None:
             ran.reached.update(killing.reached)
 
 
-async def measure_ready(entries: int, folder: Path) -> list[tuple[float, float, float]]:
+async def measure_ready(entries: int, folder: Path, took: list[tuple[float, float, float]]) -> None:
     """How long a daemon with so many entries takes after a kill while it was writing.
 
-    Returns:
-        Of each start: seconds until the API answered, and until a query of the group did, both from the start of the process;
-        and how many of the first the daemon says it took, once Python had loaded it.
+    Args:
+        entries: how many.
+        folder: for the daemon.
+        took: gets of each start the seconds until the API answered, and until a query of the group did, both from the start of
+            the process; and how many of the first the daemon says it took, once Python had loaded it.
     """
-    took: list[tuple[float, float, float]] = []
     async with open_daemon(folder, "ada") as ada:
         await ada.call("init", user_name="ada")
         await ada.call("group.create", name=GROUP)
@@ -139,7 +140,6 @@ async def measure_ready(entries: int, folder: Path) -> list[tuple[float, float, 
             made = await _rows(ada)
             queried_s = time.monotonic() - began_s
             took.append((ready_s, queried_s, float(STARTUP.findall(ada.log())[-1])))
-    return took
 
 
 async def _rows(ada: DaemonProcess) -> int:
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ran = Ran()
     began_s = time.monotonic()
     with open_run() as interruption:
-        trio.run(run_seeds, _kills_of(chosen.first_seed, chosen.kills), chosen.jobs, ran)
+        trio.run(cancel_if_interrupted, run_seeds, _kills_of(chosen.first_seed, chosen.kills), chosen.jobs, ran)
     if ran.reached:
         print(f"killed at crash points: {', '.join(f'{point} {ran.reached[point]}' for point in CrashPoint)}")
     missed = find_missed(ran)
@@ -243,7 +243,8 @@ async def run_seed(seed: int, kills: int, ran: Ran) -> bool:
 def measure(entries: int) -> None:
     """Prints how soon a daemon with so many entries is ready again."""
     with tempfile.TemporaryDirectory(prefix="peersd-kills-") as name:
-        took = trio.run(measure_ready, entries, Path(name))
+        took: list[tuple[float, float, float]] = []
+        trio.run(cancel_if_interrupted, measure_ready, entries, Path(name), took)
     ready_s, queried_s, own_s = (statistics.median(column) for column in zip(*took, strict=True))
     print(
         f"killed while writing, with {entries} entries: ready again after {ready_s:.2f} s, {own_s:.2f} s of them its own, first"

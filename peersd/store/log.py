@@ -25,6 +25,9 @@ __all__ = ["EntryRow", "Log", "LogRow", "Path", "State", "TipRow", "unpack_links
 
 _LINKS_BYTES_MAX: Final = LINKS_PER_ENTRY_MAX * (HASH_BYTES + 2) + 8
 
+_CHAINED_MAX: Final = 16
+"""Segments kept with the hashes of their entries (guess): some 50 KiB each, for looks at neighbours one after the other."""
+
 _LAST_HELD: Final = """SELECT id, branch, seq, hash, hlc FROM _peers_entry
     WHERE log = ? AND branch = ? AND seq < ? AND state > 0 ORDER BY seq DESC LIMIT 1"""
 
@@ -76,6 +79,7 @@ class Log:
         self._author_users: dict[int, bytes] = {}
         self.rank.cache_clear()
         self.segments.reload()
+        self._chained: dict[int, ParsedEntries] = {}
         for id_, user in self.connection.execute("SELECT id, user FROM _peers_author"):
             self._authors[user] = id_
             self._author_users[id_] = user
@@ -233,7 +237,14 @@ class Log:
         return segment.first_id + index, segment.hash if seq == segment.seq else self.unpack(segment).hashes[index]
 
     def unpack(self, segment: Segment) -> ParsedEntries:
-        """The entries in a segment."""
+        """The entries in a segment; the last few that were asked for are kept, since to chain them is to hash them all."""
+        chained = self._chained.pop(segment.id, None) or self._chain(segment)
+        self._chained[segment.id] = chained  # the newest last
+        while len(self._chained) > _CHAINED_MAX:
+            del self._chained[next(iter(self._chained))]
+        return chained
+
+    def _chain(self, segment: Segment) -> ParsedEntries:
         user, key = self._author_users[segment.author], self._by_id[segment.log].key
         return chain_entries(key, self.group, user, segment.first_seq, segment.prev, *self.segments.unpack(segment))
 
@@ -242,6 +253,7 @@ class Log:
         entries = self.unpack(segment)
         prev = self.find(segment.prev)
         self.segments.remove(segment, list(entries.hashes))
+        self._chained.pop(segment.id, None)
         ids, seqs = range(segment.first_id, segment.id + 1), range(segment.first_seq, segment.seq + 1)
         self.connection.executemany(
             f"INSERT INTO _peers_entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, NULL, NULL, NULL, ?, ?)",
