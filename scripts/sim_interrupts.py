@@ -91,10 +91,14 @@ async def cancel_if_interrupted(call: Callable[..., Awaitable[None]], *arguments
         scope.cancel()
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, signals, nursery.cancel_scope)
-            await call(*arguments)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch, signals, nursery.cancel_scope)
+                await call(*arguments)
+                nursery.cancel_scope.cancel()
+        except* Exception:
+            if not has_come:  # else it was cancelled in the middle of its work, and may say so
+                raise
     if has_come:
         raise KeyboardInterrupt
 
