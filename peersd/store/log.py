@@ -144,15 +144,16 @@ class Log:
         return author
 
     def refresh_heads(self, *, of_data: bool) -> None:
-        """Works the heads out anew: the last entries that count of all branches, but for those that another one names.
+        """Works the heads out anew: the last entries that count of all branches, but for those that another such entry names.
 
-        Void entries that are held are no heads: what is written next needs neither their rows nor their stamps.
+        Void entries that are held are no heads: what is written next needs neither their rows nor their stamps. So what only they
+        name stays a head, or it would be in nobody's past.
         """
         heads, column = (self.data_heads, "deps") if of_data else (self.act_heads, "heads")
         rows = [row for row in self._logs.values() if (row.key.kind is Kind.DATA) == of_data]
         tips = {tip.hash for row in rows for tip in self._tips(row, row.missing, _LAST_COUNTED)}
         for row in rows:
-            query = f"SELECT branch, seq, {column} FROM _peers_entry WHERE log = ? AND {column} IS NOT NULL AND state > 0"
+            query = f"SELECT branch, seq, {column} FROM _peers_entry WHERE log = ? AND {column} IS NOT NULL AND state IN (1, 2)"
             for branch, seq, packed in self.connection.execute(query, (row.id,)):
                 if not row.is_blocked(branch, seq):
                     tips.difference_update(unpack_links(packed))

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from peersd.store.log import State
 from peersd.testing.simulator.founding import admit
 from peersd_protocol.acts import Remove, encode_body
 from peersd_protocol.entries import Kind, LogKey
@@ -167,6 +168,31 @@ def test_what_is_held_for_a_cut_alone_is_nothing_that_new_entries_rest_on(twice:
     assert len(founder.store.vector()[counted[1].log]) == 2
     written = founder.note("f", "the founder's").entries[-1]
     assert header_of(founder.store, written.hash).deps == (counted[1].last.hash,)
+
+
+def test_what_only_an_entry_names_that_is_held_for_a_cut_alone_is_still_rested_on(tmp_path: Path) -> None:
+    """It was in nobody's past then: what was written after it could have a stamp below its own."""
+    meeting = Meeting(tmp_path)
+    founder, admin, victim, writer = (
+        meeting.founder,
+        meeting.join("admin", Role.ADMIN),
+        meeting.join("victim"),
+        meeting.join("writer"),
+    )
+    for replica in (admin, victim):
+        fetch(replica.store, founder.store)
+    first = victim.note("1", "within both cuts").entries[-1].hash
+    fetch(founder.store, victim.store)
+    named = writer.note("w", "by the writer").entries[-1].hash
+    fetch(victim.store, writer.store)
+    beyond = victim.note("2", "beyond the founder's cut").entries[-1].hash
+    fetch(admin.store, victim.store)
+    removed(founder, victim)
+    removed(admin, victim)
+    fetch(founder.store, admin.store)
+    assert [found.state for found in map(founder.store.log.find, (named, beyond)) if found] == [State.APPLIED, State.ANCESTOR]
+    written = founder.note("f", "after all of it").entries[-1].hash
+    assert set(header_of(founder.store, written).deps) == {first, named}
 
 
 @pytest.mark.parametrize("seed", range(6))
