@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, cast
@@ -38,6 +38,7 @@ from peersd_protocol.constants import LINKS_MAX, TICKET_ADDRESSES_MAX
 from peersd_protocol.dialing import Patience
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.lanes import Standing
+from peersd_protocol.link_standings import Known
 from peersd_protocol.roles import format_role
 from peersd_protocol.runs import Run
 from peersd_protocol.signing import SigningKey
@@ -445,19 +446,27 @@ class Node:
         finally:
             del self.sharings[handle]
 
-    def standing(self, group: Group, device: bytes) -> Standing:
-        """What a remote device is in a group, as seen from here."""
+    def standing(self, group: Group, device: bytes, *, has_asked: bool = False) -> Standing:
+        """What a remote device is in a group, as seen from here; `has_asked` if it opened the group on its link."""
         summary = group.summary
-        is_members = device in summary.member_devices
-        if any(summary.role_of(user) for user in self.users):
-            return Standing.MEMBER if is_members else Standing.FORMER if device in summary.former_devices else Standing.NONE
-        if is_members and any(group.id in user.untold for user in self.users.values()):
-            return Standing.LEAVING
-        return Standing.NONE
+        own = [summary.members[user] for user in self.users if user in summary.members]
+        return Known(
+            is_own=self.own_device() in summary.member_devices,
+            is_remote=device in summary.member_devices,
+            was_remote=device in summary.former_devices,
+            is_empty=not summary.members,
+            is_same_user=any(device in member.devices and member.devices[device].live for member in own),
+            is_untold=any(group.id in user.untold for user in self.users.values()),
+            has_asked=has_asked,
+        ).standing
 
-    def standings(self, device: bytes) -> dict[bytes, Standing]:
-        """What a remote device is in each group."""
-        return {group_id: self.standing(group, device) for group_id, group in self.groups.items()}
+    def asks_back(self, group: Group, device: bytes) -> bool:
+        """Whether to ask back a remote device that opens a group in which this one is no member's."""
+        return self.standing(group, device, has_asked=True) is Standing.LEAVING
+
+    def standings(self, device: bytes, asked: Container[bytes]) -> dict[bytes, Standing]:
+        """What a remote device is in each group, some of which it opened on its link."""
+        return {id_: self.standing(group, device, has_asked=id_ in asked) for id_, group in self.groups.items()}
 
     def note_not_member(self, group: Group, device: bytes) -> None:
         """A remote device closed a channel because this one is no member's: it has heard of a leave."""

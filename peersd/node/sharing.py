@@ -130,6 +130,8 @@ class Sharing:
         self._joins: dict[LaneId, _Join] = {}
         self._tokens: dict[bytes, bytes] = {}
         """The groups by the tokens that the remote side opens them with."""
+        self._asked: set[bytes] = set()
+        """The groups that the remote side has opened while this device was no member's."""
         self._timer_s = math.inf
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -200,7 +202,7 @@ class Sharing:
                 self._perform(self._machine.timer_expired(monotonic_ms()))
 
     def _state_groups(self) -> None:
-        self._perform(self._machine.set_groups(self._node.standings(self._handle.remote_device), monotonic_ms()))
+        self._perform(self._machine.set_groups(self._node.standings(self._handle.remote_device, self._asked), monotonic_ms()))
 
     def _request(self, incoming: IncomingOpen) -> None:
         try:
@@ -211,6 +213,13 @@ class Sharing:
         wish = next(self._wish_ids)
         self._wishes[wish] = _Wish(incoming, payload)
         group = self._group_of(payload.token)
+        if (
+            group is not None
+            and payload.proof is None
+            and self._node.asks_back(self._node.groups[group], self._handle.remote_device)
+        ):
+            self._asked.add(group)
+            self._state_groups()
         self._perform(self._machine.requested(wish, group, monotonic_ms(), proof=payload.proof is not None))
 
     def _group_of(self, token: bytes) -> bytes | None:
@@ -279,6 +288,9 @@ class Sharing:
             group = self._node.groups.get(group_id)
             if group is not None and code is CloseCode.NOT_MEMBER:
                 self._node.note_not_member(group, self._handle.remote_device)
+            if group_id in self._asked:
+                self._asked.discard(group_id)
+                self.wake()
             is_remote_fault = own_code is not None and own_code.is_fault_of_other
             self._perform(self._machine.ended(lane, code, monotonic_ms(), is_remote_fault=is_remote_fault))
 

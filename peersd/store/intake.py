@@ -340,4 +340,5 @@ class Intake:
 def _park(run: Run, missing: set[bytes], *, is_parting: bool = False) -> Parked:
     last = run.last
     packed = Runs(0, canonical.encode([run_value(run)]))
-    return Parked(packed, frozenset(missing), (run.log, (last.seq, last.hash)), is_parting)
+    is_detached = run.entries[-1].body.form is BodyForm.DETACHED
+    return Parked(packed, frozenset(missing), (run.log, (last.seq, last.hash)), is_parting, is_detached)

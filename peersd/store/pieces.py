@@ -25,6 +25,9 @@ _Row: TypeAlias = tuple[int, int, int, int, int, int, int, int, bytes, _Bytes, _
 _NOTHING: Final = b"\x90"
 """An empty array: no links, no further fields."""
 
+_NO_LINKS: Final = _NOTHING + _NOTHING
+"""Neither `deps` nor `control_heads`."""
+
 _STAMP_BYTES: Final = 9
 """The most that the rest of an entry's array takes: what precedes its links (to choose where a message ends; no bound)."""
 
@@ -108,7 +111,7 @@ def _of_segment(log: Log, segment: Segment, after: int) -> Piece:
     if left_out > 0:
         stamps, blocks, prev = stamps[left_out:], blocks[left_out:], after
     pack = canonical.make_encoder()
-    rests = [b"\x90\x90" + pack((0, block)) + b"\x90" for block in blocks]
+    rests = [_NO_LINKS + pack((0, block)) + _NOTHING for block in blocks]
     row = log.log_by_id(segment.log)
     place = (segment.id, row, segment.branch, segment.seq, segment.author, State.APPLIED)
     return Piece(*place, prev, segment.hash, stamps, rests, segment.signature)
@@ -150,7 +153,8 @@ class StoredRun:
 def join_runs(runs: Iterable[StoredRun]) -> list[StoredRun]:
     """Runs that go on where the one before ends become one with it, as far as the bounds of a run allow.
 
-    The last signature vouches for all of them; the others need not be sent, checked or kept.
+    The last signature vouches for all of them; the others need not be sent, checked or kept. What names entries of other logs
+    begins a run all the same: a run is taken in as a whole, so two that each name an entry amid the other would never be.
     """
     joined: list[StoredRun] = []
     for run in runs:
@@ -165,6 +169,8 @@ def _may_join(before: StoredRun, run: StoredRun) -> bool:
     if run.pieces[0].row.key.kind is not Kind.DATA:
         return False  # a farewell consists of some acts, and not of all that were sent with them
     if not run.follows(before) or before.has_ext or run.has_ext or before.is_detached or run.is_detached:
+        return False
+    if not run.pieces[0].rests[0].startswith(_NO_LINKS):
         return False
     return before.count + run.count <= RUN_ENTRIES_MAX and before.size + run.size <= INLINE_BODY_BYTES_MAX
 

@@ -362,10 +362,12 @@ class Lanes:
             return
         if standing is Standing.MEMBER:
             lane.is_joining = False
+        is_joining = lane.is_joining or lane.state is LaneState.PROVING
         if lane.state is LaneState.FAREWELL:
             if standing is not Standing.FORMER:
                 self._end(place, CloseCode.NORMAL)
-        elif standing not in _OPENS and lane.state is not LaneState.PROVING and not lane.is_joining:
+        elif standing is Standing.FORMER or (standing is Standing.NONE and not is_joining):
+            # Who knows of its own membership by now, and that the remote device is no member's, must not send it anything.
             self._end(place, CloseCode.NOT_MEMBER)
 
     def _end_admission(self, wish: WishId) -> _Place | None:

@@ -48,7 +48,7 @@ from peersd_protocol.replication_effects import (
     SetTimer,
 )
 from peersd_protocol.replication_pushing import Pushing
-from peersd_protocol.replication_session import Holdings, ParkingLot, SessionState, Timers, holdings_of, vector_of
+from peersd_protocol.replication_session import Holdings, ParkingLot, SessionState, Timers, holdings_of, lacks, vector_of
 from peersd_protocol.replication_stream import Located
 from peersd_protocol.vectors import Tip, Vector
 
@@ -158,19 +158,22 @@ class Replication:
             case Runs() | Block():
                 return [Ingest(session, message)]
             case VectorPart():
-                return self._receive_vector(session, state, message)
+                return self._receive_vector(session, state, message, now_ms)
             case Have():
                 return self._receive_have(session, state, message.vector, now_ms)
             case Want():
                 state.graft()
-                return [Locate(session, message)]
+                # Who asks for what is held no more is told what is held, or would wait for it.
+                gone = {item.log for item in message.items if lacks(self._own.get(item.log, {}), item.tip)}
+                state.announce |= gone
+                return [Locate(session, message), *([Due(session)] if gone else [])]
             case Ask():
                 return [LookUp(session, message.hashes)]
             case Prune():
                 state.is_eager = False  # it has another way to what is pushed here
                 return []
 
-    def _receive_vector(self, session: SessionId, state: SessionState, part: VectorPart) -> list[Effect]:
+    def _receive_vector(self, session: SessionId, state: SessionState, part: VectorPart, now_ms: int) -> list[Effect]:
         state.vector_parts.update(part.vector)
         if len(state.vector_parts) > VECTOR_LOGS_MAX or sum(map(len, state.vector_parts.values())) > VECTOR_TIPS_MAX:
             raise RemoteProtocolError(CloseCode.TOO_LARGE, "logs or tips in a vector")
@@ -178,14 +181,16 @@ class Replication:
             return []
         vector, state.vector_parts = state.vector_parts, {}
         state.state_vector(vector)
-        return [Compare(session, vector), *self._check_equal(session, state)]
+        effects = self._asking.restated(session, state, state.asks.keys(), now_ms)
+        return [*effects, Compare(session, vector), *self._check_equal(session, state)]
 
     def _receive_have(self, session: SessionId, state: SessionState, vector: Vector, now_ms: int) -> list[Effect]:
         tips = sum(len(tips) for log, tips in state.durable.items() if log not in vector) + sum(map(len, vector.values()))
         if len(state.durable.keys() | vector.keys()) > VECTOR_LOGS_MAX or tips > VECTOR_TIPS_MAX:
             raise RemoteProtocolError(CloseCode.TOO_LARGE, "logs or tips in a vector")
         state.state_durable(vector)
-        return self._asking.note_named(state, vector, now_ms) + self._check_equal(session, state)
+        effects = self._asking.restated(session, state, vector.keys() & state.asks.keys(), now_ms)
+        return effects + self._asking.note_named(state, vector, now_ms) + self._check_equal(session, state)
 
     # --- What the store answers -------------------------------------------------------------------------------------------------
 
@@ -241,6 +246,9 @@ class Replication:
         effects += self._asking.arrived(shown, now_ms)
         if outcome.void:
             effects += self._retry_parked(set(outcome.void), now_ms)
+        for log in outcome.new & state.blockless:
+            state.blockless.discard(log)
+            effects += self._asking.ask_again(state, log, now_ms)
         for parked in outcome.parked:
             if parked.tip is not None:
                 state.note_brought(*parked.tip)
@@ -313,8 +321,7 @@ class Replication:
     def _retry_parked(self, hashes: set[bytes], now_ms: int) -> list[Effect]:
         """Hands what waited for these entries to the store again.
 
-        Blocks of a detached body that came while its run was parked are gone, so a tip that is still missing after GAP_DELAY_MS
-        is asked for.
+        A tip that is still missing after GAP_DELAY_MS is asked for.
         """
         effects: list[Effect] = []
         for session, state in self._sessions.items():

@@ -8,7 +8,7 @@ from typing import Final
 from peersd_protocol.constants import ASKED_MAX, GAP_DELAY_MS, LEAVE_WAIT_MS, WANT_TIMEOUT_MS
 from peersd_protocol.entries import LogKey
 from peersd_protocol.replication_effects import Committed, Compare, Comparison, Due, Effect, Ingest, Ingested, SessionId
-from peersd_protocol.replication_session import Gap, Holdings, SessionState, Timers
+from peersd_protocol.replication_session import Gap, Holdings, SessionState, Timers, lacks
 from peersd_protocol.vectors import Tip, Vector
 
 TIMER_GAPS: Final = "gaps"
@@ -111,6 +111,25 @@ class Asking:
         return effects
 
     # --- When it does not come --------------------------------------------------------------------------------------------------
+
+    def restated(self, id_: SessionId, session: SessionState, logs: Iterable[LogKey], now_ms: int) -> list[Effect]:
+        """A session said what it holds of logs that it is asked for: what it holds no more is asked of others at once."""
+        moved: dict[LogKey, SessionId] = {}
+        for log in list(logs):
+            tips = session.durable.get(log, {})
+            session.asks[log] = {tip for tip in session.asks[log] if not lacks(tips, tip)}
+            if not session.asks[log]:
+                del session.asks[log], self._asked[log]
+                moved[log] = id_
+        return self._ask_for_gaps(now_ms, moved) if moved else []
+
+    def ask_again(self, session: SessionState, log: LogKey, now_ms: int) -> list[Effect]:
+        """What a session was asked for of this log has come, and could not be kept."""
+        tips = session.asks.pop(log, None)
+        if tips is None:
+            return []
+        del self._asked[log]
+        return self.note_gap(session, log, max(tips), now_ms)
 
     def session_closed(self, id_: SessionId, session: SessionState, now_ms: int) -> list[Effect]:
         """A session has ended: what it was asked for is asked of others now."""

@@ -69,12 +69,14 @@ class Parked:
         tip: (log, tip) that it brings.
         is_parting: whether it ends its sender's membership, and waits only for what the sender had written before. Then it is
             taken in without that in the end.
+        is_detached: whether its last body travels apart: blocks that come while it waits are dropped.
     """
 
     packed: Runs | Block
     missing: frozenset[bytes]
     tip: tuple[LogKey, Tip] | None = None
     is_parting: bool = False
+    is_detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

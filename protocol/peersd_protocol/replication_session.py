@@ -35,6 +35,12 @@ def vector_of(holdings: Holdings, logs: Iterable[LogKey] | None = None) -> Vecto
     return {log: tuple(sorted((seq, tip) for tip, seq in holdings[log].items())) for log in chosen}
 
 
+def lacks(tips: Mapping[bytes, int], entry: Tip) -> bool:
+    """Whether who has these tips of a log (sequence by hash) cannot hold this entry of it: none of them is it, or beyond it."""
+    seq, name = entry
+    return name not in tips and all(end <= seq for end in tips.values())
+
+
 @dataclass(slots=True)
 class ParkingLot:
     """The bytes parked by all sessions of one link."""
@@ -98,6 +104,7 @@ class SessionState:
         answers: per log, the greatest sequence that it was ever asked for.
         gaps: per log, what it was not asked for yet.
         parked: what it brought too early.
+        blockless: logs with a detached body among that, whose blocks came too early as well and were dropped.
         ask_wait_ms, asks_from_ms: how long after the last ASK the next may be said, and when.
         brought: per log, the end of the last run that it brought and that could not be taken in. Whether the remote side holds
             it is not known: runs end at entries that are void at their sender, too.
@@ -124,6 +131,7 @@ class SessionState:
     answers: dict[LogKey, int] = field(default_factory=dict)
     gaps: dict[LogKey, Gap] = field(default_factory=dict)
     parked: list[Parked] = field(default_factory=list)
+    blockless: set[LogKey] = field(default_factory=set)
     news_ms: int = 0
     ask_wait_ms: int = 0
     asks_from_ms: int = 0
@@ -221,6 +229,8 @@ class SessionState:
             return False
         self.lot.bytes_parked += size
         self.parked.append(parked)
+        if parked.is_detached and parked.tip is not None:
+            self.blockless.add(parked.tip[0])
         self.ask_wait_ms, self.asks_from_ms = 0, min(self.asks_from_ms, now_ms + GAP_DELAY_MS)
         if parked.is_parting:
             self.news_ms = now_ms

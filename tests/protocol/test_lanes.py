@@ -163,7 +163,7 @@ ended         fault          timer:none   .:none      .:none      .:none      ti
 join          prove:proving  end:ending   .           .           .           end:ending   end:ending  .
 timer         open:opening   .            .           .           .           .            .           .
 member        .              .            .           .           .           .            end:ending  .
-former        .              out:ending   .           .           .           out:ending   .           .
+former        .              out:ending   out:ending  out:ending  out:ending  out:ending   .           .
 leaving       open:opening   .            .           .           .           .            end:ending  .
 stranger      .              out:ending   .           .           .           out:ending   end:ending  .
 dropped       .              end:ending   end:ending  end:ending  end:ending  end:ending   end:ending  .
@@ -579,9 +579,19 @@ def test_a_proof_is_answered_once() -> None:
 def test_a_lane_of_who_is_joining_stays_until_the_group_is_shared_and_ends_when_it_is_no_more() -> None:
     machine = lanes()
     lane = in_joining(machine)
-    for standing in (NONE, FORMER, NONE, MEMBER):
+    for standing in (NONE, MEMBER):
         assert machine.set_groups({G: standing}, NOW) == []
     assert machine.set_groups({G: NONE}, NOW) == [End(lane, CloseCode.NOT_MEMBER)]
+
+
+def test_who_came_in_by_another_device_ends_a_lane_of_its_joining_with_who_is_no_member_any_more() -> None:
+    machine = lanes()
+    lane = in_joining(machine)
+    assert machine.set_groups({G: FORMER}, NOW) == [End(lane, CloseCode.NOT_MEMBER)]
+    machine = lanes()
+    lane, _ = machine.join(G, NOW)
+    assert machine.set_groups({G: FORMER}, NOW) == [End(lane, CloseCode.NOT_MEMBER)]
+    assert machine.accepted(lane, NOW) == []
 
 
 def test_a_group_may_be_joined_before_it_is_one_of_this_device() -> None:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from peersd_protocol import canonical
 from peersd_protocol.constants import PARKED_BYTES_MAX, PARKED_HASH_BYTES, PARKED_RUNS_MAX, WANT_ITEMS_MAX
 from peersd_protocol.entries import Kind, LogKey
-from peersd_protocol.messages import Ask, Have, Runs, Want, decode_message, encode_ask, encode_runs, encode_vector_parts
+from peersd_protocol.messages import (
+    Ask,
+    Have,
+    Runs,
+    VectorPart,
+    Want,
+    decode_message,
+    encode_ask,
+    encode_runs,
+    encode_vector_parts,
+    encode_wants,
+)
 from peersd_protocol.replication import (
     Compare,
     Comparison,
     Due,
     Ingest,
     Ingested,
+    Locate,
     LookUp,
     ParkingLot,
     Replication,
     SetTimer,
 )
+from peersd_protocol.vectors import Tip
 from tests.protocol.replication_steps import (
     CONTROL,
     MINE,
@@ -219,6 +234,42 @@ def test_a_want_ends_when_its_tip_is_here_and_void() -> None:
     assert comparisons(machine.session_closed(1, 50)) == []
 
 
+def test_who_says_that_it_holds_no_more_what_it_is_asked_for_is_waited_for_no_longer() -> None:
+    machine = asked_of_the_first()
+    effects = machine.receive(1, have(THEIRS, tip(2)), 100)
+    assert comparisons(effects) == [Compare(2, {THEIRS: (tip(3),)})]
+    assert said(machine, machine.compared(2, lacks(want_item(THEIRS, 3)), 100)) == [(2, Want((want_item(THEIRS, 3),)))]
+
+
+def test_a_vector_that_does_not_name_what_is_asked_for_says_so_too() -> None:
+    machine = asked_of_the_first()
+    (vector,) = encode_vector_parts({MINE: (tip(5),)})
+    assert Compare(2, {THEIRS: (tip(3),)}) in machine.receive(1, vector, 100)
+
+
+@pytest.mark.parametrize("held", [(tip(3),), (tip(4),), (tip(2), tip(4, "b"))])
+def test_who_names_what_it_is_asked_for_or_what_may_follow_it_is_waited_for(held: tuple[Tip, ...]) -> None:
+    machine = asked_of_the_first()
+    assert comparisons(machine.receive(1, have(THEIRS, *held), 100)) == []
+    assert comparisons(machine.timer_expired("wants", 5000)) == [Compare(2, {THEIRS: (tip(3),)})]
+
+
+def test_who_asks_for_what_is_held_no_more_is_told_what_is() -> None:
+    machine = opened(1, own={**START, THEIRS: (tip(2),)}, at={**START, THEIRS: (tip(2),)})
+    want = Want((want_item(THEIRS, 3), want_item(MINE, 5)))
+    effects = machine.receive(1, encode_wants(want.items, ())[0], 0)
+    assert effects == [Locate(1, want), Due(1)]
+    assert said(machine, effects) == [(1, Have({THEIRS: (tip(2),)}))]
+    want = Want((want_item(THEIRS, 2),))
+    assert machine.receive(1, encode_wants(want.items, ())[0], 0) == [Locate(1, want)]
+
+
+def test_who_asks_for_a_log_of_which_nothing_is_left_is_told_all_that_is_held() -> None:
+    machine = opened(1)
+    want = Want((want_item(THEIRS, 3),))
+    assert said(machine, machine.receive(1, encode_wants(want.items, ())[0], 0)) == [(1, VectorPart(more=False, vector=START))]
+
+
 def test_when_all_sessions_have_ended_no_timer_is_set_again() -> None:
     machine = asked_of_the_first()
     machine.ingested(2, Ingested({}, (parked(10, b"z" * 32),)), 0)
@@ -326,6 +377,17 @@ def test_a_tip_still_missing_after_its_run_was_taken_up_is_asked_for() -> None:
     machine.ingested(1, Ingested({}, void=(b"v" * 32,)), 1000)
     assert comparisons(machine.timer_expired("gaps", 1100)) == []
     assert comparisons(machine.timer_expired("gaps", 1200)) == [Compare(1, {THEIRS: (tip(5),)})]
+
+
+def test_a_run_with_a_detached_body_that_had_to_wait_is_asked_for_again_once_it_is_taken_up() -> None:
+    """Its blocks came while it waited and are gone, and who was asked for them has sent them: that is not waited for."""
+    machine = asked_of_the_first(holder=False)
+    waiting = replace(parked(1, b"v" * 32, brings=(THEIRS, tip(3))), is_detached=True)
+    machine.ingested(1, Ingested({}, (waiting,)), 10)
+    machine.ingested(1, Ingested({}, void=(b"v" * 32,)), 1000)
+    assert comparisons(machine.timer_expired("gaps", 1200)) == []
+    machine.ingested(1, Ingested({}, new=frozenset({THEIRS})), 1250)
+    assert comparisons(machine.timer_expired("gaps", 1400)) == [Compare(1, {THEIRS: (tip(3),)})]
 
 
 def test_a_run_for_which_there_is_no_room_is_asked_for_again() -> None:

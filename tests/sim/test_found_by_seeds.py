@@ -33,3 +33,31 @@ def test_what_was_void_as_it_came_and_counts_by_what_came_with_it_is_told_to_all
 def test_who_comes_with_a_ticket_and_shares_another_group_is_let_in_though_there_is_no_room() -> None:
     """A full device took strangers with tickets beside its links, and refused those with whom it shared another group (L-34)."""
     assert " equal: " in run_seed(20517).trace.lines[-1]
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", [20800, 21039])
+def test_logs_that_rest_on_each_other_and_are_asked_of_two_devices_arrive(seed: int) -> None:
+    """Entries of one log went into one run as they lay, so two writers' logs each waited for an entry amid the other, until both
+    were asked of one device after seconds (tests/store/test_interleaved_logs.py)."""
+    assert " equal: " in run_seed(seed).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_a_schema_act_that_only_a_void_act_names_is_in_the_past_of_what_is_written_next() -> None:
+    """An act that was void and held for a cut took what it named from the heads: an honest device wrote rows of a table that was
+    not in their past, and was refused for it (tests/store/test_cuts_on_forks.py)."""
+    assert " equal: " in run_seed(21016).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_who_came_in_by_another_device_sends_nothing_to_a_former_member_at_which_it_redeemed_too() -> None:
+    """The channel of a redemption stayed open whatever was known of who admitted (tests/protocol/test_lanes.py)."""
+    assert " equal: " in run_seed(21400).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_what_was_asked_for_and_has_become_void_where_it_was_asked_is_not_waited_for() -> None:
+    """Whoever could not serve a WANT said nothing, so it was waited for as long as other logs came, and five seconds more
+    (tests/protocol/test_replication_asking.py)."""
+    assert " equal: " in run_seed(21695).trace.lines[-1]

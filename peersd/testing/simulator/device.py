@@ -19,6 +19,7 @@ from peersd.testing.simulator.wire import WireEnd
 from peersd_protocol.devicekeys import DeviceKeys
 from peersd_protocol.entries import EPOCH_BYTES
 from peersd_protocol.lanes import Standing
+from peersd_protocol.link_standings import Known
 from peersd_protocol.tickets import Ticket
 
 Told = Callable[["SimulatedDevice", Replica, Commit], None]
@@ -206,25 +207,22 @@ class Process:
             sharing.wake()
         self.links.wake()
 
-    def standing(self, replica: Replica, device: bytes) -> Standing:
-        """What a remote device is in a group, as seen from here."""
-        state = replica.state
-        is_members = bool(state.is_member_device(device))
-        if is_members and replica.is_members:
-            return Standing.MEMBER
-        if is_members:
-            return Standing.LEAVING if replica.group in self.notes.untold else Standing.NONE
-        # Who is no member itself tells others all the same that they are none: it may be the only one they meet.
-        return Standing.FORMER if state.former_users(device) else Standing.NONE
-
-    def asks(self, replica: Replica, device: bytes) -> bool:
-        """Whether to ask back who opens a group in which this device is no member's: it may have heard of an admission.
-
-        Members are asked, and the user's other devices; who knows nothing yet asks anybody.
-        """
+    def standing(self, replica: Replica, device: bytes, *, has_asked: bool = False) -> Standing:
+        """What a remote device is in a group, as seen from here; `has_asked` if it opened the group on its link."""
         state, own = replica.state, replica.state.members.get(self.user)
-        is_own = own is not None and device in own.devices
-        return not replica.is_members and (not state.members or is_own or bool(state.is_member_device(device)))
+        return Known(
+            is_own=replica.is_members,
+            is_remote=device in state.member_devices,
+            was_remote=device in state.former_devices,
+            is_empty=not state.members,
+            is_same_user=own is not None and device in own.devices,
+            is_untold=replica.group in self.notes.untold,
+            has_asked=has_asked,
+        ).standing
+
+    def asks_back(self, replica: Replica, device: bytes) -> bool:
+        """Whether to ask back a remote device that opens a group in which this one is no member's."""
+        return self.standing(replica, device, has_asked=True) is Standing.LEAVING
 
     def note_not_member(self, replica: Replica, device: bytes) -> None:
         """A remote device closed a channel because this one is no member's: it has heard of a leave."""

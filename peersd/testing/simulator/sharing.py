@@ -142,10 +142,10 @@ class Sharing:
     def _state_groups(self) -> None:
         self._is_waking = False
         device = self._end.remote_device
-        standings = {group: self._process.standing(replica, device) for group, replica in self._process.replicas.items()}
-        for group in self._asked & standings.keys():
-            if self._process.asks(self._process.replicas[group], device):
-                standings[group] = Standing.LEAVING
+        standings = {
+            group: self._process.standing(replica, device, has_asked=group in self._asked)
+            for group, replica in self._process.replicas.items()
+        }
         self._perform(self._machine.set_groups(standings, self._end.now_ms))
 
     def join(self, group: GroupId, proof: Proof) -> None:
@@ -162,9 +162,9 @@ class Sharing:
         handshake_hash, side = self._end.handshake_hash, self._remote_side
         known = self._process.replicas
         group = next((id_ for id_ in known if group_token(id_, handshake_hash, side) == wish.token), None)
-        if group is not None and wish.proof is None and self._process.asks(known[group], self._end.remote_device):
+        if group is not None and wish.proof is None and self._process.asks_back(known[group], self._end.remote_device):
             self._asked.add(group)
-            self.wake()
+            self._state_groups()
         if wish.proof is not None and group is not None:
             self._end.users[channel] = Admission(self._schedule, self._end, channel, self._process, known[group], wish.proof)
 
