@@ -1,8 +1,10 @@
 """Plants bugs, one at a time, into a copy of the product, and tells which check finds each, and what was missed.
 
 The bugs are the patches in tests/sim/planted (see peersd.testing.planting). Each says whether it is looked for in the simulator,
-in a swarm of whole nodes, or in both. A bug is caught when a named check fires: where the product raises, or a run never ends,
-nobody has found anything.
+in a swarm of whole nodes, or in both. A bug is caught when a check fires that its patch names: where the product raises, or a run
+never ends, nobody has found anything, and what any other check says of it is not what it was planted for.
+
+First the seeds are run without any bug, where nothing may fire: a check that always does would find every bug.
 """
 
 from __future__ import annotations
@@ -79,13 +81,18 @@ class Hunted:
         return self.checkers[0] if self.checkers else ""
 
     @property
+    def is_caught(self) -> bool:
+        """Whether a check found it that may."""
+        return any(checker in self.bug.by for checker in self.checkers)
+
+    @property
     def line(self) -> str:
         """For the report."""
         name = f"{self.bug.name:<40} {self.bench:<9}"
         if not self.checkers:
             return f"{name} MISSED by {self.seeds_run} seeds, {self.raised} of which raised; {self.took_s:.0f} s"
         more = f", also {', '.join(self.checkers[1:])}" if self.checkers[1:] else ""
-        note = "" if self.checker in self.bug.by else f"; not one of: {', '.join(self.bug.by)}"
+        note = "" if self.is_caught else f"; NOT one of: {', '.join(self.bug.by)}"
         return f"{name} {self.checker:<18} seed {self.seed:<3} {self.took_s:5.1f} s, {self.seeds_run} seeds run{more}{note}"
 
 
@@ -140,15 +147,44 @@ class Children:
             over.output, _ = child.communicate()
             raise
         finally:
+            if child.poll() is None:  # nobody waits for it any more
+                child.kill()
             with self._lock:
                 self._running.discard(child)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Ends all of them, and starts no more."""
         with self._lock:
             self._have_ended = True
             for child in self._running:
                 child.kill()
+
+
+def run_copy(
+    bug: PlantedBug | None, bench: Bench, seeds: Iterable[int], children: Children, s_max: float
+) -> tuple[list[tuple[int, list[str], str]], str]:
+    """Runs seeds of a copy of the product until a check fires.
+
+    Args:
+        bug: what is planted there; None for nothing.
+        bench: where the seeds are run.
+        seeds: in this order.
+        children: where the copy runs.
+        s_max: real seconds after which it is ended.
+
+    Returns:
+        For each seed that ended, in order: which, what found something, and what that said. And why the copy ended before the
+        last seed, if it did.
+    """
+    with tempfile.TemporaryDirectory(prefix="peersd-planted-") as name:
+        plant(bug, ROOT, COPIED, Path(name))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([name, str(Path(name, "protocol"))])}
+        command = [sys.executable, "-P", "-m", "scripts.sim_planted", "--in", bench, "--run", *map(str, seeds)]
+        try:
+            printed, errors = children.run(command, Path(name), environment, s_max)
+        except subprocess.TimeoutExpired as over:
+            printed, errors = over.stdout or b"", b"it took too long"
+    return [tuple(json.loads(line)) for line in printed.splitlines()], errors.decode(errors="replace")[-2000:]
 
 
 def hunt(bug: PlantedBug, bench: Bench, children: Children, seeds_max: int = SEEDS_MAX, bug_s_max: float = BUG_S_MAX) -> Hunted:
@@ -163,20 +199,32 @@ def hunt(bug: PlantedBug, bench: Bench, children: Children, seeds_max: int = SEE
     """
     seeds = list(dict.fromkeys([*bug.seeds.get(bench, ()), *range(seeds_max)]))
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="peersd-planted-") as name:
-        plant(bug, ROOT, COPIED, Path(name))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([name, str(Path(name, "protocol"))])}
-        command = [sys.executable, "-P", "-m", "scripts.sim_planted", "--in", bench, "--run", *map(str, seeds)]
-        try:
-            printed, errors = children.run(command, Path(name), environment, bug_s_max)
-        except subprocess.TimeoutExpired as over:
-            printed, errors = over.stdout or b"", b"it took too long"
-    found: list[tuple[int, list[str], str]] = [tuple(json.loads(line)) for line in printed.splitlines()]
+    found, errors = run_copy(bug, bench, seeds, children, bug_s_max)
     raised = sum(names == [EXCEPTION] for _, names, _ in found)
-    seed, names, told = found[-1] if found else (seeds[0], [], errors.decode(errors="replace")[-2000:])
+    seed, names, told = found[-1] if found else (seeds[0], [], errors)
     if names in ([], [EXCEPTION]):
         names, told = [], next((text for _, _, text in reversed(found) if text), told)
     return Hunted(bug, bench, tuple(names), seed, len(found), raised, time.monotonic() - began_s, told)
+
+
+def find_false_alarms(wanted: Iterable[tuple[Bench, int]]) -> list[str]:
+    """Runs seeds of the product as it is; tells what was found all the same, by the first seeds that found something.
+
+    Args:
+        wanted: the seeds and where they are run; each is run once.
+    """
+    alarms: list[str] = []
+    seeds_by_bench = {bench: sorted({seed for place, seed in wanted if place is bench}) for bench in Bench}
+    with closing(Children()) as children:
+        for bench, seeds in seeds_by_bench.items():
+            found, errors = run_copy(None, bench, seeds, children, BUG_S_MAX) if seeds else ([], "")
+            fired = [(seed, names, text) for seed, names, text in found if names]
+            alarms += [
+                f"{', '.join(names)} fired without any bug in the {bench}, seed {seed}: {text}" for seed, names, text in fired
+            ]
+            if not fired and len(found) < len(seeds):
+                alarms.append(f"only {len(found)} of {len(seeds)} seeds ended without any bug in the {bench}: {errors}")
+    return alarms
 
 
 def hunt_all(bugs: Iterable[PlantedBug], bench: Bench | None, jobs: int, seeds_max: int) -> Generator[Hunted]:
@@ -189,17 +237,17 @@ def hunt_all(bugs: Iterable[PlantedBug], bench: Bench | None, jobs: int, seeds_m
                 yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            children.end()
+            children.close()
 
 
 def report(hunted: Sequence[Hunted], *, is_whole: bool) -> str:
     """What was found by which check, what was missed, and, if these were all bugs, which checks nothing has fired."""
-    bugs, caught = {one.bug.name for one in hunted}, {one.bug.name for one in hunted if one.checkers}
-    lines = [f"{len(caught)} of {len(bugs)} planted bugs were caught by a named check"]
+    bugs, caught = {one.bug.name for one in hunted}, {one.bug.name for one in hunted if one.is_caught}
+    lines = [f"{len(caught)} of {len(bugs)} planted bugs were caught by a check that its patch names"]
     lines += [
         f"missed{' as always' if one.bug.is_missed else ''} in the {one.bench}: {one.bug.name}: {one.bug.does}"
         for one in hunted
-        if not one.checkers
+        if not one.is_caught
     ]
     for bench in Bench:
         fired = Counter(name for one in hunted if one.bench is bench for name in one.checkers)
@@ -225,13 +273,14 @@ def find_changes(hunted: Iterable[Hunted], *, is_whole: bool) -> list[str]:
         is_whole: whether these were all bugs, so that each check should have fired.
     """
     hunted = list(hunted)
-    changes = [
-        f"{one.bug.name} is caught, and its patch says `missed: yes`"
-        if one.checkers
-        else f"{one.bug.name} is no longer caught in the {one.bench}"
-        for one in hunted
-        if bool(one.checkers) is one.bug.is_missed
-    ]
+    changes: list[str] = []
+    for one in hunted:
+        if one.is_caught and one.bug.is_missed:
+            changes.append(f"{one.bug.name} is caught, and its patch says `missed: yes`")
+        elif one.checkers and not one.is_caught:
+            changes.append(f"{one.bug.name} is found in the {one.bench} by {one.checker}, which its patch does not name")
+        elif not one.checkers and not one.bug.is_missed:
+            changes.append(f"{one.bug.name} is no longer caught in the {one.bench}")
     silent = _silent(hunted) if is_whole else []
     return changes + [f"{checker} of the {bench} was fired by no planted bug" for bench, checker in silent]
 
@@ -267,17 +316,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if unfit else 0
     began_s = time.monotonic()
     hunted: list[Hunted] = []
+    alarms: list[str] = []
     with open_run() as interruption, closing(hunt_all(bugs, chosen.bench, chosen.jobs, chosen.seeds_max)) as hunts:
-        for one in hunts:
+        named = {(bench, seed) for bug in bugs for bench, seeds in bug.seeds.items() for seed in seeds}
+        places = {(bench, seed) for bench, seed in named if chosen.bench in (None, bench)}
+        alarms += find_false_alarms(places)
+        for one in hunts if not alarms else ():
             hunted.append(one)
             print(one.line, flush=True)
-            if chosen.verbose or not one.checkers:
+            if chosen.verbose or not one.is_caught:
                 print(f"    {one.told}", flush=True)
+        # Those that found something, and that no patch names.
+        alarms += find_false_alarms({(one.bench, one.seed) for one in hunted if one.checkers} - places)
     # With other patches, or some of them, or fewer than all because it was interrupted, a check may well find nothing to fire at.
     is_whole = not chosen.names and chosen.patches == PATCHES and not chosen.bench and not interruption.has_come
     hunted.sort(key=lambda one: (one.bug.name, one.bench))
     print(report(hunted, is_whole=is_whole))
-    changes = find_changes(hunted, is_whole=is_whole)
+    changes = [*alarms, *find_changes(hunted, is_whole=is_whole and not alarms)]
     for change in changes:
         print(f"FAILED: {change}")
     status = 1 if changes else 0

@@ -147,13 +147,13 @@ def find_unfit(bugs: Iterable[PlantedBug], root: Path) -> list[str]:
     return unfit
 
 
-def plant(bug: PlantedBug, root: Path, parts: Iterable[str], folder: Path) -> None:
-    """Copies parts of a tree to a folder, with the bug.
+def plant(bug: PlantedBug | None, root: Path, parts: Iterable[str], folder: Path) -> None:
+    """Copies parts of a tree to a folder, with the bug if there is one.
 
     Raises:
         PatchFailed: the patch does not apply.
     """
-    texts = apply_patch(bug, root)
+    texts = apply_patch(bug, root) if bug else {}
     for part in parts:
         shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for path, text in texts.items():

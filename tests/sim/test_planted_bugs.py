@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from peersd.testing.planting import PatchFailed, apply_patch, find_unfit, load_bugs, parse_patch, plant
 from peersd.testing.simulator.checkers import CHECKERS, Bench, Checker
-from scripts.sim_planted import Hunted, find_changes
+from scripts.sim_planted import COPIED, Hunted, find_changes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATCHES = Path(__file__).resolve().parent / "planted"
@@ -96,8 +97,11 @@ def test_a_bug_is_planted_in_a_copy_alone(tmp_path: Path) -> None:
     assert "return 4" in (tree / "package" / "sums.py").read_text()
 
 
-def hunted(name: str, checker: str, *, is_missed: bool, bench: Bench = Bench.SIMULATOR) -> Hunted:
-    bug = parse_patch(name, PATCH.replace("5-6\n", f"5-6\nmissed: {'yes' if is_missed else 'no'}\n"))
+def hunted(
+    name: str, checker: str, *, is_missed: bool, bench: Bench = Bench.SIMULATOR, by: str = "oracle, equal-dumps"
+) -> Hunted:
+    patch = PATCH.replace("oracle, equal-dumps", by)
+    bug = parse_patch(name, patch.replace("5-6\n", f"5-6\nmissed: {'yes' if is_missed else 'no'}\n"))
     return Hunted(bug, bench, (checker,) if checker else (), 0, 1, 0, 1.0, "")
 
 
@@ -111,9 +115,18 @@ def test_what_is_caught_or_missed_otherwise_than_the_patches_say_is_a_change() -
     ]
 
 
+def test_what_another_check_finds_than_the_patch_names_is_no_catch_and_a_change() -> None:
+    found = [hunted("a", "markers", is_missed=False), hunted("b", "markers", is_missed=True)]
+    assert not any(one.is_caught for one in found)
+    assert find_changes(found, is_whole=False) == [
+        "a is found in the simulator by markers, which its patch does not name",
+        "b is found in the simulator by markers, which its patch does not name",
+    ]
+
+
 def test_a_check_that_no_planted_bug_fires_is_a_change_where_all_were_planted() -> None:
     all_but_one = [
-        hunted(checker, checker, is_missed=False, bench=bench)
+        hunted(checker, checker, is_missed=False, bench=bench, by=f"oracle, {checker}")
         for bench, checkers in CHECKERS.items()
         for checker in checkers
         if (bench, checker) != (Bench.SWARM, Checker.CHAIN)
@@ -133,10 +146,10 @@ simulator: 0
 """
 
 
-def hunt_for(*arguments: str) -> subprocess.CompletedProcess[str]:
+def hunt_for(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "scripts.sim_planted", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "protocol")])}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.sim
@@ -169,3 +182,14 @@ def test_a_bug_by_which_the_product_raises_is_not_caught(tmp_path: Path) -> None
     assert done.stdout.startswith("raises")
     assert "MISSED by 1 seeds, 1 of which raised" in done.stdout
     assert "nobody's catch" in done.stdout
+
+
+@pytest.mark.sim
+def test_no_bug_is_planted_where_a_check_fires_without_any(tmp_path: Path) -> None:
+    bugs = {bug.name: bug for bug in load_bugs(PATCHES)}
+    plant(bugs["sends-in-the-clear"], ROOT, COPIED, tmp_path)
+    shutil.copytree(PATCHES, tmp_path / "tests" / "sim" / "planted")
+    done = hunt_for("stamps-by-the-clock-alone", "--in", "simulator", "--seeds-max", "0", root=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "0 of 0 planted bugs" in done.stdout
+    assert "FAILED: markers fired without any bug in the simulator, seed 0: " in done.stdout
