@@ -88,7 +88,7 @@ class Checker(enum.StrEnum):
     """No honest device is refused by another one for breaking a rule, or taken for a clone."""
 
     TASKS = "tasks"
-    """A task that runs a link, or a channel of one, is there for each and no more."""
+    """A node has the tasks that its links, channels and open groups give reason for, and no others."""
 
     LOGS = "logs"
     """No node logs an error."""

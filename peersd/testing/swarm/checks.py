@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import trio
-
 from peersd.errors import PeersdError
 from peersd.node.summary import summarise
 from peersd.store.handle import QUEUED_REQUESTS_MAX
@@ -18,6 +16,7 @@ from peersd.testing.simulator.checks import Acknowledged, Replicated
 from peersd.testing.swarm.acknowledged import Held, Promises, held_at, lacking
 from peersd.testing.swarm.device import Device
 from peersd.testing.swarm.network import VirtualNetwork
+from peersd.testing.swarm.tasks import leaked_tasks
 from peersd.testing.swarm.wires import WINDOW_BYTES
 from peersd_protocol.constants import TRANSPORT_MESSAGE_BYTES_MAX
 
@@ -124,7 +123,8 @@ def _has_link(one: Device, other: Device) -> bool:
 
 async def differences(devices: Sequence[Device], record: Record) -> list[Finding]:
     """What is wrong with a swarm whose members all state the same: compares all that two replicas must have alike."""
-    found: list[Finding] = []
+    # First, since a look into a store opens it, and soon closes it again.
+    found = [Finding(Checker.TASKS, text) for text in leaked_tasks(devices)]
     for group_id, name in names_of(devices, record).items():
         first: tuple[str, Replicated] | None = None
         expected = await record.acknowledged.expected(group_id, devices)
@@ -144,28 +144,9 @@ async def differences(devices: Sequence[Device], record: Record) -> list[Finding
             elif (difference := first[1].difference(replicated)) is not None:
                 checker, text = difference
                 found.append(Finding(checker, f"{name}: {first[0]} and {device.name} differ in {text}"))
-    return [*found, *_leaked_tasks(devices)]
+    return found
 
 
 def _look(store: Store, expected: Sequence[Acknowledged]) -> tuple[Replicated, Held]:
     """What a store has, and what it has of what it must hold."""
     return Replicated.of(store), held_at(store, expected)
-
-
-def _leaked_tasks(devices: Sequence[Device]) -> Iterator[Finding]:
-    """A task that runs a link of a device is there for each link, and no more."""
-    counted = Counter(task.name.rpartition(".")[2] for device in devices if device.is_running for task in tasks_of(device))
-    links = sum(len(device.node.links.handles()) for device in devices if device.is_running and device.node.links is not None)
-    lanes = sum(len(sharing.channels()) for device in devices if device.is_running for sharing in device.node.sharings.values())
-    for task, expected in (("_keep_timers", links), ("_watch", links), ("_run_lane", lanes)):
-        if counted[task] != expected:
-            yield Finding(Checker.TASKS, f"{counted[task]} tasks {task} run, {expected} were expected")
-
-
-def tasks_of(device: Device) -> Iterator[trio.lowlevel.Task]:
-    """All tasks of a running node."""
-    waiting = list(device.node.nursery().child_tasks)
-    while waiting:
-        task = waiting.pop()
-        yield task
-        waiting += [child for nursery in task.child_nurseries for child in nursery.child_tasks]

@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 from peersd.client import Peers, PeersError, SqlParams
-from peersd.testing.simulator.checkers import Finding
+from peersd.testing.simulator.checkers import Checker, Finding
 from peersd.testing.swarm import checks
 from peersd.testing.swarm.device import Device, Settings
 from peersd.testing.swarm.hostile import Hostile
@@ -21,6 +21,7 @@ from peersd.testing.swarm.naming import check_known, name_devices, name_groups
 from peersd.testing.swarm.network import VirtualNetwork
 from peersd.testing.swarm.running import check_clock, schedule_by_seed
 from peersd.testing.swarm.tapping import Sightings, Tap
+from peersd.testing.swarm.tasks import leaked_tasks
 from peersd.testing.swarm.verdicts import Judge
 from peersd.testing.swarm.wires import Conditions
 from peersd_protocol import ids
@@ -383,6 +384,7 @@ class Swarm:
             for device in self.devices.values():
                 if device.is_running:
                     nursery.start_soon(device.stop)
+        self.errors += [Finding(Checker.TASKS, text) for text in leaked_tasks(self._honest())]
         for device in self.devices.values():
             device.disk.unregister()
 
