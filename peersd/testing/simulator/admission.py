@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from peersd.errors import PeersdError
 from peersd.store.store import Commit
+from peersd.testing.simulator.admitted import find_hindrance
+from peersd.testing.simulator.checkers import Checker
+from peersd.testing.simulator.entries import acts_of
 from peersd.testing.simulator.link_end import LinkEnd
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
@@ -48,6 +51,7 @@ class Admission:
         self._proof = proof
         self._identity: bytes | None = None
         self._decided: Decided | None = None
+        self._hindrance: str | None = None
 
     @property
     def group_name(self) -> str:
@@ -99,10 +103,12 @@ class Admission:
 
     def _admit(self, runs: list[Run]) -> str | list[Commit]:
         """Makes the user a member unless the rules forbid it; the reason if they do."""
-        store, proof, end = self._replica.store, self._proof, self._end
-        refusal = store.state.invite_refusal(proof.invite_hash, proof.user, self._process.wall_ms())
+        store, proof, end, wall_ms = self._replica.store, self._proof, self._end, self._process.wall_ms()
+        refusal = store.state.invite_refusal(proof.invite_hash, proof.user, wall_ms)
         if refusal is not None:
             return refusal
+        if not store.state.role_of(proof.user):
+            self._hindrance = find_hindrance(acts_of(store), store.state.standing, proof.invite_hash, proof.user, wall_ms)
         commits = [store.take_runs(runs)]
         if not store.state.role_of(proof.user):
             act = proof.admit(end.remote_device, end.handshake_hash)
@@ -116,6 +122,9 @@ class Admission:
         if isinstance(outcome, str):
             self._decide(False, outcome)
             return
+        if self._hindrance is not None:
+            text = f"{self._process.name}: {self._end.remote} is let in by an invite to {self._replica.name}: {self._hindrance}"
+            raise self._schedule.fail(Checker.AUTHORITY, text)
         for commit in outcome:
             self._process.acknowledge(self._replica, commit)
         self._schedule.note(self._process.name, f"{self._replica.name} admits {self._end.remote}")

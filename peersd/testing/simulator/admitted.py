@@ -1,11 +1,11 @@
-"""Which data entries count: SPEC A-17, A-27 and A-35 read literally, over sets of entries. Slow, and apart from peersd.store.
+"""Which data entries count, and whom an invite may bring in: SPEC A-17, A-20, A-27, A-35, O-11 read literally, over sets.
 
-Which acts stand is the one thing taken from `evaluate`; its tests compare that with a reference of its own.
+Slow, and apart from peersd.store. Which acts stand is the one thing taken from `evaluate`; its tests have a reference of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
 from peersd_protocol.acts import (
@@ -18,6 +18,7 @@ from peersd_protocol.acts import (
     Invite,
     Leave,
     Remove,
+    RevokeInvite,
     SetRole,
     decode_act,
 )
@@ -66,6 +67,26 @@ class Admitted:
         if not self._may_write(user, header.device, self.control_past(header)):
             return False
         return all(self._spares(take, body, header) for take, body in self._takes.items() if self._target(take) == user)
+
+    def overused(self) -> str | None:
+        """An admission that stands though its invite had been used up by what it must count (A-20); None if there is none."""
+        admits = {act: body for act, body in self._standing.items() if isinstance(body, Admit)}
+        for act, admit in admits.items():
+            invite = self._bodies[admit.invite_hash]
+            assert isinstance(invite, Invite)
+            others = {
+                body.user
+                for other, body in admits.items()
+                if body.invite_hash == admit.invite_hash and body.user != admit.user and self._must_count(other, act)
+            }
+            if len(others) >= invite.max_uses:
+                return f"{admit.user[:4].hex()} is let in by an invite of {invite.max_uses} uses after {len(others)} others"
+        return None
+
+    def _must_count(self, other: bytes, act: bytes) -> bool:
+        """Whether an admission is in another one's past, or comes before it and has the same author."""
+        is_same = self._acts[other].header.user == self._acts[act].header.user
+        return other in self._past(act) or (is_same and (self._depth(other), other) < (self._depth(act), act))
 
     def endings_of(self, device: bytes) -> Past:
         """The acts by which a device's users ceased to be members, or were left without it, and that no appointment has seen.
@@ -117,6 +138,13 @@ class Admitted:
             self._pasts[name] = frozenset[bytes](parents).union(*(self._pasts[parent] for parent in parents))
             missing.pop()
         return self._pasts[act]
+
+    def _depth(self, act: bytes) -> int:
+        """How many acts the longest way to one without parents passes."""
+        depths: dict[bytes, int] = {}
+        for one in sorted((*self._past(act), act), key=lambda one: len(self._past(one))):  # parents come first
+            depths[one] = 1 + max((depths[parent] for parent in self._acts[one].parents), default=0)
+        return depths[act]
 
     # --- Roles ------------------------------------------------------------------------------------------------------------------
 
@@ -198,6 +226,28 @@ class Admitted:
         if tip.hash not in self._data:
             return header.seq <= tip.seq
         return any(before.hash == header.hash for before in self._branch(self._data[tip.hash]))
+
+
+def find_hindrance(acts: Iterable[Act], standing: Collection[bytes], invite: bytes, user: bytes, wall_ms: int) -> str | None:
+    """What keeps a device from admitting a user by an invite now (O-11), of what the invite says; None if nothing does.
+
+    Args:
+        acts: that the device has.
+        standing: the hashes of those that stand.
+        invite: the hash of its entry.
+        user: who is no member.
+        wall_ms: the device's clock.
+    """
+    bodies = {act.hash: _body_of(act) for act in acts if act.hash in standing}
+    found = bodies.get(invite)
+    if not isinstance(found, Invite):
+        return "there is no such invite"
+    users = {body.user for body in bodies.values() if isinstance(body, Admit) and body.invite_hash == invite}
+    if len(users - {user}) >= found.max_uses:
+        return "it is used up"
+    if any(isinstance(body, RevokeInvite) and body.invite_hash == invite for body in bodies.values()):
+        return "it is revoked"
+    return "it has expired" if wall_ms >= found.expires_ms else None
 
 
 def _body_of(act: Act) -> DecodedBody | None:

@@ -49,7 +49,8 @@ class Checker(enum.StrEnum):
     """No two entries of honest devices have the same place in a log."""
 
     AUTHORITY = "authority"
-    """An entry counts exactly if the plain reading of the rules about members, roles and cuts says so (`admitted`)."""
+    """An entry counts exactly if the plain reading of the rules about members, roles and cuts says so, and an invite brings in no
+    more users than it may, and nobody once it has expired (`admitted`)."""
 
     BODIES = "bodies"
     """An entry lacks its body only where no member has it."""

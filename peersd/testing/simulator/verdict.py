@@ -140,6 +140,7 @@ class Verdict:
         """Of what members hold counts what the rules say, and it comes to the same in another order."""
         first = part[0]
         rules = Admitted(first.file.group, acts_of(first.store), self._data)
+        yield first, Checker.AUTHORITY, rules.overused()
         ids = {one.device_id for one in part}
         for one in part:
             held = self._holdings[one.device]

@@ -60,11 +60,11 @@ class Wishes:
         return bool(self._wishes)
 
     def hand_over(self, replica: Replica, ticket: Ticket, users_max: int, random: Random) -> None:
-        """Gives a ticket to users who are no members, each at one of its devices."""
+        """Gives a ticket to users who are no members, each at one of its devices; now and then to one too many."""
         state = replica.state
         outside = [device for device in self._devices if not state.role_of(device.person.user)]
         welcome = [device for device in outside if device.person.user not in state.bans or random.random() < 0.2]
-        for device in random.sample(welcome, min(users_max, len(welcome))):
+        for device in random.sample(welcome, min(users_max + (random.random() < 0.3), len(welcome))):
             self._schedule.note(device.name, f"{replica.name} gets a ticket")
             wish = Wish(device, parse_ticket(ticket.format()))
             self._wishes.append(wish)
