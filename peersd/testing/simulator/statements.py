@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from random import Random
 from typing import Final
@@ -28,11 +29,35 @@ LATER_SCHEMA: Final = (
 )
 
 _NOTE_KEYS: Final = tuple(f"n{number}" for number in range(8))
-_PAIR_KEYS: Final = tuple((one, two) for one in ("x", "y") for two in (-1, 0, 2**62))
-_FILE_KEYS: Final = ("f0", "f1", "f2")
-_TEXTS: Final = (None, "", "a", "b\0c", "ünïcode", "x" * 300)
+_PAIR_KEYS: Final = tuple((one, two) for one in ("x", "") for two in (-1, 2**63 - 1, -(2**63)))
+_FILE_KEYS: Final[Sequence[Value]] = ("f0", "", b"")
+_TEXTS: Final[Sequence[Value]] = (None, "", b"", "a", "b\0c", "ünïcode", "x" * 300)
 _NUMBERS: Final = (0, 1, -5, 2**63 - 1, -(2**63))
-_REALS: Final = (None, 0.0, 1.5, -2.25, 1e300, 3)
+_REALS: Final = (None, 0.0, -0.0, 1.5, -2.25, 3, sys.float_info.max, 5e-324, -math.inf, math.nan, 2**63 - 1)
+_ALIKE: Final[Sequence[Value]] = (
+    None,
+    "",
+    b"",
+    math.nan,
+    0,
+    0.0,
+    -0.0,
+    "0",
+    1,
+    1.0,
+    b"1",
+    2**53 + 1,
+    2.0**53,
+    2**63 - 1,
+    2.0**63,
+)
+"""Values that are easily taken for each other, for a column that keeps them all apart; NaN is NULL to SQLite."""
+
+_RETYPE: Final = (
+    "UPDATE file SET content = CASE typeof(content) WHEN 'integer' THEN content * 1.0 WHEN 'real' THEN -content ELSE ? END"
+)
+"""Changes nothing of a number but its type or its sign, so that zeros and ones compare equal before and after."""
+
 DETACHED_BYTES: Final = 400_000
 """A blob of random bytes that is two blocks long, so that its entry's body travels apart."""
 
@@ -49,14 +74,14 @@ def make_write(random: Random, user: bytes, group: str) -> Write:
     return Write(user, Request([_statement(random, texts) for _ in range(count)], math.inf))
 
 
-def _statement(random: Random, texts: Sequence[str | None]) -> Statement:
+def _statement(random: Random, texts: Sequence[Value]) -> Statement:
     table = random.random()
-    if table < 0.6:
+    if table < 0.55:
         return _note(random, texts)
-    return _pair(random, texts) if table < 0.9 else _file(random)
+    return _pair(random, texts) if table < 0.8 else _file(random)
 
 
-def _note(random: Random, texts: Sequence[str | None]) -> Statement:
+def _note(random: Random, texts: Sequence[Value]) -> Statement:
     choose = random.choice
     key, title, body, stars = choose(_NOTE_KEYS), choose(texts), choose(texts), choose(_NUMBERS)
     kind = random.random()
@@ -91,7 +116,7 @@ def _note(random: Random, texts: Sequence[str | None]) -> Statement:
     return Statement("DELETE FROM note WHERE id = ?", (key,))
 
 
-def _pair(random: Random, texts: Sequence[str | None]) -> Statement:
+def _pair(random: Random, texts: Sequence[Value]) -> Statement:
     choose = random.choice
     (one, two), label, weight = choose(_PAIR_KEYS), choose(texts), choose(_REALS)
     kind = random.random()
@@ -107,10 +132,16 @@ def _pair(random: Random, texts: Sequence[str | None]) -> Statement:
 
 
 def _file(random: Random) -> Statement:
-    name = random.choice(_FILE_KEYS)
-    kind = random.random()
-    if kind < 0.2:
+    choose = random.choice
+    name, kind = choose(_FILE_KEYS), random.random()
+    if kind < 0.1:
         return Statement("INSERT OR REPLACE INTO file VALUES (?, ?)", (name, random.randbytes(DETACHED_BYTES)))
-    if kind < 0.8:
-        return Statement("INSERT OR REPLACE INTO file VALUES (?, ?)", (name, random.randbytes(random.choice((0, 1, 5_000)))))
+    if kind < 0.3:
+        return Statement("INSERT OR REPLACE INTO file VALUES (?, ?)", (name, random.randbytes(choose((1, 5_000)))))
+    if kind < 0.5:
+        return Statement("INSERT OR REPLACE INTO file VALUES (?, ?)", (name, choose(_ALIKE)))
+    if kind < 0.65:
+        return Statement("UPDATE file SET content = ? WHERE name = ?", (choose(_ALIKE), name))
+    if kind < 0.9:
+        return Statement(_RETYPE, (choose(_ALIKE),))
     return Statement("DELETE FROM file WHERE name = ?", (name,))
