@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--kills", type=number(0), nargs="?", const=1000, default=1000, help="how many in all; 0: only measure (default 1000)"
     )
-    parser.add_argument("--first-seed", type=number(0), default=0, help=f"each seed takes {KILLS_EACH} kills (default 0)")
+    parser.add_argument("--seed", type=number(0), default=0, help=f"the first one; each takes {KILLS_EACH} kills (default 0)")
     parser.add_argument("--entries", type=number(0), default=100_000, help="for the time to be ready again; 0: not measured")
     parser.add_argument(
         "--jobs", type=number(1), default=os.cpu_count() or 1, help="seeds at once, three daemons each (default: one a processor)"
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ran = Ran()
     began_s = time.monotonic()
     with open_run() as interruption:
-        trio.run(cancel_if_interrupted, run_seeds, _kills_of(chosen.first_seed, chosen.kills), chosen.jobs, ran)
+        trio.run(cancel_if_interrupted, run_seeds, _kills_of(chosen.seed, chosen.kills), chosen.jobs, ran)
     if ran.reached:
         print(f"killed at crash points: {', '.join(f'{point} {ran.reached[point]}' for point in CrashPoint)}")
     missed = find_missed(ran)
@@ -230,7 +230,7 @@ async def run_seed(seed: int, kills: int, ran: Ran) -> bool:
         await kill_with_seed(seed, kills, folder, ran)
     except* (AssertionError, PeersError, trio.TooSlowError) as group:
         is_kept = True
-        replay = f"replay: scripts/sim --kills {kills} --first-seed {seed} --entries 0"
+        replay = f"replay: scripts/sim --kills {kills} --seed {seed} --entries 0"
         print(f"seed {seed}: FAILED, the folders are in {shlex.quote(str(folder))}\n{_told(group)}\n{replay}", flush=True)
     else:
         print(f"seed {seed}: {kills} kills, {time.monotonic() - began_s:.1f} s", flush=True)

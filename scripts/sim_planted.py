@@ -25,9 +25,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from peersd.testing.checkers import CHECKERS, Bench
 from peersd.testing.planting import PlantedBug, find_unfit, load_bugs, plant
 from peersd.testing.simulator import EXCEPTION, SimulationFailed, run_seed
-from peersd.testing.simulator.checkers import CHECKERS, Bench
 from peersd.testing.swarm import SwarmFailed
 from peersd.testing.swarm.fates import run_fate
 from scripts.sim_arguments import number
@@ -294,9 +294,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--patches", type=Path, default=PATCHES, help="the folder of the bugs (default tests/sim/planted)")
     parser.add_argument("--check", action="store_true", help="only tell whether all patches apply to the tree as it is")
     parser.add_argument("--verbose", action="store_true", help="print what each check said")
-    parser.add_argument("--in", dest="bench", type=Bench, choices=list(Bench), help="look there (default: where they say)")
+    parser.add_argument("--in", dest="bench", choices=list(map(str, Bench)), help="look there (default: where they say)")
     parser.add_argument("--run", nargs="+", type=int, metavar="SEED", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    chosen = parser.parse_args(argv)
+    chosen.bench = Bench(chosen.bench) if chosen.bench else None
+    return chosen
 
 
 def main(argv: Sequence[str] | None = None) -> int:

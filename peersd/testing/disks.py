@@ -47,7 +47,7 @@ class _Unsynced:
 
 
 class FaultyDisk:
-    """A disk of one machine. It outlives the processes that write to it.
+    """A disk of one machine. It outlives the processes that write to it. An attribute that it does not have cannot be set.
 
     A file counts as found in its folder once it has been synced itself (SQLite syncs the folder with a new log), or, where it was
     written by the calls of Disk, once its folder has. A deletion holds at once.
@@ -55,9 +55,11 @@ class FaultyDisk:
     Attributes:
         vfs: the name of the VFS, of this disk alone.
         is_full: files cannot grow; what is in them may still be overwritten.
-        is_failing: nothing can be written or synced.
+        is_failing: nothing can be written, synced, shortened, renamed or deleted.
         has_failed: whether anything was ever refused.
     """
+
+    __slots__ = ("_is_down", "_open", "_replaced", "_sqlite", "_unsynced", "has_failed", "is_failing", "is_full", "vfs")
 
     def __init__(self) -> None:
         self.vfs = f"peersd-disk-{next(_NUMBERS)}"
@@ -142,6 +144,8 @@ class FaultyDisk:
 
     def replace(self, source: Path, target: Path) -> None:
         """See Disk."""
+        if self.refuses(grows=False):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
         if not self._is_down:
             self._replaced.setdefault(str(target), target.read_bytes() if target.exists() else None)
             # The name is not on disk before the folder is synced, and what stands there not before the file was.
@@ -160,7 +164,7 @@ class FaultyDisk:
     # --- For the VFS ------------------------------------------------------------------------------------------------------------
 
     def refuses(self, *, grows: bool) -> bool:
-        """Whether a write is refused."""
+        """Whether a change is refused."""
         if self._is_down or not (self.is_failing or (grows and self.is_full)):
             return False
         self.has_failed = True
@@ -207,6 +211,8 @@ class _DiskVfs(apsw.VFS):
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         """See apsw.VFS."""
+        if self._disk.refuses(grows=False):
+            raise apsw.IOError("disk I/O error")
         super().xDelete(filename, syncdir)
         self._disk.note_synced(filename)
 
@@ -230,6 +236,8 @@ class _DiskFile(apsw.VFSFile):
 
     def xTruncate(self, newsize: int) -> None:
         """See apsw.VFSFile."""
+        if self._disk.refuses(grows=False):
+            raise apsw.IOError("disk I/O error")
         size = self.xFileSize()
         if newsize < size:
             self._disk.note_write(self._path, newsize, self.xRead(size - newsize, newsize), size)

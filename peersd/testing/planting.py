@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from peersd.testing.simulator.checkers import CHECKERS, Bench, Checker
+from peersd.testing.checkers import CHECKERS, Bench, Checker
 from peersd.testing.simulator.script import parse_numbers
 
 

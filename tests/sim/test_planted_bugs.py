@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from peersd.testing.checkers import CHECKERS, Bench, Checker
 from peersd.testing.planting import PatchFailed, apply_patch, find_unfit, load_bugs, parse_patch, plant
-from peersd.testing.simulator.checkers import CHECKERS, Bench, Checker
 from scripts.sim_planted import COPIED, Hunted, find_changes
 
 ROOT = Path(__file__).resolve().parent.parent.parent

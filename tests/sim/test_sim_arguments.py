@@ -35,6 +35,8 @@ def run_sim(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("--frames -5", "argument --frames: -5 is out of range; valid are 1 or more"),
         ("--kills -1", "argument --kills: -1 is out of range; valid are 0 or more"),
         ("--kills 0 --entries -4", "argument --entries: -4 is out of range; valid are 0 or more"),
+        ("--kills 0 --first-seed 3", "unrecognized arguments: --first-seed 3"),
+        ("--planted --in mars", "argument --in: invalid choice: 'mars' (choose from "),
         ("--planted --jobs 0", "argument --jobs: 0 is out of range; valid are 1 or more"),
         ("--scale --devices 1", "argument --devices: one device has nobody; valid are 2 or more, or 0 to leave that run out"),
     ],

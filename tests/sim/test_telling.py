@@ -8,7 +8,7 @@ from random import Random
 from peersd.store.batch import Request
 from peersd.store.client_sql import Statement
 from peersd.store.store import Write
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.statements import make_write
 from peersd.testing.simulator.telling import tell_value, tell_writes

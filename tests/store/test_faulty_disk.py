@@ -75,6 +75,25 @@ def test_a_failing_disk_fails_what_is_to_be_written_and_what_was_written_can_be_
     writer.close()
 
 
+def test_a_failing_disk_neither_shortens_nor_deletes_nor_renames(disk: FaultyDisk, tmp_path: Path) -> None:
+    writer = open_writer(tmp_path / "a.db", vfs=disk.vfs)
+    writer.execute("CREATE TABLE t (x)")
+    write(disk, tmp_path / "new", b"new", is_synced=True)
+    disk.is_failing = True
+    with pytest.raises(OSError, match="Input/output error"):
+        disk.replace(tmp_path / "new", tmp_path / "mark")
+    with pytest.raises(apsw.IOError):
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with pytest.raises(apsw.IOError):
+        writer.close()
+    assert {path.name for path in tmp_path.iterdir()} >= {"a.db-wal", "new"}  # the last one to close deletes it, where it can
+
+
+def test_a_fault_that_a_disk_does_not_have_cannot_be_set(disk: FaultyDisk) -> None:
+    with pytest.raises(AttributeError):
+        disk.is_ful = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def write(disk: FaultyDisk, path: Path, content: bytes, *, is_synced: bool) -> None:
     descriptor = disk.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     disk.write(descriptor, content)

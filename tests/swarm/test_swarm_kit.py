@@ -13,7 +13,7 @@ import apsw
 import pytest
 import trio
 
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.swarm import SwarmFailed, open_swarm, run_virtually
 
 SCHEMA = ["CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)"]

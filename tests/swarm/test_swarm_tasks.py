@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.swarm import SwarmFailed, open_swarm
 
 pytestmark = pytest.mark.sim

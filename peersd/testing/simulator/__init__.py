@@ -8,7 +8,7 @@ same trace, to the byte. A failure raises SimulationFailed, which names the chec
 and the command that replays it. In a trace devices are called a, b, c, and groups x, y, z.
 """
 
-from peersd.testing.simulator.checkers import EXCEPTION, Checker
+from peersd.testing.checkers import EXCEPTION, Checker
 from peersd.testing.simulator.parts import Parts
 from peersd.testing.simulator.plan import Plan
 from peersd.testing.simulator.schedule import SimulationFailed

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from peersd.errors import PeersdError
 from peersd.store.store import Commit
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.admitted import find_hindrance
-from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.entries import acts_of
 from peersd.testing.simulator.link_end import LinkEnd
 from peersd.testing.simulator.replica import Replica

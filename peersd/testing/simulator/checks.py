@@ -14,9 +14,9 @@ from peersd.store.database import open_reader
 from peersd.store.log import State
 from peersd.store.merge import exact
 from peersd.store.store import Store, StoreContext, create_store
+from peersd.testing.checkers import Checker
 from peersd.testing.oracle import ExpectedRow, Key, Rank, expect_rows
 from peersd.testing.simulator.admitted import Admitted
-from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.disk import DiskFile, DiskMark
 from peersd.testing.simulator.entries import Holding, acts_of, feed, is_data, pieces_of, shuffled
 from peersd.testing.simulator.telling import tell_value

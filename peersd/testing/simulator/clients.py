@@ -10,7 +10,7 @@ from peersd.errors import PeersdError
 from peersd.store.batch import Success
 from peersd.store.recorder import LastEntry
 from peersd.store.store import Commit
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.deals import QUERY, Deal, Deals, make_deal
 from peersd.testing.simulator.device import Process
 from peersd.testing.simulator.replica import Replica

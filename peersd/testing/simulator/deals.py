@@ -14,7 +14,7 @@ from peersd.store.changes import Row
 from peersd.store.client_sql import Statement
 from peersd.store.log import State
 from peersd.store.store import Store, Write
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 
 SCHEMA: Final = (
     "CREATE TABLE deal (id TEXT PRIMARY KEY, name TEXT, size INTEGER, rests TEXT)",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Final, Protocol
 
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.beliefs import Beliefs, MayMeet, Placed
-from peersd.testing.simulator.checkers import Checker
 from peersd.testing.simulator.checks import Acknowledged
 from peersd.testing.simulator.copies import digest_of
 from peersd.testing.simulator.device import Process, SimulatedDevice

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.link_end import ChannelEnd
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule

@@ -12,7 +12,7 @@ from typing import Final
 
 import zstandard
 
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.statements import marker_of
 from peersd_protocol.signing import sha256

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.wire import WireEnd
 from peersd_protocol.errors import CloseCode

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.link_end import LinkEnd, LinkEvents
 from peersd.testing.simulator.network import Network
 from peersd.testing.simulator.plan import BACK_OFF_MS_MAX

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.frames import Frames
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.wire import WireEnd, make_wire

@@ -10,7 +10,7 @@ from peersd.errors import PeersdError
 from peersd.store.changes import Row
 from peersd.store.reader import Reader
 from peersd.store.store import Commit, Store
-from peersd.testing.simulator.checkers import Checker
+from peersd.testing.checkers import Checker
 from peersd.testing.simulator.copies import Copies
 from peersd.testing.simulator.disk import DiskFile
 from peersd.testing.simulator.link_end import ChannelEnd

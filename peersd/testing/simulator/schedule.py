@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from traceback import format_exception
 
-from peersd.testing.simulator.checkers import EXCEPTION, Checker
+from peersd.testing.checkers import EXCEPTION, Checker
 
 TRACE_TAIL_LINES = 60
 """How much of the trace a failure shows; all of it is had by replaying."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 
 from peersd.store.store import Store, StoreContext
+from peersd.testing.checkers import Checker, Finding
 from peersd.testing.simulator import checks, stored
 from peersd.testing.simulator.admitted import Admitted
-from peersd.testing.simulator.checkers import Checker, Finding
 from peersd.testing.simulator.checks import Acknowledged, Replicated
 from peersd.testing.simulator.disk import DiskFile
 from peersd.testing.simulator.entries import Holding, acts_of, holdings_of, is_data

@@ -11,7 +11,7 @@ from peersd.node.summary import summarise
 from peersd.store.handle import QUEUED_REQUESTS_MAX
 from peersd.store.store import Store
 from peersd.sync.group_sync import OUTBOX_MESSAGES_MAX
-from peersd.testing.simulator.checkers import Checker, Finding
+from peersd.testing.checkers import Checker, Finding
 from peersd.testing.simulator.checks import Acknowledged, Replicated
 from peersd.testing.swarm.acknowledged import Held, Promises, held_at, lacking
 from peersd.testing.swarm.device import Device

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, Protocol
 
-from peersd.testing.simulator.checkers import Checker, Finding
+from peersd.testing.checkers import Checker, Finding
 from peersd_protocol.errors import CloseCode
 
 SPEAKER: Final = ContextVar("speaker", default="")

@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 from peersd.client import Peers, PeersError, SqlParams
-from peersd.testing.simulator.checkers import Checker, Finding
+from peersd.testing.checkers import Checker, Finding
 from peersd.testing.swarm import checks
 from peersd.testing.swarm.device import Device, Settings
 from peersd.testing.swarm.hostile import Hostile
@@ -279,7 +279,7 @@ class Swarm:
     async def converged(self, within_s: float = CONVERGED_S) -> float:
         """Waits until all running members of every group hold the same, and checks all that must be true then.
 
-        docs/testing-applications.md says what is checked; the checks are named in `peersd.testing.simulator.checkers`.
+        docs/testing-applications.md says what is checked; the checks are named in `peersd.testing.checkers`.
 
         Args:
             within_s: how long it may take, in virtual time, from now on or from when the last dead link was noticed.

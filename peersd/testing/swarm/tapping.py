@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from peersd.testing.simulator.checkers import Checker, Finding
+from peersd.testing.checkers import Checker, Finding
 from peersd.testing.simulator.frames import readable_parts
 from peersd_protocol.constants import BOOT_ID_BYTES
 from peersd_protocol.devicekeys import DeviceKeys

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from peersd.testing.checkers import Checker, Finding
 from peersd.testing.file_copies import copy_dead, other_device
-from peersd.testing.simulator.checkers import Checker, Finding
 from peersd.testing.simulator.checks import check_file
 from peersd.testing.simulator.disk import DiskFile
 from peersd.testing.simulator.verdict import Kept, Verdict
