@@ -66,7 +66,12 @@ class SimulatedDevice:
         self.peer: Peer | None = None
         entropy = self.entropy = parts.entropy(self.name, schedule.stream("entropy", self.name))
         self.context = StoreContext(
-            person.keys.signing, self.wall_ms, entropy, b"machine of " + person.name.encode(), Uuid7(self.wall_ms, entropy)
+            person.keys.signing,
+            self.wall_ms,
+            entropy,
+            b"machine of " + person.name.encode(),
+            Uuid7(self.wall_ms, entropy),
+            vfs=self.disk.vfs,
         )
 
     def wall_ms(self) -> int:
@@ -100,8 +105,9 @@ class SimulatedDevice:
         self.peer = self.process = None
         process.die(is_power_lost=is_power_lost)
         random = self._schedule.stream("crash", self.name, self._schedule.next_number("crash", self.name))
+        stores = [(file, process.replicas[group].store) for group, file in self.files.items()]
+        self.disk.crash(stores, random, is_power_lost=is_power_lost)
         for group, file in list(self.files.items()):
-            file.crash(process.replicas[group].store, random)
             if not file.is_registered:  # nobody knows of a join that was cut off but who may try again
                 file.delete()
                 del self.files[group]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from peersd.store.mark import Mark
 from peersd.store.store import Store, StoreContext, create_store, open_store
+from peersd.testing.disks import FaultyDisk
 from peersd_protocol.beacons import Beacon
 from peersd_protocol.runs import Run
 
@@ -51,15 +52,36 @@ class Disk:
     Args:
         name: of the device.
         folder: of all devices.
+        faults: loses what was not synced, with its power; None for one that forgets nothing, and is read and written faster.
+
+    Attributes:
+        vfs: the SQLite VFS that stores are opened through.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, faults: FaultyDisk | None = None) -> None:
         self.name = name
         self.folder = folder
+        self.vfs = "" if faults is None else faults.vfs
+        self._faults = faults
 
     def file(self, name: str, group: bytes) -> DiskFile:
         """A place for the store of a group."""
         return DiskFile(self.folder / f"{self.name}-{name}.db", name, group)
+
+    def crash(self, stores: Iterable[tuple[DiskFile, Store]], random: Random, *, is_power_lost: bool) -> None:
+        """The process dies, or the machine with it: see DiskFile.crash."""
+        faults = self._faults
+        if faults is not None:
+            faults.switch_off()
+        for file, store in stores:
+            file.crash(store, random, faults.left_of if faults is not None and is_power_lost else None)
+        if faults is not None:
+            faults.switch_on(has_lost_power=is_power_lost)
+
+    def close(self) -> None:
+        """Nothing is open any more."""
+        if self._faults is not None:
+            self._faults.unregister()
 
 
 class DiskFile:
@@ -89,14 +111,21 @@ class DiskFile:
         """Opens the store after a crash or a clean end."""
         return open_store(self.path, context, self.mark)
 
-    def crash(self, store: Store, random: Random) -> None:
+    def crash(self, store: Store, random: Random, left_of: Callable[[Path, bytes], bytes | None] | None = None) -> None:
         """The process dies: what SQLite had written is there, its own last words are not.
+
+        Args:
+            store: that it had open.
+            random: of how a commit was cut short.
+            left_of: what a loss of power leaves of a file with this content, None for nothing; None if the power is not lost.
 
         The object still lets go of its connection, which would put the files in order; so they are put back as they were, in
         place, because a store in a new file opens a new epoch. Half a frame at the end of the WAL is a commit that was cut short.
         """
         wal = self._wal
         database, log = self.path.read_bytes(), wal.read_bytes() if wal.exists() else b""
+        if left_of is not None:
+            database, log = left_of(self.path, database) or b"", left_of(wal, log) or b""
         mark = self.mark.load()
         store.close()
         if mark is not None:

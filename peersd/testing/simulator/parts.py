@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from peersd.testing.disks import FaultyDisk
 from peersd.testing.simulator.disk import Disk
 from peersd.testing.simulator.wall_clocks import SimulatedWallClock, WallClock
 from peersd.testing.simulator.wire import WireEnd
@@ -39,7 +40,7 @@ MakePeer: TypeAlias = Callable[["Schedule", "SimulatedDevice"], Peer]
 
 
 def _make_disk(name: str, folder: Path) -> Disk:
-    return Disk(name, folder)
+    return Disk(name, folder, FaultyDisk())
 
 
 def _make_entropy(name: str, random: Random) -> Entropy:

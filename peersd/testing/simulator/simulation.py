@@ -221,6 +221,8 @@ class Simulation:
         for device in self.devices:
             if device.process is not None:
                 device.process.close()
+        for device in (*self.devices, *self._others):
+            device.disk.close()
 
 
 @cache
