@@ -1,6 +1,6 @@
 """Runs simulations by their seeds and tells which failed, by which check, and how to look into it.
 
-A failure is run again with fewer and fewer steps; what is left and still fails the same check is replayed by the last line.
+When all have run, failures are run again with fewer and fewer steps; the last line replays what still fails the same check.
 
 With --frames, --kills, --planted or --scale something else is run; each has its own --help.
 """
@@ -28,6 +28,8 @@ from scripts.sim_pool import run_each
 
 SEEDS_MAX: Final = 10_000
 PROGRESS_S: Final = 10.0
+SHORTENED_MAX: Final = 6
+"""Failures that are shortened: where very many seeds fail, it is for a few reasons."""
 
 COUNTED: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {"--frames": sim_frames.main, "--kills": sim_kills.main}
 """Runs of something else, by the option that says how much of it."""
@@ -51,23 +53,46 @@ class Ran:
     failure: str = ""
 
 
-def run_one(seed: int, plan: Plan, only: Collection[int] | None, shrink_runs: int, *, is_traced: bool) -> Ran:
-    """Runs a seed, and again with fewer steps if it fails."""
+def run_one(seed: int, plan: Plan, only: Collection[int] | None, *, is_traced: bool, is_shortened: bool) -> Ran:
+    """Runs a seed.
+
+    Args:
+        seed: which.
+        plan: how much happens.
+        only: the steps that are done; None for all.
+        is_traced: whether to tell all that happened.
+        is_shortened: whether a failure is told again with fewer steps, so that the end of its trace need not be told now.
+    """
     began_s = time.monotonic()
     try:
         trace = run_seed(seed, plan, only).trace
     except SimulationFailed as failure:
         if is_traced:
             text = "\n".join([*failure.trace.lines, failure.what, f"replay: {failure.replay}"])
-        elif shrink_runs:
-            print(f"seed {seed}: fails: {failure.name}; being shortened; replay: {failure.replay}", flush=True)
-            text = f"{failure.what}\n{shrink(seed, plan, failure, only, runs_max=shrink_runs).summary}"
+        elif is_shortened:
+            text = f"{failure.what}\nto be shortened; all of it is replayed by: {failure.replay}"
         else:
             text = str(failure)
         return Ran(seed, f"seed {seed}: FAILED: {failure.name}", text)
     took_s = time.monotonic() - began_s
     line = f"seed {seed}: {trace.hash} {len(trace.lines)} events, {took_s:.1f} s; {trace.lines[-1].strip()}"
     return Ran(seed, "\n".join([*trace.lines, line]) if is_traced else line)
+
+
+def shorten_one(seed: int, plan: Plan, runs_max: int, s_max: float) -> str:
+    """What is left of a seed's failure, and how to replay it.
+
+    Args:
+        seed: which fails.
+        plan: how much happens.
+        runs_max: how often it may be run.
+        s_max: how long that may take, in seconds; what is under way then is ended first.
+    """
+    try:
+        run_seed(seed, plan)
+    except SimulationFailed as failure:
+        return f"seed {seed}:\n{shrink(seed, plan, failure, runs_max=runs_max, s_max=s_max).summary}"
+    return f"seed {seed}: did not fail again"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -89,6 +114,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--until-failure", action="store_true", help="end at the first seed that fails")
     parser.add_argument(
         "--shrink", type=number(0), default=150, help="runs to spend on a shorter schedule of a failure (default 150)"
+    )
+    parser.add_argument(
+        "--shrink-s", type=number(1), default=120, metavar="S", help="seconds to spend on it at most (default 120)"
     )
     for field in fields(Plan):
         flag = f"--{field.name.replace('_', '-')}"
@@ -133,12 +161,12 @@ def run_seeds(chosen: argparse.Namespace) -> int:
     plan = plan_of(chosen)
     seeds: range = chosen.seeds
     is_short = chosen.trace or len(seeds) <= 200
-    shrink_runs = 0 if chosen.trace or chosen.only is not None else chosen.shrink
+    is_shortened = bool(chosen.shrink) and not chosen.trace and chosen.only is None
     failed: list[int] = []
     ended = 0
     began_s = told_s = time.monotonic()
     jobs = 1 if len(seeds) == 1 else chosen.jobs
-    run = partial(run_one, plan=plan, only=chosen.only, shrink_runs=shrink_runs, is_traced=chosen.trace)
+    run = partial(run_one, plan=plan, only=chosen.only, is_traced=chosen.trace, is_shortened=is_shortened)
     runs = run_each(run, seeds, jobs)
     with open_run() as interruption, closing(runs):
         for ran in runs:
@@ -153,6 +181,12 @@ def run_seeds(chosen: argparse.Namespace) -> int:
             elif not is_short and time.monotonic() - told_s >= PROGRESS_S:
                 told_s = time.monotonic()
                 print(f"{ended} of {len(seeds)} seeds, {len(failed)} failed, {told_s - began_s:.0f} s", flush=True)
+    if is_shortened and not interruption.has_come:
+        shorten = partial(shorten_one, plan=plan, runs_max=chosen.shrink, s_max=chosen.shrink_s)
+        first = sorted(failed)[:SHORTENED_MAX]
+        with open_run() as interruption, closing(run_each(shorten, first, min(jobs, max(1, len(first))))) as shortened:
+            for text in shortened:
+                print(text, flush=True)
     which = f": {' '.join(map(str, sorted(failed)))}" if failed else ""
     told = f"{ended} seeds in {time.monotonic() - began_s:.0f} s, {len(failed)} failed{which}"
     return interruption.end(1 if failed else 0, told)

@@ -57,6 +57,14 @@ def test_a_failure_shrinks_to_few_steps_that_fail_the_same_check_and_are_replaye
 
 
 @pytest.mark.sim
+def test_shortening_ends_when_its_time_is_up() -> None:
+    seed, failure = first_failure()
+    found = shrink(seed, IMPATIENT, failure, s_max=0.0)
+    assert (found.runs, len(found.steps)) == (0, found.steps_before)
+    assert found.failure is failure
+
+
+@pytest.mark.sim
 def test_a_step_that_is_left_out_does_not_change_what_the_others_are() -> None:
     plan = Plan(devices=4, groups=1, trouble_ms=1_000)
     steps = [step.number for step in steps_of(5, plan)]

@@ -53,6 +53,7 @@ def test_the_first_failure_ends_the_run_if_that_is_wanted() -> None:
     assert any(line.startswith("shortest schedule found: ") for line in lines)
     assert lines[-2].startswith("replay: scripts/sim --seed ")
     assert [line for line in lines if line.startswith("replay: ")] == [lines[-2]]
+    assert [line for line in lines if line.startswith("to be shortened; all of it is replayed by: scripts/sim --seed ")]
     shortest = next(place for place, line in enumerate(lines) if line.startswith("shortest schedule found: "))
     events = [place for place, line in enumerate(lines) if re.match(r" +\d+ ", line)]
     assert min(events) > shortest, "the trace is that of the shortest schedule alone"

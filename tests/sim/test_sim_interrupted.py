@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def wait_for(holds: Callable[[], bool]) -> None:
             "peersd-sim-*/*/*",
             "interrupted: ",
         ),
+        ("--planted skips-the-cut", signal.SIGTERM, 2, "peersd-sim-*/*/*", "interrupted: 0 of 1 bugs in "),
         ("--kills 50", signal.SIGTERM, 4, "peersd-kills-*/copies", "interrupted: 0 of 50 kills, 0 seeds failed"),
         ("--kills 0", signal.SIGINT, 2, "peersd-kills-*/ada/data/peersd.sock", "interrupted: 0 of 0 kills, 0 seeds failed; the "),
         ("--frames 1000000 --jobs 2", signal.SIGTERM, 3, "peersd-sim-*/frames-*/*", "interrupted: "),
@@ -81,3 +83,15 @@ def test_an_interrupted_run_leaves_nothing(
     assert out.splitlines()[-1].startswith(said)
     assert processes_of(folder) == []
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.sim
+def test_seeds_that_failed_are_told_though_they_are_not_shortened() -> None:
+    command = [sys.executable, "-m", "scripts.sim", *"--devices 3 --groups 2 --converge-ms -1 --seeds 0-9 --jobs 2".split()]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, process_group=0) as child:
+        assert child.stdout is not None
+        assert any(line.startswith("to be shortened; ") for line in child.stdout)
+        child.send_signal(signal.SIGINT)
+        last = list(child.stdout)[-1]
+    assert child.returncode == 130
+    assert re.fullmatch(r"interrupted: \d+ seeds in \d+ s, [1-9] failed: [\d ]+\n", last)

@@ -5,6 +5,8 @@ Delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Indu
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -47,7 +49,13 @@ class Shrunk:
 
 
 def shrink(
-    seed: int, plan: Plan, failure: SimulationFailed, only: Collection[int] | None = None, *, runs_max: int = 150
+    seed: int,
+    plan: Plan,
+    failure: SimulationFailed,
+    only: Collection[int] | None = None,
+    *,
+    runs_max: int = 150,
+    s_max: float = math.inf,
 ) -> Shrunk:
     """Looks for a shorter schedule that fails by the same check.
 
@@ -57,7 +65,9 @@ def shrink(
         failure: what it said.
         only: the steps that it was run with; None for all.
         runs_max: how many simulations may be run.
+        s_max: seconds after which none is begun.
     """
+    end_s = time.monotonic() + s_max
     steps = [step.number for step in steps_of(seed, plan) if only is None or step.number in only]
     best = Shrunk(seed, plan, tuple(steps), failure, 0, len(steps))
 
@@ -72,14 +82,17 @@ def shrink(
                 return True
         return False
 
-    _reduce(_shorten(steps, fails), fails, lambda: best.runs >= runs_max)
+    def is_over() -> bool:
+        return best.runs >= runs_max or time.monotonic() >= end_s
+
+    _reduce(_shorten(steps, fails, is_over), fails, is_over)
     return best
 
 
-def _shorten(steps: list[int], fails: Callable[[Sequence[int]], bool]) -> list[int]:
+def _shorten(steps: list[int], fails: Callable[[Sequence[int]], bool], is_over: Callable[[], bool]) -> list[int]:
     """Leaves out the end, by halves: often all that comes after the failure's cause does not matter."""
     kept, needed = len(steps), 0
-    while kept - needed > 1:
+    while kept - needed > 1 and not is_over():
         middle = (needed + kept) // 2
         if fails(steps[:middle]):
             kept = middle
