@@ -34,6 +34,7 @@ from peersd.store.mark import Mark, MarkFile, read_machine_id
 from peersd.store.store import Store, StoreContext, Write
 from peersd.store.writer import Writer
 from peersd.testing.processes import HANG_S, DaemonProcess
+from peersd_protocol import ids
 from peersd_protocol.acts import Body, encode_body
 from peersd_protocol.constants import BOOT_ID_BYTES
 from peersd_protocol.devicekeys import DeviceKeys
@@ -179,15 +180,16 @@ class Rogue:
     def __init__(self, handle: LinkHandle) -> None:
         self._handle = handle
 
-    async def open(self, group: bytes, messages: Sequence[bytes] = (), digest: bytes | None = None) -> Channel:
+    async def open(self, group: str | bytes, messages: Sequence[bytes] = (), digest: bytes | None = None) -> Channel:
         """Opens a channel of a group as a member does.
 
         Args:
-            group: its id.
+            group: its id, as the local API gives it or as it travels.
             messages: sent before the answer, so that they are there whatever it is.
             digest: of what it claims to hold; None for what nobody holds.
         """
-        token = group_token(group, self._handle.handshake_hash, SIDE_DIALLER)
+        id_ = ids.parse_id(ids.GROUP, group) if isinstance(group, str) else group
+        token = group_token(id_, self._handle.handshake_hash, SIDE_DIALLER)
         return await self._handle.open(OpenPayload(token, digest or os.urandom(DIGEST_BYTES)).encode(), messages)
 
 

@@ -41,7 +41,7 @@ async def test_a_hostile_member_s_rubbish_ends_its_own_sessions_and_the_others_m
         await swarm.execute("ben", INSERT, ["before"], group="x")
         await swarm.converged()
         await trio.sleep(20)
-        group_id = ids.parse_id(ids.GROUP, swarm.group_id("x"))
+        group_id = swarm.group_id("x")
         links = links_between(swarm, GROUPS["y"])
         async with swarm.hostile("mal") as mal:
             async with mal.link("ada") as link:
@@ -50,7 +50,7 @@ async def test_a_hostile_member_s_rubbish_ends_its_own_sessions_and_the_others_m
             folders = {
                 who: swarm.devices[name].folder for who, name in (("victim", "ada"), ("bystander", "ben"), ("hostile", "mal"))
             }
-            world = await world_of(swarm.devices["ada"].node.groups[group_id], tmp_path, **folders)
+            world = await world_of(swarm.devices["ada"].node.groups[ids.parse_id(ids.GROUP, group_id)], tmp_path, **folders)
             said = await send_messages(lambda: mal.link("ada"), world, 1, CASES)
             assert said.taken >= 20
             assert {"MALFORMED", "BAD_SIGNATURE"} <= set(said.refused), said

@@ -1,7 +1,7 @@
 """A device of a swarm that other code than the product's speaks for: it has a member's keys, and says what a test wants.
 
 async with swarm.hostile("mal") as mal, mal.link("ada") as link:
-    channel = await link.open(group_id, [b"rubbish"])
+    channel = await link.open(swarm.group_id(), [b"rubbish"])
 """
 
 from __future__ import annotations
