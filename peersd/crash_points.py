@@ -29,6 +29,7 @@ class CrashPoint(StrEnum):
     STORE_FILLED = "store_filled"  # what the group begins with
     # A client's write.
     BATCH_RECORDED = "batch_recorded"  # rows and entries, before COMMIT
+    LOG_SEALED = "log_sealed"  # the same, and many entries that had rows are a segment, before COMMIT
     BATCH_COMMITTED = "batch_committed"  # committed; nobody knows
     BATCH_FENCED = "batch_fenced"  # the mark too; clients know, no session does
     BATCH_TOLD = "batch_told"  # sessions know

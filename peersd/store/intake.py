@@ -115,7 +115,7 @@ class Intake:
             self._hold_ancestors()
             outcome.irregular = True
         if outcome.committed:
-            self._log.save_heads()
+            self._log.settle()
         return outcome
 
     def _settle_acts(self, outcome: Outcome) -> None:

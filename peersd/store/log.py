@@ -12,6 +12,7 @@ from typing import Final, cast
 import apsw
 
 from peersd.store.branches import Branch, EntryRow, LogRow, Path, State, TipRow
+from peersd.store.sealing import Sealing
 from peersd.store.segments import Segment, Segments
 from peersd_protocol import canonical
 from peersd_protocol.canonical import Value
@@ -68,6 +69,7 @@ class Log:
         self.group = group
         connection.execute(resources.files("peersd.store").joinpath("log.sql").read_text("utf-8"))
         self.segments = Segments(connection)
+        self._sealing = Sealing(connection, self.segments)
         self.rank = lru_cache(maxsize=4096)(self._read_rank)
         self.reload()
 
@@ -80,6 +82,7 @@ class Log:
         self.rank.cache_clear()
         self.segments.reload()
         self._chained: dict[int, ParsedEntries] = {}
+        self._grown: dict[tuple[int, int], int] = {}
         for id_, user in self.connection.execute("SELECT id, user FROM _peers_author"):
             self._authors[user] = id_
             self._author_users[id_] = user
@@ -122,10 +125,13 @@ class Log:
     def _load_hashes(self, key: str) -> set[bytes]:
         return set(cast("list[bytes]", _unpack(cast("bytes | None", self.load_meta(key)))))
 
-    def save_heads(self) -> None:
-        """Writes the heads; part of every transaction that adds entries."""
+    def settle(self) -> None:
+        """Writes the heads, and seals what has grown long enough; the end of every transaction that adds entries."""
         self.save_meta("data_heads", canonical.encode(sorted(self.data_heads)))
         self.save_meta("act_heads", canonical.encode(sorted(self.act_heads)))
+        for (log, branch), first in self._grown.items():
+            self._sealing.seal(log, branch, first, self._by_id[log].branches[branch].last)
+        self._grown = {}
 
     def author_user(self, author: int) -> bytes:
         """The user behind an author's number."""
@@ -251,29 +257,9 @@ class Log:
 
     def take_apart(self, segment: Segment) -> None:
         """Makes each entry of a segment a row of its own."""
-        entries = self.unpack(segment)
         prev = self.find(segment.prev)
-        self.segments.remove(segment, list(entries.hashes))
+        self._sealing.take_apart(segment, self.unpack(segment), 0 if prev is None else prev.id)
         self._chained.pop(segment.id, None)
-        ids, seqs = range(segment.first_id, segment.id + 1), range(segment.first_seq, segment.seq + 1)
-        self.connection.executemany(
-            f"INSERT INTO _peers_entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, NULL, NULL, NULL, ?, ?)",
-            [
-                (
-                    id_,
-                    segment.log,
-                    segment.branch,
-                    seq,
-                    id_ - 1 if prev is None or id_ > ids[0] else prev.id,
-                    segment.author,
-                    hlc,
-                    hash_,
-                    segment.signature if id_ == segment.id else None,
-                    canonical.encode([0, cast("bytes", body)]),
-                )
-                for id_, seq, hlc, hash_, body in zip(ids, seqs, entries.stamps, entries.hashes, entries.bodies, strict=True)
-            ],
-        )
 
     def vector(self) -> Vector:
         """The tips of all logs of which something is held, the first BRANCHES_MAX of each."""
@@ -312,6 +298,8 @@ class Log:
             ),
         )
         row.branches[branch].last = header.seq
+        if header.kind is Kind.DATA and state is State.APPLIED:
+            self._grown.setdefault((row.id, branch), header.seq)
         if state is State.MISSING:
             row.missing.setdefault(branch, header.seq)
         elif state is not State.VOID:
@@ -341,7 +329,9 @@ class Log:
         tip = TipRow(self.position, branch, seq, entries.hashes[end - 1], entries.stamps[end - 1])
         prev_hash = entries.hashes[start - 1] if start else entries.prev
         segment = Segment(tip.id, row.id, branch, seq, end - start, author, tip.hlc, tip.hash, prev_hash, signature)
-        self.segments.add(segment, entries, start)
+        self.segments.add(
+            segment, entries.stamps[start:end], entries.hashes[start:end], cast("Sequence[bytes]", entries.bodies[start:end])
+        )
         self._advance(row, tip, prev, prev_hash, ())
         return EntryRow(tip.id, row.id, branch, seq, tip.hlc, State.APPLIED)
 

@@ -40,11 +40,12 @@ CREATE TABLE IF NOT EXISTS _peers_log_author (
   PRIMARY KEY (log, author)
 ) STRICT, WITHOUT ROWID;
 
--- One row an entry, but for those in segments; `id` is its position: the order in which this replica took entries in, which is causal. `prev` is the id of the
--- entry before it in its log (0: none), `branch` numbers the log's branches in the order in which they came up here. `hlc` is the
--- stamp as one integer (milliseconds << 16 | counter). `deps` and `heads` are canonical arrays of hashes, NULL when empty; `ext`
--- likewise. `signature` (64 bytes) is kept where a run ends. `body` is the body's canonical form as in a run. `state`: 0 void,
--- 1 applied, 2 kept aside, 3 held as an ancestor, 4 counts and its body, or one before it on its branch, is missing.
+-- One row an entry, but for those in segments: what a log ends with, and what may not stand in a segment. `id` is its position: the
+-- order in which this replica took entries in, which is causal. `prev` is the id of the entry before it in its log (0: none),
+-- `branch` numbers the log's branches in the order in which they came up here. `hlc` is the stamp as one integer (milliseconds << 16
+-- | counter). `deps` and `heads` are canonical arrays of hashes, NULL when empty; `ext` likewise. `signature` (64 bytes) is kept where
+-- a run ends. `body` is the body's canonical form as in a run. `state`: 0 void, 1 applied, 2 kept aside, 3 held as an ancestor, 4
+-- counts and its body, or one before it on its branch, is missing.
 CREATE TABLE IF NOT EXISTS _peers_entry (
   id INTEGER PRIMARY KEY,
   log INTEGER NOT NULL REFERENCES _peers_log,
@@ -69,10 +70,10 @@ CREATE INDEX IF NOT EXISTS _peers_entry_with_heads ON _peers_entry (log, branch,
 -- Few entries are neither applied nor aside; queries for them repeat the condition, so that SQLite sees that this index has them.
 CREATE INDEX IF NOT EXISTS _peers_entry_odd ON _peers_entry (log, branch, state, seq) WHERE state IN (0, 3, 4);
 
--- Entries that stand in no row of their own: many small ones that follow one another in a log and in position, each applied, with an
--- inline body of one block, no deps, heads or ext. `id`, `seq`, `hlc` and `hash` are those of the last one, `signature` is over it or
--- NULL, `prev` the hash of the entry before the first. `packed` is one zstd frame of the canonical array [stamps, blocks], each stamp
--- but the first less the one before.
+-- Entries that stand in no row of their own, since they came together or their log has grown beyond them: many small ones that follow
+-- one another in a log and in position, each applied, with an inline body of one block, no deps, heads or ext. `id`, `seq`, `hlc` and
+-- `hash` are those of the last one, `signature` is over it or NULL, `prev` the hash of the entry before the first. `packed` is one
+-- zstd frame of the canonical array [stamps, blocks], each stamp but the first less the one before.
 CREATE TABLE IF NOT EXISTS _peers_segment (
   id INTEGER PRIMARY KEY,
   log INTEGER NOT NULL REFERENCES _peers_log,

@@ -81,4 +81,4 @@ class EntryRecorder:
         """See Recorder."""
         self._writer.seal()
         if self._writer.committed:
-            self._log.save_heads()
+            self._log.settle()

@@ -7,7 +7,7 @@ Whatever else becomes of one of them, its segment is taken apart first: then eac
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Final, TypeAlias, cast
@@ -17,7 +17,6 @@ import apsw
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import canonical
 from peersd_protocol.constants import MESSAGE_BYTES_MAX
-from peersd_protocol.runs import ParsedEntries
 
 _COLUMNS: Final = "id, log, branch, seq, count, author, hlc, hash, prev, signature"
 _INSERT: Final = f"INSERT INTO _peers_segment ({_COLUMNS}, packed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -28,7 +27,7 @@ _UNPACKED_MAX: Final = 8
 """Segments kept unpacked (guess): some 30 KiB each, for changes that look up the clocks of neighbours."""
 
 SEGMENT_BYTES_MAX: Final = MESSAGE_BYTES_MAX
-"""Unpacked; what is in one came in one message."""
+"""Unpacked; what is in one came in one message, or fits one run."""
 
 _PREFIX_BYTES: Final = 6
 """Of a hash, as the index of entries in segments has it: of a million entries, one in a few hundred has a namesake."""
@@ -89,22 +88,21 @@ class Segments:
         """Forgets what is kept in memory."""
         self._unpacked: OrderedDict[int, tuple[list[int], list[bytes]]] = OrderedDict()
 
-    def add(self, segment: Segment, entries: ParsedEntries, start: int) -> None:
+    def add(self, segment: Segment, stamps: Sequence[int], hashes: Sequence[bytes], blocks: Sequence[bytes]) -> None:
         """Stores a segment.
 
         Args:
             segment: its row.
-            entries: of a run.
-            start: index of the segment's first one.
+            stamps: of each entry.
+            hashes: of each.
+            blocks: of each the one that its body is.
         """
-        end = start + segment.count
-        stamps = entries.stamps[start:end]
         steps = [stamps[0], *(after - before for before, after in pairwise(stamps))]
-        packed = block_codec.compress(canonical.encode([steps, cast("list[bytes]", entries.bodies[start:end])]))
+        packed = block_codec.compress(canonical.encode([steps, blocks]))
         s = segment
         row = (s.id, s.log, s.branch, s.seq, s.count, s.author, s.hlc, s.hash, s.prev, s.signature, packed)
         self._connection.execute(_INSERT, row)
-        prefixes = zip(map(_prefix, entries.hashes[start:end]), range(segment.first_id, segment.id + 1), strict=True)
+        prefixes = zip(map(_prefix, hashes), range(segment.first_id, segment.id + 1), strict=True)
         self._connection.executemany(_INSERT_PREFIX, sorted(prefixes))
 
     def remove(self, segment: Segment, hashes: list[bytes]) -> None:

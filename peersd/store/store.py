@@ -382,7 +382,7 @@ class Store:
                     raise PeersdError(
                         "not_allowed", "the group's rules do not allow this", hint="see `peers members` for your role"
                     )
-                self.log.save_heads()
+                self.log.settle()
                 reach(CrashPoint.ACT_RECORDED)
         except BaseException:
             self._reload()

@@ -20,6 +20,7 @@ import trio
 
 from peersd.client import NoDaemon, PeersError
 from peersd.crash_points import CrashPoint
+from peersd.store.sealing import SEALED_EVERY
 from peersd.testing.killing import Killing
 from peersd.testing.observing import read_file
 from peersd.testing.pairs import until
@@ -35,6 +36,8 @@ class During(Enum):
 
     WRITING = auto()
     """It writes and syncs, as the two others do."""
+    SEALING = auto()
+    """It writes alone, so much that a log is sealed."""
     STOPPING = auto()
     """It ends in order, or starts again after that."""
     INIT = auto()
@@ -63,8 +66,8 @@ class Case:
         during: what is done.
         point: where the daemon dies.
         passes: at which time that it comes there.
-        is_done: whether what was done counts when it starts again; else it can be done once more. Says nothing of WRITING and
-            STOPPING, where every write is looked at by itself.
+        is_done: whether what was done counts when it starts again; else it can be done once more. Says nothing of WRITING,
+            SEALING and STOPPING, where every write is looked at by itself.
     """
 
     during: During
@@ -87,6 +90,7 @@ CASES: Final = (
     *_cases(During.WRITING, "batch_recorded:3 batch_committed:3 batch_fenced:3 batch_told:3"),
     *_cases(During.WRITING, "intake_applied:3 intake_committed:3 intake_fenced:3 intake_told:3"),
     *_cases(During.WRITING, "mark_due:4 mark_opened:4 mark_written:4 mark_saved:4 local_recorded:9"),
+    *_cases(During.SEALING, "log_sealed"),
     *_cases(During.STOPPING, "store_fenced store_closed summary_saved"),
     # The first file of a device is node.db.
     *_cases(During.INIT, "file_created:2 store_created key_written key_saved"),
@@ -140,6 +144,28 @@ async def groups_of(daemon: DaemonProcess) -> dict[str, str]:
 
 async def _cut_writing(killing: Killing, case: Case) -> None:
     await killing.kill_at(case.armed)
+
+
+async def _cut_sealing(killing: Killing, case: Case) -> None:
+    (name,) = killing.draw(1)
+    daemon, group = killing.daemons[name], _new_name(killing, case)
+    await _arm(daemon, case)
+    await daemon.call("group.create", name=group)
+    await daemon.call("sql.execute", sql=SCHEMA, group=group)
+    path = await _path(daemon, group)
+    told = 0
+    try:
+        for told in range(2 * SEALED_EVERY):
+            await daemon.call("sql.execute", sql="INSERT INTO t VALUES (?)", params=[f"{told}"], group=group)
+    except NoDaemon:
+        await daemon.wait_crashed(case.point)
+    else:
+        raise AssertionError(f"{case}: {told} writes were answered")
+    await killing.check_left(path)
+    await killing.start_again(name, case.point)
+    await daemon.call("sql.execute", sql=ROW, group=group)
+    held = {row[0] for row in read_file(path, "SELECT id FROM t")}
+    assert held == {"a", *map(str, range(told))}, (case, told, held)
 
 
 async def _cut_stopping(killing: Killing, case: Case) -> None:
@@ -276,6 +302,7 @@ async def _cut_forget(killing: Killing, case: Case) -> None:
 
 _CUT: Final[Mapping[During, Callable[[Killing, Case], Awaitable[None]]]] = {
     During.WRITING: _cut_writing,
+    During.SEALING: _cut_sealing,
     During.STOPPING: _cut_stopping,
     During.INIT: _cut_init,
     During.CREATE: _cut_create,

@@ -141,7 +141,7 @@ class Forger(Store):
         with self._transaction():
             written = self._writer.append(Kind.CONTROL, self.user, encode_body(body))
             self._writer.seal()
-            self.log.save_heads()
+            self.log.settle()
         message = encode_runs(self._writer.runs)
         self._writer.reset()
         self._epochs.note_written()

@@ -60,7 +60,7 @@ async def test_nothing_acknowledged_is_lost_wherever_a_write_or_what_others_wrot
         await killing.kill_at(*points[: len(points) // 2])
         await killing.kill_at(*points[len(points) // 2 :])
         assert set(killing.reached) == points_of(During.WRITING)
-        await cut_off_all(killing, During.RECEIVE, During.STOPPING)
+        await cut_off_all(killing, During.SEALING, During.RECEIVE, During.STOPPING)
 
 
 @pytest.mark.slow

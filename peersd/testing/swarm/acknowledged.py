@@ -69,8 +69,10 @@ def _hash_at(device: Device, group: bytes, log: LogKey, seq: int, hlc: int) -> b
     row = None if opened is None else opened.store.store.log.log(log)
     if opened is None or row is None:
         return b""
-    query = "SELECT hash FROM _peers_entry WHERE log = ? AND seq = ? AND hlc = ?"  # what was written here is in no segment
-    return cast("bytes | None", opened.store.store.log.connection.execute(query, (row.id, seq, hlc)).get) or b""
+    stored = opened.store.store.log
+    places = [stored.place(row, branch, seq) for branch in range(len(row.branches))]
+    hashes = [place[1] for place in places if place is not None]
+    return next((hash_ for hash_ in hashes if (found := stored.find(hash_)) is not None and found.hlc == hlc), b"")
 
 
 def held_at(store: Store, entries: Iterable[Acknowledged]) -> Held:
