@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -71,7 +70,8 @@ class Stretches:
         planned = self._rows.plan_inserts(cast("list[bytes]", entries.bodies[start:end]), past)
         if planned is None:
             return None
-        _check_stamps(entries.stamps[start:end], prev.hlc)
+        if not hlc.are_valid_successors(entries.stamps[start:end], prev.hlc):
+            raise RemoteProtocolError(CloseCode.BAD_CHAIN, "stamp does not follow from prev and deps")
         last = self._log.append_stretch(entries, start, end, run.signature if end == len(entries) else None, prev)
         first_id = last.id - (end - start) + 1
         self._authority.remember_past(last.id, past, prev)
@@ -87,10 +87,3 @@ def _end(entries: ParsedEntries, start: int) -> int:
         if index in entries.links or index in entries.exts or not isinstance(entries.bodies[index], bytes):
             return index
     return len(entries)
-
-
-def _check_stamps(stamps: Sequence[int], before: int) -> None:
-    for stamp in stamps:
-        if not hlc.is_valid_successor(stamp, before):
-            raise RemoteProtocolError(CloseCode.BAD_CHAIN, "stamp does not follow from prev and deps")
-        before = stamp

@@ -7,11 +7,14 @@ lengths take their shortest form. Bytes that decode but would encode otherwise a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import msgpack
 
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
+
+_NO_ARRAY_STARTS: Final = bytes(byte for byte in range(256) if not (0x90 <= byte <= 0x9F or byte in (0xDC, 0xDD)))
+"""All bytes but those that an array begins with."""
 
 Value: TypeAlias = None | bool | int | float | str | bytes | Sequence["Value"]
 
@@ -66,10 +69,11 @@ def decode(data: bytes, *, bytes_max: int, arrays_max: int | None = None) -> lis
             raise RemoteProtocolError(CloseCode.TOO_LARGE, f"more than {arrays_max} arrays")
         return array
 
-    # Fewer bytes cannot hold more arrays; then the count, a call for each, is left out.
-    hook = None if arrays_max is None or len(data) <= arrays_max else count
     if len(data) > bytes_max:
         raise RemoteProtocolError(CloseCode.TOO_LARGE, f"{len(data)} bytes where {bytes_max} are allowed")
+    # Fewer bytes, or fewer that an array begins with, cannot hold more arrays; then the count, a call for each, is left out.
+    is_few = arrays_max is None or len(data) <= arrays_max or len(data.translate(None, _NO_ARRAY_STARTS)) <= arrays_max
+    hook = None if is_few else count
     try:
         value = msgpack.unpackb(
             data, raw=False, list_hook=hook, object_hook=_refuse, ext_hook=_refuse, max_map_len=0, max_ext_len=0

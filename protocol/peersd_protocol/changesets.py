@@ -201,11 +201,11 @@ def _join_inserts(bodies: Sequence[bytes]) -> tuple[Changeset, Sequence[int]] | 
         return None
     (table,) = first.tables
     pack = canonical.make_encoder()
-    fields = _unpack_all(bodies, pack)
     start = bodies[0][: len(bodies[0]) - len(pack(table.inserts)) - len(_NO_MORE)]
-    if not all(body.startswith(start) for body in bodies) or any(body[2][0][4:] != [[], []] for body in fields):
+    if not all(body.startswith(start) and body.endswith(_NO_MORE) for body in bodies):
         return None
-    inserts = [body[2][0][3] for body in fields]
+    # What is alike in all of them was read in the first; only what differs is unpacked.
+    inserts = _unpack_all([body[len(start) : -len(_NO_MORE)] for body in bodies], pack)
     if set(map(type, inserts)) != {list} or set(map(len, inserts)) != {len(table.inserts)}:
         return None
     parts = list(zip(*inserts, strict=True))
@@ -219,14 +219,14 @@ def _join_inserts(bodies: Sequence[bytes]) -> tuple[Changeset, Sequence[int]] | 
     return Changeset((TableChangeset(table.table, table.added, columns),)), counts
 
 
-def _unpack_all(bodies: Sequence[bytes], pack: Callable[[Any], bytes]) -> list[Any]:
-    """Unpacks canonical bodies in one go; what each packs to again shows that it is canonical and where it ends."""
-    joined = b"\xdd" + len(bodies).to_bytes(4, "big") + b"".join(bodies)
+def _unpack_all(packed: Sequence[bytes], pack: Callable[[Any], bytes]) -> list[Any]:
+    """Unpacks canonical values in one go; what each packs to again shows that it is canonical and where it ends."""
+    joined = b"\xdd" + len(packed).to_bytes(4, "big") + b"".join(packed)
     try:
         fields: list[Any] = msgpack.unpackb(
             joined, raw=False, object_hook=_refuse, ext_hook=_refuse, max_map_len=0, max_ext_len=0
         )
-        is_canonical = list(map(pack, fields)) == list(bodies)
+        is_canonical = list(map(pack, fields)) == list(packed)
     except Exception as error:
         raise malformed(f"msgpack: {type(error).__name__}") from error
     if not is_canonical:

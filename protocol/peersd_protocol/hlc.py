@@ -5,6 +5,8 @@ Validity is checked from the log alone: no local clock is consulted, and every v
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 COUNTER_MAX = 0xFFFF
 MS_MAX = 1 << 42
 """A stamp that jumps ahead must stay below this (the year 2109); only counting up may pass it."""
@@ -22,13 +24,19 @@ def unpack(stamp: int) -> tuple[int, int]:
 
 def is_valid_successor(stamp: int, greatest_before: int) -> bool:
     """Whether `stamp` may follow, `greatest_before` being the greatest stamp among prev and deps (0 if there are none)."""
-    ms, counter = unpack(stamp)
-    ms_before, counter_before = unpack(greatest_before)
-    if counter == 0 and ms_before < ms < MS_MAX:
-        return True
-    if counter_before < COUNTER_MAX:
-        return stamp == greatest_before + 1
-    return stamp == pack(ms_before + 1, 0)
+    return are_valid_successors((stamp,), greatest_before)
+
+
+def are_valid_successors(stamps: Iterable[int], greatest_before: int) -> bool:
+    """Whether stamps may follow one another, and the first of them `greatest_before`."""
+    before = greatest_before
+    for stamp in stamps:
+        if not (stamp & COUNTER_MAX == 0 and before >> 16 < stamp >> 16 < MS_MAX):
+            successor = before + 1 if before & COUNTER_MAX < COUNTER_MAX else pack((before >> 16) + 1, 0)
+            if stamp != successor:
+                return False
+        before = stamp
+    return True
 
 
 def next_stamp(greatest_before: int, wall_ms: int) -> int:
