@@ -77,7 +77,7 @@ class _Inbox:
         Raises:
             ChannelIsClosed: the channel is closed and all that came before was taken.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if not self._messages:
             await self._await_message()
         if not self._messages:

@@ -19,8 +19,10 @@ from peersd.net.websocket_frames import FrameError, FrameReader, Ping, encode_cl
 from peersd.net.websocket_upgrade import NONCE_BYTES, ClientUpgrade, ServerUpgrade, UpgradeFailed
 from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS, TRANSPORT_MESSAGE_BYTES_MAX
 
-RECEIVE_BYTES: Final = 256 * 1024
-"""Asked from the socket at a time: a whole message of bulk (measured: more makes nothing faster)."""
+RECEIVE_BYTES_MIN: Final = 16 * 1024
+RECEIVE_BYTES_MAX: Final = 1024 * 1024
+"""Asked from the socket at a time. Four times as much where the last was used up, half where a quarter was not: a short message
+does not take a buffer for bulk, and bulk that has piled up takes one turn of the event loop for several messages."""
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a transport waits for the other end when it closes (guess): the link has said its GOAWAY before."""
@@ -58,8 +60,8 @@ class Transport(Protocol):
         """
         ...
 
-    async def receive(self) -> bytes:
-        """Returns the next message.
+    async def receive(self) -> bytes | memoryview:
+        """Returns the next message, perhaps as a view of more that was received with it.
 
         Raises:
             TransportClosed: the pipe is gone.
@@ -139,6 +141,7 @@ class WebSocketTransport:
         self._is_dialler = is_dialler
         self._reader = FrameReader(is_dialler=is_dialler, message_bytes_max=TRANSPORT_MESSAGE_BYTES_MAX)
         self._reader.feed(received)
+        self._receive_bytes = RECEIVE_BYTES_MIN
         self._is_sending = False
         self._sent = trio.lowlevel.ParkingLot()
         self._pong: bytes | None = None
@@ -167,7 +170,7 @@ class WebSocketTransport:
         await self._send_frame(frame)
         await self._send_pong()
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> bytes | memoryview:
         """See Transport."""
         has_waited = False
         while True:
@@ -176,7 +179,7 @@ class WebSocketTransport:
             except FrameError as error:
                 self._is_over = True
                 raise TransportClosed(f"the other end misused the WebSocket: {error}") from error
-            if isinstance(event, bytes):
+            if isinstance(event, bytes | memoryview):
                 if not has_waited:
                     await trio.lowlevel.checkpoint()  # many short messages may have come at once
                 return event
@@ -192,14 +195,19 @@ class WebSocketTransport:
                 raise TransportClosed(f"closed with {event.code}" if event.code else "closed")
 
     async def _receive_some(self) -> bytes | bytearray:
+        asked_bytes = self._receive_bytes
         try:
-            received = await self._stream.receive_some(RECEIVE_BYTES)
+            received = await self._stream.receive_some(asked_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._is_over = True
             raise TransportClosed("the connection broke") from error
         if not received:
             self._is_over = True
             raise TransportClosed("the connection ended")
+        if len(received) == asked_bytes:
+            self._receive_bytes = min(RECEIVE_BYTES_MAX, asked_bytes * 4)
+        elif len(received) < asked_bytes // 4:
+            self._receive_bytes = max(RECEIVE_BYTES_MIN, asked_bytes // 2)
         return received
 
     async def _send_frame(self, frame: bytes) -> None:
@@ -326,7 +334,7 @@ async def _connect(url: str, parts: SplitResult, ssl_context: ssl.SSLContext | N
         resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         upgrade = ClientUpgrade(parts.netloc, resource, os.urandom(NONCE_BYTES))
         await stream.send_all(upgrade.request)
-        while (rest := upgrade.receive(await stream.receive_some(RECEIVE_BYTES))) is None:
+        while (rest := upgrade.receive(await stream.receive_some(RECEIVE_BYTES_MIN))) is None:
             pass
     except BaseException:
         await trio.aclose_forcefully(counter)
@@ -367,7 +375,7 @@ async def _accept(stream: CountingStream) -> bytes:
     """Answers the request for a WebSocket; returns what came after it."""
     upgrade = ServerUpgrade()
     try:
-        while (done := upgrade.receive(await stream.receive_some(RECEIVE_BYTES))) is None:
+        while (done := upgrade.receive(await stream.receive_some(RECEIVE_BYTES_MIN))) is None:
             pass
     except UpgradeFailed as error:
         if error.answer:

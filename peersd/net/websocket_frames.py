@@ -53,8 +53,8 @@ class Close:
     code: int | None
 
 
-Event: TypeAlias = bytes | Ping | Close
-"""A whole message, or a control frame that asks for something."""
+Event: TypeAlias = bytes | memoryview | Ping | Close
+"""A whole message, or a control frame that asks for something. A view is of what was received, and keeps it alive."""
 
 
 def encode_message(message: bytes, *, is_dialler: bool) -> bytes:
@@ -94,14 +94,31 @@ class FrameReader:
     def __init__(self, *, is_dialler: bool, message_bytes_max: int) -> None:
         self._expected_mask = 0 if is_dialler else _MASKED
         self._message_bytes_max = message_bytes_max
-        self._buffer = bytearray()
+        self._data: bytes | bytearray = b""
+        self._at = 0
+        self._next: bytes | bytearray = b""
+        self._next_at = 0
+        self._frame_bytes = 0
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._is_open = False
 
     def feed(self, data: bytes | bytearray) -> None:
-        """Takes what was received; the caller empties it by `next_event` before it feeds more."""
-        self._buffer += data
+        """Takes what was received; the caller empties it by `next_event` before it feeds more.
+
+        A message that lies in one piece of it is never copied, one that lies in two once.
+        """
+        left_bytes = len(self._data) - self._at
+        if not left_bytes:
+            self._data, self._at = data, 0
+        elif self._frame_bytes and left_bytes + len(data) >= self._frame_bytes:
+            self._next, self._next_at = data, self._frame_bytes - left_bytes
+            self._data = b"".join((memoryview(self._data)[self._at :], memoryview(data)[: self._next_at]))
+            self._at = 0
+        else:
+            if self._at or not isinstance(self._data, bytearray):
+                self._data, self._at = bytearray(memoryview(self._data)[self._at :]), 0
+            self._data += data
 
     def next_event(self) -> Event | None:
         """The next whole message or control frame; None if more bytes are needed.
@@ -109,29 +126,37 @@ class FrameReader:
         Raises:
             FrameError: nothing more can be read.
         """
-        buffer = self._buffer
-        while len(buffer) >= 2:
-            first, length = buffer[0], buffer[1] & 0x7F
-            if buffer[1] & _MASKED != self._expected_mask:
-                raise FrameError("masked as only the other side may")
-            at = 2
-            if length > CONTROL_BYTES_MAX:
-                at = 4 if length == 126 else 10
-                if len(buffer) < at:
-                    return None
-                length = int.from_bytes(buffer[2:at], "big")
-            self._check(first, length)
-            begin = at + _MASK_BYTES if self._expected_mask else at
-            end = begin + length
-            if len(buffer) < end:
+        while True:
+            data, at = self._data, self._at
+            if at == len(data):
+                self._data, self._at = data, at = self._next, self._next_at
+                self._next, self._next_at = b"", 0
+            self._frame_bytes = 0
+            if len(data) < at + 2:
                 return None
-            mask = bytes(buffer[at:begin])
-            payload = bytes(memoryview(buffer)[begin:end])
-            del buffer[:end]
+            first, length = data[at], data[at + 1] & 0x7F
+            if data[at + 1] & _MASKED != self._expected_mask:
+                raise FrameError("masked as only the other side may")
+            begin = at + 2
+            if length > CONTROL_BYTES_MAX:
+                begin += 2 if length == 126 else 8
+                if len(data) < begin:
+                    return None
+                length = int.from_bytes(data[at + 2 : begin], "big")
+            self._check(first, length)
+            mask = b""
+            if self._expected_mask:
+                mask = bytes(data[begin : begin + _MASK_BYTES])
+                begin += _MASK_BYTES
+            end = begin + length
+            if len(data) < end:
+                self._frame_bytes = end - at
+                return None
+            payload = memoryview(data)[begin:end]
+            self._at = end
             event = self._take(first, payload if mask in (b"", _NO_MASK) else _unmask(payload, mask))
             if event is not None:
                 return event
-        return None
 
     def _check(self, first: int, length: int) -> None:
         """Looks at a frame before its payload is awaited."""
@@ -148,18 +173,18 @@ class FrameReader:
         elif self._parts_bytes + length > self._message_bytes_max:
             raise FrameError("a message that is too long")
 
-    def _take(self, first: int, payload: bytes) -> Event | None:
+    def _take(self, first: int, payload: bytes | memoryview) -> Event | None:
         opcode = first & 0x0F
         if opcode == _CLOSE:
             return Close(int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None)
         if opcode == _PING:
-            return Ping(payload)
+            return Ping(bytes(payload))
         if opcode == _PONG:
             return None
         if first & _FINAL and not self._is_open:
             return payload
         if payload:  # any number of empty ones costs no memory
-            self._parts.append(payload)
+            self._parts.append(bytes(payload))
             self._parts_bytes += len(payload)
         self._is_open = not first & _FINAL
         if self._is_open:
@@ -169,7 +194,7 @@ class FrameReader:
         return message
 
 
-def _unmask(payload: bytes, mask: bytes) -> bytes:
+def _unmask(payload: memoryview, mask: bytes) -> bytes:
     data = bytearray(payload)
     for offset, key in enumerate(mask):
         data[offset::_MASK_BYTES] = data[offset::_MASK_BYTES].translate(_XOR_TABLES[key])

@@ -158,8 +158,7 @@ class CreditPool:
         if is_first:
             message = bytes(payload[at:])
         else:
-            flow.buffer += payload
-            message, flow.buffer = bytes(flow.buffer), bytearray()
+            message, flow.buffer = b"".join((flow.buffer, payload)), bytearray()
             self._open_messages.pop(flow.channel, None)
             self._leave_queue(flow)
         flow.waiting_bytes += flow.message_bytes + MESSAGE_COST_BYTES

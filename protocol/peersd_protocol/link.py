@@ -10,8 +10,8 @@ import enum
 from typing import Final
 
 from peersd_protocol.constants import (
-    FRAME_PAYLOAD_BYTES_MAX,
     HANDSHAKE_TIMEOUT_MS,
+    KIB,
     NOISE_MESSAGE_BYTES_MAX,
     NOISE_TAG_BYTES,
     PING_INTERVAL_MS,
@@ -74,10 +74,10 @@ TIMER_UPKEEP: Final = "upkeep"
 _LENGTH_BYTES: Final = 2
 _NOISE_OVERHEAD_BYTES: Final = _LENGTH_BYTES + NOISE_TAG_BYTES
 _PLAINTEXT_BYTES_MAX: Final = NOISE_MESSAGE_BYTES_MAX - NOISE_TAG_BYTES
-_ROOM_BYTES_MIN: Final = FRAME_PAYLOAD_BYTES_MAX + 64
-"""No Noise message is begun in less room than a full frame needs."""
+_ROOM_BYTES_MIN: Final = 16 * KIB
+"""No Noise message is begun in less room than this, of which its tag and header are 0.2 % (guess)."""
 
-_PULL_BYTES_MIN: Final = 2 * FRAME_PAYLOAD_BYTES_MAX
+_PULL_BYTES_MIN: Final = 32 * KIB
 _PULL_SLOW_MS: Final = 20
 _PULL_FAST_MS: Final = 5
 """A transport message that takes longer than the first to be written is halved next time, and doubled if faster than the second:
@@ -172,7 +172,7 @@ class Link:
             self._end(code, detail, by_remote=False)
         return self._finish(now_ms)
 
-    def receive(self, data: bytes, now_ms: int) -> list[Effect]:
+    def receive(self, data: bytes | memoryview, now_ms: int) -> list[Effect]:
         """Takes one transport message. Whatever is wrong with it ends the link; nothing is raised."""
         if self.state is LinkState.DOWN:
             return []
@@ -345,25 +345,25 @@ class Link:
         self._effects += [CancelTimer(timer) for timer in (TIMER_HANDSHAKE, TIMER_PING, TIMER_UPKEEP)]
         self._effects.append(Down(code, detail, by_remote))
 
-    def _receive(self, data: bytes, now_ms: int) -> None:
+    def _receive(self, data: bytes | memoryview, now_ms: int) -> None:
         end = len(data)
         if not end:
             raise RemoteProtocolError(CloseCode.MALFORMED, "an empty transport message")
         if end > TRANSPORT_MESSAGE_BYTES_MAX:
             raise RemoteProtocolError(CloseCode.TOO_LARGE, f"a transport message of {end} bytes")
         at = 0
+        view = memoryview(data)  # slices of it copy nothing
         while at < end and self.state is not LinkState.DOWN:
             begin = at + _LENGTH_BYTES
-            at = begin + int.from_bytes(data[at:begin], "big")
+            at = begin + int.from_bytes(view[at:begin], "big")
             if at > end or at == begin:
                 raise RemoteProtocolError(CloseCode.MALFORMED, "a Noise message is cut off or empty")
-            message = data[begin:at]
             if self._established is None:
                 if begin != _LENGTH_BYTES or at != end:
                     raise RemoteProtocolError(CloseCode.HANDSHAKE, "a handshake message does not stand alone")
-                self._on_handshake_message(message, now_ms)
+                self._on_handshake_message(bytes(view[begin:at]), now_ms)
             else:
-                self._on_frames(self._established.receive.decrypt(message), now_ms)
+                self._on_frames(self._established.receive.decrypt(view[begin:at]), now_ms)
 
     def _on_handshake_message(self, message: bytes, now_ms: int) -> None:
         step = self._handshake.receive(message)

@@ -92,7 +92,7 @@ class CipherState:
         self.nonce += 1
         return ciphertext
 
-    def decrypt(self, ciphertext: bytes, associated_data: bytes = b"") -> bytes:
+    def decrypt(self, ciphertext: bytes | memoryview, associated_data: bytes = b"") -> bytes:
         """Decrypts the next message. A failure leaves the nonce as it was, and the link must end.
 
         Raises:

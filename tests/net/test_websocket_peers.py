@@ -87,7 +87,7 @@ async def test_a_ping_is_answered_while_the_next_message_is_awaited() -> None:
         got: list[bytes] = []
 
         async def receive() -> None:
-            got.append(await transport.receive())
+            got.append(bytes(await transport.receive()))
 
         nursery.start_soon(receive)
         await dialler.ping(b"there?")  # returns when the pong has come

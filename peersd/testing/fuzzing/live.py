@@ -185,7 +185,7 @@ async def _shake_hands(random: Random, transport: Transport, world: World, spoil
     first = own.start()
     assert first is not None
     await transport.send(_prefixed(mutate_bytes(random, first) if spoils == 1 else first) or b"\0")
-    step = own.receive((await transport.receive())[2:])
+    step = own.receive(bytes((await transport.receive())[2:]))
     assert step.reply is not None and step.result is not None
     await transport.send(_prefixed(mutate_bytes(random, step.reply) if spoils == 3 else step.reply) or b"\0")
     return step.result
