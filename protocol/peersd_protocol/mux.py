@@ -335,7 +335,7 @@ class Mux:
         """Packs the next frames: control frames, then live messages, then bulk.
 
         Args:
-            bytes_max: room in the Noise message, at least FRAME_PAYLOAD_BYTES_MAX.
+            bytes_max: room in the Noise message, enough for any control frame.
             now_ms: now.
             first: frames of the link's own that go before all others.
 

@@ -30,8 +30,6 @@ QUEUE_LOW_BYTES: Final = 256 * 1024
 _FRAGMENT_BYTES_MIN: Final = 512
 """No message is begun, and no frame cut, for less than this (guess): a header of up to 12 bytes should stay a few per cent."""
 
-_FULL_FRAME_LENGTH: Final = encode_varint(FRAME_PAYLOAD_BYTES_MAX)
-
 
 class Outflow:
     """The sending half of one channel.
@@ -208,8 +206,7 @@ class Scheduler:
         part_bytes = min(len(current) - at, flow.credit_bytes, room_bytes)
         payload_bytes = part_bytes + len(prefix)
         is_end = at + part_bytes == len(current)
-        length = _FULL_FRAME_LENGTH if payload_bytes == FRAME_PAYLOAD_BYTES_MAX else encode_varint(payload_bytes)
-        header = (flow.head_end if is_end else flow.head) + length + prefix
+        header = (flow.head_end if is_end else flow.head) + encode_varint(payload_bytes) + prefix
         parts.append(header)
         parts.append(current[at : at + part_bytes])
         flow.credit_bytes -= part_bytes
