@@ -306,9 +306,9 @@ class Sharing:
             return None
         stated = await group.digest()
         token = group_token(group_id, self._handle.handshake_hash, self._own_side)
-        channel = await self._handle.open(OpenPayload(token, stated.digest, group.copies.book.summary()).encode())
-        self._channels[lane] = channel
-        accept = decode_accept(channel.accept_payload)
+        asked = OpenPayload(token, stated.digest, group.copies.book.summary())
+        channel = self._channels[lane] = await self._handle.open(asked.encode())
+        accept = decode_accept(channel.accept_payload, asked)
         self._perform(self._machine.accepted(lane, monotonic_ms()))
         return await self._serve(group, channel, accept.digest == stated.digest, stated, accept.beacons)
 
@@ -316,9 +316,8 @@ class Sharing:
         join, group = self._joins[lane], self._node.groups.get(group_id)
         if group is None:
             return None
-        channel = await self._handle.open(join.payload.encode(), join.messages)
-        self._channels[lane] = channel
-        accept = decode_accept(channel.accept_payload)
+        channel = self._channels[lane] = await self._handle.open(join.payload.encode(), join.messages)
+        accept = decode_accept(channel.accept_payload, join.payload)
         self._perform(self._machine.accepted(lane, monotonic_ms()))
         join.answered.set()
         return await group.run_lane(self._handle.remote_device, SessionChannel(channel), self._lot, None, accept.beacons)
@@ -329,8 +328,8 @@ class Sharing:
             if group is None:
                 return None
             stated = await group.digest()
-            channel = wish.incoming.accept(AcceptPayload(stated.digest, group.copies.book.summary()).encode())
-            self._channels[lane] = channel
+            answer = AcceptPayload(stated.digest, group.copies.book.summary()).encode(wish.payload)
+            channel = self._channels[lane] = wish.incoming.accept(answer)
             return await self._serve(group, channel, wish.payload.digest == stated.digest, stated, wish.payload.beacons)
         finally:
             if not wish.incoming.is_answered:
@@ -349,7 +348,8 @@ class Sharing:
             device = self._handle.remote_device
             async with group.use() as opened:
                 messages = await opened.store.farewell(device)
-            channel = self._channels[lane] = wish.incoming.accept(AcceptPayload(bytes(DIGEST_BYTES)).encode())
+            answer = AcceptPayload(bytes(DIGEST_BYTES)).encode(wish.payload)
+            channel = self._channels[lane] = wish.incoming.accept(answer)
             with trio.move_on_after(FAREWELL_TIMEOUT_S):
                 for message in messages:
                     await channel.send(message, bulk=True)

@@ -98,17 +98,25 @@ class AcceptPayload:
     digest: bytes
     beacons: bytes = NO_BEACONS
 
-    def encode(self) -> bytes:
-        """The canonical bytes."""
+    def encode(self, asked: OpenPayload) -> bytes:
+        """The canonical bytes of the answer to an OPEN: none where both are what it says itself, as between devices in sync."""
+        if self.digest == asked.digest and self.beacons == asked.beacons:
+            return b""
         return canonical.encode([self.digest, self.beacons])
 
 
-def decode_accept(data: bytes) -> AcceptPayload:
+def decode_accept(data: bytes, asked: OpenPayload) -> AcceptPayload:
     """Reads the payload of ACCEPT.
+
+    Args:
+        data: the payload.
+        asked: the OPEN that it answers.
 
     Raises:
         RemoteProtocolError: TOO_LARGE or MALFORMED.
     """
+    if not data:
+        return AcceptPayload(asked.digest, asked.beacons)
     digest, beacons = read_array(canonical.decode(data, bytes_max=OPEN_BYTES_MAX), "ACCEPT", length=2)
     return AcceptPayload(read_bytes(digest, "digest", DIGEST_BYTES), read_bytes(beacons, "beacons", BEACONS_BYTES))
 

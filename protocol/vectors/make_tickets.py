@@ -56,6 +56,12 @@ BAD_OPENS: dict[str, list[Value]] = {
     "a redemption of five elements": [TOKEN, DIGEST, BEACONS, REDEMPTION.value[:5]],
     "a redemption with a short signature": [TOKEN, DIGEST, BEACONS, [*REDEMPTION.value[:5], REDEMPTION.device_signature[:63]]],
 }
+OPEN = OpenPayload(TOKEN, DIGEST, BEACONS)
+ANSWERS = {
+    "of who holds the same": AcceptPayload(DIGEST, BEACONS),
+    "of who holds something else": AcceptPayload(bytes(16), BEACONS),
+    "of who has other beacons": AcceptPayload(DIGEST),
+}
 BAD_ACCEPTS: dict[str, list[Value]] = {
     "one element": [DIGEST],
     "three elements": [DIGEST, BEACONS, None],
@@ -109,13 +115,23 @@ def make() -> dict[str, Any]:
         "redemption": canonical.encode(REDEMPTION.value).hex(),
     }
     payloads: list[dict[str, Any]] = [
-        {"what": "open", "name": "open", "payload": OpenPayload(TOKEN, DIGEST, BEACONS).encode().hex()},
+        {"what": "open", "name": "open", "payload": OPEN.encode().hex()},
         {
             "what": "open",
             "name": "open with redemption",
             "payload": OpenPayload(TOKEN, DIGEST, BEACONS, REDEMPTION).encode().hex(),
         },
-        {"what": "accept", "name": "accept", "payload": AcceptPayload(DIGEST, BEACONS).encode().hex()},
+        *(
+            {
+                "what": "accept",
+                "name": f"accept {name}",
+                "open": OPEN.encode().hex(),
+                "digest": answer.digest.hex(),
+                "beacons": answer.beacons.hex(),
+                "payload": answer.encode(OPEN).hex(),
+            }
+            for name, answer in ANSWERS.items()
+        ),
         {"what": "refuse", "name": "refuse", "payload": encode_refusal(None).hex(), "reason": None},
         {
             "what": "refuse",
@@ -126,7 +142,13 @@ def make() -> dict[str, Any]:
         {"what": "refuse", "name": "refuse of a later version", "payload": canonical.encode(["too_rainy"]).hex(), "reason": None},
     ]
     malformed: list[dict[str, Any]] = [
-        {"what": what, "name": f"{what}: {name}", "payload": canonical.encode(value).hex(), "error": "MALFORMED"}
+        {
+            "what": what,
+            "name": f"{what}: {name}",
+            "open": OPEN.encode().hex(),
+            "payload": canonical.encode(value).hex(),
+            "error": "MALFORMED",
+        }
         for what, bad in (("open", BAD_OPENS), ("accept", BAD_ACCEPTS))
         for name, value in bad.items()
     ]
@@ -134,7 +156,8 @@ def make() -> dict[str, Any]:
         "description": (
             "`token`: HMAC-SHA256 keyed by the group's id over handshake hash and side, cut to 16 bytes. `digest`: likewise over "
             "the label and the canonical vector. `redemption`: the proof made with a ticket for one link. `ticket`: text form. "
-            "`open`, `accept`, `refuse`: payloads of frames. Garbled tickets are refused by the reader, before any link."
+            "`open`, `accept`, `refuse`: payloads of frames; an accept answers the `open` that stands with it. Garbled tickets "
+            "are refused by the reader, before any link."
         ),
         "valid": [
             *tokens,

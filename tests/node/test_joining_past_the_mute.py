@@ -11,7 +11,7 @@ from peersd.net.channels import IncomingOpen, LinkHandle
 from peersd.node import joining
 from peersd.testing.processes import HANG_S
 from peersd_protocol.tickets import parse_ticket
-from peersd_protocol.tokens import BEACONS_BYTES, DIGEST_BYTES, AcceptPayload
+from peersd_protocol.tokens import BEACONS_BYTES, DIGEST_BYTES, AcceptPayload, decode_open
 from tests.net.link_peers import Peer, running
 from tests.node.two_nodes import open_ada, open_ben
 
@@ -32,7 +32,7 @@ class Mute(Peer):
         async for wish in handle.incoming:
             self.asked.append(wish)
             if self._accepts:
-                wish.accept(AcceptPayload(bytes(DIGEST_BYTES), bytes(BEACONS_BYTES)).encode())
+                wish.accept(AcceptPayload(bytes(DIGEST_BYTES), bytes(BEACONS_BYTES)).encode(decode_open(wish.payload)))
 
 
 @pytest.mark.parametrize("accepts", [False, True])

@@ -177,6 +177,11 @@ def test_tokens_of_wrong_lengths_are_our_own_fault() -> None:
 # --- OPEN, ACCEPT, REFUSE ---
 
 TOKEN, DIGEST, BEACONS = b"t" * 16, b"d" * 16, b"b" * 8
+ASKED = OpenPayload(TOKEN, DIGEST, BEACONS)
+
+
+def decode_asked(data: bytes) -> AcceptPayload:
+    return decode_accept(data, ASKED)
 
 
 def test_open_without_proof_is_these_bytes() -> None:
@@ -193,7 +198,15 @@ def test_open_with_a_redemption_survives_and_fits() -> None:
 
 
 def test_accept_survives_and_has_beacons_of_zeros_without_any() -> None:
-    assert decode_accept(AcceptPayload(DIGEST).encode()) == AcceptPayload(DIGEST, bytes(8))
+    assert decode_accept(AcceptPayload(DIGEST).encode(ASKED), ASKED) == AcceptPayload(DIGEST, bytes(8))
+
+
+def test_accept_is_empty_only_where_it_would_repeat_all_that_open_said() -> None:
+    assert AcceptPayload(DIGEST, BEACONS).encode(ASKED) == b""
+    assert decode_accept(b"", ASKED) == AcceptPayload(DIGEST, BEACONS)
+    for other in (AcceptPayload(DIGEST), AcceptPayload(bytes(16), BEACONS)):
+        assert len(other.encode(ASKED)) == 29
+        assert decode_accept(other.encode(ASKED), ASKED) == other
 
 
 @pytest.mark.parametrize(
@@ -219,7 +232,7 @@ def test_a_malformed_open_is_refused(value: list[canonical.Value]) -> None:
 
 
 def test_an_open_or_accept_above_the_bound_is_too_large() -> None:
-    for decode in (decode_open, decode_accept, decode_refusal):
+    for decode in (decode_open, decode_asked, decode_refusal):
         with pytest.raises(RemoteProtocolError) as caught:
             decode(bytes(OPEN_BYTES_MAX + 1))
         assert caught.value.close_code is CloseCode.TOO_LARGE
@@ -229,7 +242,7 @@ def test_a_malformed_accept_is_refused() -> None:
     values: list[list[canonical.Value]] = [[DIGEST], [DIGEST, BEACONS, None], [DIGEST, BEACONS[:7]]]
     for value in values:
         with pytest.raises(RemoteProtocolError):
-            decode_accept(canonical.encode(value))
+            decode_asked(canonical.encode(value))
 
 
 def test_a_refusal_says_nothing_or_a_known_reason() -> None:
@@ -245,7 +258,7 @@ def test_a_refusal_says_nothing_or_a_known_reason() -> None:
 
 @given(st.binary(max_size=80))
 def test_any_bytes_decode_or_are_refused_and_nothing_else(data: bytes) -> None:
-    for decode in (decode_open, decode_accept, decode_refusal):
+    for decode in (decode_open, decode_asked, decode_refusal):
         try:
             decode(data)
         except RemoteProtocolError:

@@ -16,7 +16,7 @@ from peersd_protocol.link_effects import Accepted, ChannelClosed, MessageReceive
 from peersd_protocol.mux import Mux
 from peersd_protocol.noise import CipherState
 from peersd_protocol.signing import HASH_BYTES
-from peersd_protocol.tokens import DIGEST_BYTES, SIDE_DIALLER, SIDE_LISTENER, AcceptPayload, OpenPayload, group_token
+from peersd_protocol.tokens import DIGEST_BYTES, SIDE_DIALLER, SIDE_LISTENER, AcceptPayload, OpenPayload, decode_open, group_token
 
 PLAINTEXT_BYTES_MAX: Final = 65_519
 ROUNDS_MAX: Final = 10_000
@@ -217,7 +217,7 @@ class Hostile:
                 return
             if self.requests:
                 request = self.requests.popleft()
-                self.mux.accept(request.channel, self.accept_payload().encode())
+                self.mux.accept(request.channel, self.accept_payload().encode(decode_open(request.payload)))
                 self._use(request.channel)
             else:
                 self.mux.open_channel(self.open_payload().encode(), proof_follows=False, now_ms=self._victim.now_ms)

@@ -66,7 +66,7 @@ class Sharing:
         self._device = b""
         self._wishes: dict[int, _Wish] = {}
         self._wish_ids = itertools.count(1)
-        self._opening: dict[int, tuple[int, bytes, Vector]] = {}
+        self._opening: dict[int, tuple[int, OpenPayload, Vector]] = {}
         self._admissions: dict[int, int] = {}
         self._sessions: dict[int, Session] = {}
         self._lane_of: dict[int, int] = {}
@@ -169,16 +169,16 @@ class Sharing:
         self._end(channel, code)
 
     def _accepted(self, channel: int, payload: bytes) -> None:
-        lane, digest, vector = self._opening.pop(channel)
+        lane, asked, vector = self._opening.pop(channel)
         try:
-            accept = decode_accept(payload)
+            accept = decode_accept(payload, asked)
         except RemoteProtocolError as error:
             self._note("channel", error)
             self._lane_of[channel] = lane
             self._close(channel, error.close_code, is_remote_fault=True)
             return
         self._perform(self._lanes.accepted(lane, self._victim.now_ms))
-        self._serve(lane, channel, vector if accept.digest == digest else None, accept.beacons)
+        self._serve(lane, channel, vector if accept.digest == asked.digest else None, accept.beacons)
 
     def _refused(self, channel: int, payload: bytes) -> None:
         lane, _, _ = self._opening.pop(channel)
@@ -221,8 +221,9 @@ class Sharing:
             return
         digest, vector = victim.digest, victim.store.vector()
         token = group_token(victim.world.group, victim.handshake_hash, self._own_side)
-        channel, effects = link.open_channel(OpenPayload(token, digest, victim.book.summary()).encode(), victim.now_ms)
-        self._opening[channel] = lane, digest, vector
+        asked = OpenPayload(token, digest, victim.book.summary())
+        channel, effects = link.open_channel(asked.encode(), victim.now_ms)
+        self._opening[channel] = lane, asked, vector
         victim.perform(effects)
 
     def _accept(self, lane: int, wish: _Wish) -> None:
@@ -232,7 +233,7 @@ class Sharing:
             return
         assert victim.link is not None
         digest, vector = victim.digest, victim.store.vector()
-        payload = AcceptPayload(digest, victim.book.summary()).encode()
+        payload = AcceptPayload(digest, victim.book.summary()).encode(wish.payload)
         victim.perform(victim.link.accept(wish.channel, payload, victim.now_ms))
         self._serve(lane, wish.channel, vector if wish.payload.digest == digest else None, wish.payload.beacons)
 

@@ -78,7 +78,8 @@ class _Lane:
         channel: None until its OPEN was sent.
         user: what runs over it once it is accepted.
         proof: what it opens with.
-        vector: what was stated in OPEN, with its digest.
+        asked: its OPEN, if this side sent one.
+        vector: what was stated in it.
     """
 
     group: GroupId
@@ -86,7 +87,7 @@ class _Lane:
     user: ChannelUser | None = None
     proof: Proof | None = None
     vector: Vector | None = None
-    digest: bytes = b""
+    asked: OpenPayload | None = None
 
 
 class Sharing:
@@ -182,8 +183,9 @@ class Sharing:
         lane = self._lanes.get(id_) if id_ is not None else None
         if id_ is None or lane is None:
             return
-        answer = decode_accept(payload)
-        self._begin(id_, lane, lane.vector if answer.digest == lane.digest else None, answer.beacons)
+        assert lane.asked is not None
+        answer = decode_accept(payload, lane.asked)
+        self._begin(id_, lane, lane.vector if answer.digest == lane.asked.digest else None, answer.beacons)
         if lane.proof is not None:
             lane.proof.on_accepted()
 
@@ -249,9 +251,9 @@ class Sharing:
             if id_ not in self._lanes or not self._end.is_carrying:
                 return
             proof = lane.proof
-            lane.vector, lane.digest = vector, digest_of(lane.group, vector)
-            token = group_token(lane.group, self._end.handshake_hash, self._own_side)
-            payload = OpenPayload(token, lane.digest, replica.copies.book.summary(), proof.redemption if proof else None)
+            digest, token = digest_of(lane.group, vector), group_token(lane.group, self._end.handshake_hash, self._own_side)
+            payload = OpenPayload(token, digest, replica.copies.book.summary(), proof.redemption if proof else None)
+            lane.vector, lane.asked = vector, payload
             now_ms, link = self._end.now_ms, self._end.machine
             lane.channel, effects = link.open_channel(payload.encode(), now_ms, proof_follows=proof is not None)
             self._end.perform(effects)
@@ -284,7 +286,7 @@ class Sharing:
             if self._may_accept(id_, channel):
                 wish = self._wishes.pop(channel)
                 digest = digest_of(lane.group, vector)
-                payload = AcceptPayload(digest, replica.copies.book.summary()).encode()
+                payload = AcceptPayload(digest, replica.copies.book.summary()).encode(wish)
                 self._end.perform(self._end.machine.accept(channel, payload, self._end.now_ms))
                 self._begin(id_, lane, vector if digest == wish.digest else None, wish.beacons)
 
@@ -295,9 +297,9 @@ class Sharing:
 
         def accept(messages: list[bytes]) -> None:
             if self._may_accept(id_, channel):
-                self._wishes.pop(channel)
+                wish = self._wishes.pop(channel)
                 self._schedule.note(self._process.name, f"{replica.name} says farewell to {self._end.remote}")
-                payload = AcceptPayload(bytes(DIGEST_BYTES)).encode()
+                payload = AcceptPayload(bytes(DIGEST_BYTES)).encode(wish)
                 self._end.perform(self._end.machine.accept(channel, payload, self._end.now_ms))
                 end = ChannelEnd(self._end, channel, lambda code: self._over(id_, code))
                 lane.user = self._end.users[channel] = Farewelling(self._schedule, self._process, replica, end, messages)
