@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from peersd_protocol.changesets import Changeset, Scalar, TableChangeset
+from peersd_protocol.changesets import Changeset, TableChangeset
+from peersd_protocol.columns import Scalar
 from peersd_protocol.schema import Column, ColumnId, Schema, Table
 
 Rank = tuple[int, bytes, bytes]

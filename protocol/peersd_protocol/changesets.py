@@ -1,7 +1,7 @@
 """Changesets: the net row changes of one transaction, the body of a data entry (SPEC: D, DESIGN 7).
 
 Tables and columns are named by the schema operations that made them. Values stand in columns, because that compresses better and
-because one type check then covers a whole column.
+because one type check then covers a whole column; long columns of alike values are packed (peersd_protocol.columns).
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 import msgpack
 
 from peersd_protocol import canonical
+from peersd_protocol.columns import Column, pack_column, packed_cells, unpack_column
 from peersd_protocol.constants import (
     BODY_BYTES_MAX,
     CHANGESET_ARRAYS_MAX,
@@ -32,11 +33,6 @@ TYPE: Final = 1
 
 OP_SET: Final = 0
 """The only operation on a cell that this version knows."""
-
-Scalar: TypeAlias = None | int | float | str | bytes
-"""A value as SQLite stores it."""
-
-Column: TypeAlias = Sequence[Scalar]
 
 _SCALARS: Final[frozenset[type]] = frozenset((type(None), int, float, str, bytes))
 _KEYS: Final[frozenset[type]] = frozenset((int, str, bytes))
@@ -118,13 +114,20 @@ def encode(changeset: Changeset) -> bytes:
             numbers[table.table[0]],
             table.table[1],
             [[numbers[act], op] for act, op in table.added],
-            table.inserts,
-            [[group.positions, [OP_SET] * len(group.positions), [*group.keys, *group.columns]] for group in table.updates],
-            table.deletes,
+            _packed(table.inserts),
+            [
+                [group.positions, [OP_SET] * len(group.positions), _packed([*group.keys, *group.columns])]
+                for group in table.updates
+            ],
+            _packed(table.deletes),
         ]
         for table in changeset.tables
     ]
     return canonical.encode([TYPE, list(numbers), tables])
+
+
+def _packed(columns: Sequence[Column]) -> list[Column | bytes]:
+    return [pack_column(column) for column in columns]
 
 
 def fits(changeset: Changeset) -> bool:
@@ -150,7 +153,8 @@ def decode(body: bytes) -> Changeset | UnknownBody:
     Raises:
         RemoteProtocolError: TOO_LARGE above a bound; MALFORMED if shape, types or order are wrong, or it is not canonical.
     """
-    fields = _unpack(body)
+    room = _Room()
+    fields = _unpack(body, room)
     if read_int(fields[0] if fields else None, "type of body", 0, 2**31) != TYPE:
         return UnknownBody(f"body of type {fields[0]}")
     _, act_fields, table_fields = read_array(fields, "changeset", length=3)
@@ -158,7 +162,7 @@ def decode(body: bytes) -> Changeset | UnknownBody:
     tables: list[TableChangeset] = []
     unknown: set[int] = set()
     for table in read_array(table_fields, "tables", items_max=TABLES_MAX):
-        tables.append(_decode_table(table, acts, unknown))
+        tables.append(_decode_table(table, acts, unknown, room))
     if not tables:
         raise malformed("a changeset without tables")
     if len({table.table for table in tables}) != len(tables):
@@ -234,28 +238,37 @@ def _unpack_all(packed: Sequence[bytes], pack: Callable[[Any], bytes]) -> list[A
     return fields
 
 
-def _unpack(body: bytes) -> Sequence[Any]:
+class _Room:
+    """Counts what a body becomes in memory."""
+
+    def __init__(self) -> None:
+        self._arrays_left = CHANGESET_ARRAYS_MAX
+        self._cells_left = CHANGESET_CELLS_MAX
+
+    def take_array(self, array: list[Any]) -> list[Any]:
+        """Counts an array and its elements."""
+        self._arrays_left -= 1
+        self.take_cells(len(array))
+        return array
+
+    def take_cells(self, cells: int) -> None:
+        """Counts the values of a packed column, before they are unpacked."""
+        self._cells_left -= cells
+        if self._arrays_left < 0 or self._cells_left < 0:
+            raise RemoteProtocolError(CloseCode.TOO_LARGE, "cells of a changeset")
+
+
+def _unpack(body: bytes, room: _Room) -> Sequence[Any]:
     """Unpacks canonical msgpack. What it becomes in memory has a bound, which canonical.decode leaves to the input's size."""
     if len(body) > BODY_BYTES_MAX:
         raise RemoteProtocolError(CloseCode.TOO_LARGE, f"{len(body)} bytes in a body")
     # Fewer bytes than CHANGESET_ARRAYS_MAX cannot hold too much; then the count, a call for each array, is left out.
     is_small = len(body) <= CHANGESET_ARRAYS_MAX
-    arrays_left = CHANGESET_ARRAYS_MAX
-    cells_left = CHANGESET_CELLS_MAX
-
-    def count(array: list[Any]) -> list[Any]:
-        nonlocal arrays_left, cells_left
-        arrays_left -= 1
-        cells_left -= len(array)
-        if arrays_left < 0 or cells_left < 0:
-            raise RemoteProtocolError(CloseCode.TOO_LARGE, "cells of a changeset")
-        return array
-
     try:
         fields = msgpack.unpackb(
             body,
             raw=False,
-            list_hook=None if is_small else count,
+            list_hook=None if is_small else room.take_array,
             # A length of 0 still admits empty maps and extensions.
             object_hook=_refuse,
             ext_hook=_refuse,
@@ -279,18 +292,18 @@ def _refuse(*_: Any) -> None:
     raise ValueError("a map or an extension")
 
 
-def _decode_table(value: Any, acts: Sequence[bytes], unknown: set[int]) -> TableChangeset:
+def _decode_table(value: Any, acts: Sequence[bytes], unknown: set[int], room: _Room) -> TableChangeset:
     act, op, added_fields, insert_fields, update_fields, delete_fields = read_array(value, "table", length=6)
     table = _decode_ref(act, op, acts)
     pairs = [read_array(pair, "added column", length=2) for pair in read_array(added_fields, "added", items_max=COLUMNS_MAX)]
     added = tuple(_decode_ref(added_act, added_op, acts) for added_act, added_op in pairs)
     if len(set(added)) != len(added):
         raise malformed("one column added twice")
-    inserts = _read_columns(insert_fields, "inserts")
-    deletes = _read_columns(delete_fields, "deletes")
+    inserts = _read_columns(insert_fields, "inserts", room)
+    deletes = _read_columns(delete_fields, "deletes", room)
     _check_cells(inserts, _SCALARS)
     _check_cells(deletes, _KEYS)
-    groups = [_decode_updates(group, unknown) for group in read_array(update_fields, "updates")]
+    groups = [_decode_updates(group, unknown, room) for group in read_array(update_fields, "updates")]
     check_ascending([group.positions for group in groups], "groups of updates")
     if not (inserts or groups or deletes):
         raise malformed("a table without changes")
@@ -301,7 +314,7 @@ def _decode_ref(act: Any, op: Any, acts: Sequence[bytes]) -> TableId:
     return acts[read_int(act, "index of an act", 0, len(acts) - 1)], read_int(op, "op", 0, SCHEMA_OPS_MAX - 1)
 
 
-def _decode_updates(value: Any, unknown: set[int]) -> Updates:
+def _decode_updates(value: Any, unknown: set[int], room: _Room) -> Updates:
     position_fields, op_fields, column_fields = read_array(value, "group of updates", length=3)
     positions = tuple(
         read_int(position, "position", 0, COLUMNS_MAX - 1)
@@ -311,7 +324,7 @@ def _decode_updates(value: Any, unknown: set[int]) -> Updates:
         raise malformed("updates of no column")
     check_ascending(positions, "positions")
     ops = [read_int(op, "cell operation", 0, 2**31) for op in read_array(op_fields, "cell operations", length=len(positions))]
-    columns = _read_columns(column_fields, "updates")
+    columns = _read_columns(column_fields, "updates", room)
     key_columns = len(columns) - len(positions)
     if key_columns < 1:
         raise malformed("updates without keys")
@@ -323,11 +336,16 @@ def _decode_updates(value: Any, unknown: set[int]) -> Updates:
     return Updates(positions, keys, values)
 
 
-def _read_columns(value: Any, what: str) -> Sequence[Column]:
-    columns = read_array(value, what, items_max=2 * COLUMNS_MAX)
+def _read_columns(value: Any, what: str, room: _Room) -> Sequence[Column]:
+    columns = cast("Sequence[Any]", read_array(value, what, items_max=2 * COLUMNS_MAX))
     if columns:
+        if bytes in set(map(type, columns)):
+            for column in columns:
+                if type(column) is bytes:
+                    room.take_cells(packed_cells(column))
+            columns = [unpack_column(column) if type(column) is bytes else column for column in columns]
         if set(map(type, columns)) != {list}:
-            raise malformed(f"a column of {what} is no array")
+            raise malformed(f"a column of {what} is none")
         lengths = set(map(len, cast("Iterable[Column]", columns)))
         if len(lengths) != 1 or 0 in lengths:
             raise malformed(f"columns of {what} are empty or differ in length")

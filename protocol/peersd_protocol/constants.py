@@ -39,6 +39,9 @@ CHANGESET_CELLS_MAX: Final = 4 * MIB
 """Elements of all arrays of one changeset. As Python objects a cell takes some 60 bytes and may come from a single one, so that
 BODY_BYTES_MAX alone would admit gigabytes (guess: a million rows of four columns)."""
 
+PACKED_CELLS_MIN: Final = 16
+"""Values that a packed column has at least: unpacking one takes some 10 turns of a loop, whatever it has (guess)."""
+
 CHANGESET_ARRAYS_MAX: Final = 65_536
 """Arrays in one changeset: an array for each column of each table and of each group of updates (guess)."""
 

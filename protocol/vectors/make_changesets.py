@@ -53,6 +53,37 @@ def invalid(name: str, packed: bytes, error: str = "MALFORMED") -> dict[str, Any
 VALUES = [None, 0, -1, 127, 128, -(2**63), 2**63 - 1, 0.5, -0.0, float("inf"), "", "é", "a\x00b", b"", b"\x00\xff"]
 
 
+PACKED: dict[str, list[Any]] = {
+    "integers of one byte": list(range(-128, -112)),
+    "integers of three bytes": [32_768 * sign for sign in (1, -1)] * 8,
+    "integers of eight bytes": [-(2**63), 2**63 - 1] * 8,
+    "the least integers": [-(2**63)] * 16,
+    "integers between two widths": [-(2**31), 2**31 - 1] * 8,
+    "doubles": [0.5, -0.0, float("-inf"), 1e-320] * 4,
+    "bytes": [bytes((number, 255)) for number in range(16)],
+    "text": [f"{number:03}" for number in range(16)],
+}
+NOT_PACKED: dict[str, list[Any]] = {
+    "too few": list(range(15)),
+    "of two types": [0, 0.0] * 8,
+    "bytes of two lengths": [b"a", b"bb"] * 8,
+    "empty text": [""] * 16,
+    "not ASCII": ["é"] * 16,
+    "longer than a length can say": [bytes(256)] * 16,
+}
+BAD_PACKED: dict[str, bytes] = {
+    "nothing": b"",
+    "no values": b"\x01",
+    "a kind of nobody": b"\x00" + bytes(16),
+    "another kind of nobody": b"\x0c\x01" + bytes(16),
+    "too few": b"\x01" + bytes(15),
+    "cut off": b"\x02" + bytes(33),
+    "of no length": b"\x0a\x00" + bytes(16),
+    "text that is not ASCII": b"\x0b\x01" + bytes(15) + b"\x80",
+    "not a number": b"\x09" + b"\x7f" * 16 + b"\xf8" * 16 + bytes(96),
+}
+
+
 def make() -> dict[str, Any]:
     """All cases. A case with "unknown" is of a later version: it is held, and neither refused nor understood."""
     insert = [0, 0, [], [[1]], [], []]
@@ -74,6 +105,14 @@ def make() -> dict[str, Any]:
                 TableChangeset((B, 1), (), [["k"]], (Updates((1,), [["l"]], [[0.5]]),), [["m"]]),
                 TableChangeset((A, 0), ((B, 4),), [[1], [2]]),
             ),
+            *(
+                valid(f"a packed column of {name}", TableChangeset((A, 0), (), [list(range(len(column))), column]))
+                for name, column in PACKED.items()
+            ),
+            *(
+                valid(f"a column that is not packed: {name}", TableChangeset((A, 0), (), [list(range(len(column))), column]))
+                for name, column in NOT_PACKED.items()
+            ),
             {"name": "another type of body", "unknown": True, "body": body(kind=2).hex()},
             {
                 "name": "another operation",
@@ -82,6 +121,9 @@ def make() -> dict[str, Any]:
             },
         ],
         "invalid": [
+            *(invalid(f"a packed column: {name}", body([0, 0, [], [packed], [], []])) for name, packed in BAD_PACKED.items()),
+            invalid("packed columns of two lengths", body([0, 0, [], [b"\x01" + bytes(16), b"\x01" + bytes(17)], [], []])),
+            invalid("keys that are packed doubles", body([0, 0, [], [], [], [b"\x09" + bytes(128)]])),
             invalid("empty", b""),
             invalid("no array", b"\x01"),
             invalid("trailing byte", body(insert) + b"\x00"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from peersd_protocol import canonical, changesets
 from peersd_protocol.changesets import Changeset, TableChangeset, UnknownBody, Updates
+from peersd_protocol.columns import Scalar
 from peersd_protocol.constants import BODY_BYTES_MAX, CHANGESET_ARRAYS_MAX, CHANGESET_CELLS_MAX
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 
@@ -166,6 +167,13 @@ def test_a_small_body_cannot_become_large_in_memory() -> None:
     assert refused(pack([1, [A], [[]] * (CHANGESET_ARRAYS_MAX + 1)])) is CloseCode.TOO_LARGE
 
 
+def test_a_packed_column_counts_as_many_elements_as_it_has_values() -> None:
+    # Body, acts, tables, table and its columns count too: 3 + 1 + 1 + 6 + 1.
+    most = CHANGESET_CELLS_MAX - 12
+    assert isinstance(changesets.decode(table_body([b"\x01" + bytes(most)])), Changeset)
+    assert refused(table_body([b"\x01" + bytes(most + 1)])) is CloseCode.TOO_LARGE
+
+
 def test_what_an_author_finds_to_fit_is_taken_and_one_cell_more_is_not() -> None:
     def of(rows: int) -> Changeset:
         return Changeset((TableChangeset((A, 0), (), ([0] * rows, [None] * rows)),))
@@ -193,6 +201,35 @@ def test_updates_of_very_many_kinds_do_not_fit() -> None:
 
 scalars = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text() | st.binary()
 keys = st.integers(-(2**63), 2**63 - 1) | st.text() | st.binary()
+
+
+alike = st.sampled_from(
+    [
+        st.integers(-(2**63), 2**63 - 1),
+        st.integers(-129, 128),
+        st.integers(-(2**63), -(2**62)),
+        st.sampled_from(
+            [-1, 0, *(sign * 2**bits + off for bits in (7, 8, 15, 31, 62) for sign in (1, -1) for off in (-1, 0, 1))]
+        ),
+        st.floats(allow_nan=False),
+        st.binary(min_size=3, max_size=3),
+        st.text(st.characters(max_codepoint=128), min_size=2, max_size=2),
+        st.sampled_from([0, 0.0, None, "", b""]),
+    ]
+)
+
+
+@given(alike.flatmap(lambda cells: st.lists(cells, min_size=14, max_size=40)))
+def test_a_long_column_comes_back_from_its_bytes_whatever_its_values_are(column: list[Scalar]) -> None:
+    decoded = changesets.decode(changesets.encode(Changeset((TableChangeset((A, 0), (), [column]),))))
+    assert isinstance(decoded, Changeset)
+    assert repr(decoded.tables[0].inserts) == repr([column])
+
+
+@given(st.binary(max_size=60))
+def test_any_packed_column_is_decoded_or_refused_and_nothing_else(packed: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        assert isinstance(changesets.decode(table_body([packed])), Changeset)
 
 
 @st.composite

@@ -13,8 +13,9 @@ from peersd_protocol import blocks as block_codec
 from peersd_protocol import canonical, hlc
 from peersd_protocol.acts import AddDevice, Invite, Profile, SchemaAct, SetRole, Settings, body_value
 from peersd_protocol.canonical import Value
-from peersd_protocol.changesets import Changeset, Scalar, TableChangeset, Updates
+from peersd_protocol.changesets import Changeset, TableChangeset, Updates
 from peersd_protocol.changesets import encode as encode_changeset
+from peersd_protocol.columns import Scalar
 from peersd_protocol.devicekeys import DeviceKeys, verify_device_cert
 from peersd_protocol.entries import Header, Kind
 from peersd_protocol.messages import Block
