@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ from peersd.store.reader import Reader
 from peersd.store.sql_errors import convert_sqlite_error
 from peersd.store.statements import Params
 from peersd.store.store import Commit, FindCuts, Store, Write
-from peersd.store.threads import Threads, Turns, WorkerThreads
+from peersd.store.threads import Called, Threads, WorkerThreads
 from peersd_protocol.canonical import Value
 from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.messages import Block, Runs, Want
@@ -44,6 +45,15 @@ CLASSIFY_S = 30.0
 
 QUEUED_REQUESTS_MAX = 4096
 """Writes that may wait for a group's committer before clients are told `busy` (guess: 16 full batches)."""
+
+
+def _never(_: object) -> trio.lowlevel.Abort:
+    """Of a wait that cancelling does not end."""
+    return trio.lowlevel.Abort.FAILED
+
+
+def _failed_inside() -> PeersdError:
+    return PeersdError("store_corrupt", "The write failed inside.", hint="The daemon's log says more; please report it.")
 
 
 def _closing() -> PeersdError:
@@ -90,11 +100,14 @@ class StoreHandle:
         self.path = os.fspath(path)
         self.on_commit: Callable[[Commit, SessionId | None], None] = lambda commit, origin: None
         self.on_acts: Callable[[], None] = lambda: None
-        self._thread = Turns()
+        self._is_working = False
+        self._is_committing = False
+        self._turns: deque[Callable[[], None]] = deque()
         self._query_threads = trio.CapacityLimiter(READERS_MAX)
         self._idle_readers: deque[Reader] = deque()
         self._queue: deque[_Waiting] = deque()
-        self._has_requests = trio.Event()
+        self._failed = trio.Event()
+        self._failure: BaseException | None = None
         self.is_damaged = False
         self.is_ahead = False
         self._told = trio.Event()
@@ -106,18 +119,52 @@ class StoreHandle:
         Raises:
             PeersdError: what SQLite raised, such as `store_full`; or what the call itself raises.
         """
-        with trio.CancelScope(shield=True):
-            try:
-                return await self._threads.run(call, *args, limiter=self._thread)
-            except apsw.Error as error:
-                failure = convert_sqlite_error(error)
-                if failure.code == "store_corrupt" and not self.is_damaged:
-                    self.is_damaged = True
-                    _log.error("file_damaged", extra={"fields": {"file": os.path.basename(self.path), "reason": failure.message}})
-                raise failure from error
-            except OSError as error:  # the mark
-                raise convert_sqlite_error(error) from error
-        raise AssertionError("a shielded scope that nobody cancels")
+        task = trio.lowlevel.current_task()
+        ended: list[Called[T]] = []
+
+        def done(called: Called[T]) -> None:
+            ended.append(called)
+            self._next_turn()
+            trio.lowlevel.reschedule(task)
+
+        self._take_turn(lambda: self._threads.start(done, call, *args))
+        # As an Event in a shielded scope would, at a fourth of its cost.
+        await trio.lowlevel.wait_task_rescheduled(_never)
+        return self._result(ended[0])
+
+    def _result(self, called: Called[T]) -> T:
+        """What a call on the writer's thread returned.
+
+        Raises:
+            PeersdError: what SQLite raised, such as `store_full`; or what the call itself raised.
+        """
+        try:
+            return called.result()
+        except apsw.Error as error:
+            failure = convert_sqlite_error(error)
+            if failure.code == "store_corrupt" and not self.is_damaged:
+                self.is_damaged = True
+                _log.error("file_damaged", extra={"fields": {"file": os.path.basename(self.path), "reason": failure.message}})
+            raise failure from error
+        except OSError as error:  # the mark
+            raise convert_sqlite_error(error) from error
+
+    def _take_turn(self, start: Callable[[], None]) -> None:
+        """Has `start` called when the writer's thread is free, now or after all that asked before: to begin a call there.
+
+        Who is called back at that call's end calls `_next_turn`.
+        """
+        if self._is_working:
+            self._turns.append(start)
+        else:
+            self._is_working = True
+            start()
+
+    def _next_turn(self) -> None:
+        if self._turns:
+            self._turns.popleft()()
+        else:
+            self._is_working = False
 
     def listen(self, *, is_listening: bool) -> None:
         """Whether somebody wants commits as messages: without, none are made, and the mark waits too."""
@@ -146,57 +193,75 @@ class StoreHandle:
             raise PeersdError("busy", "too many writes are waiting for this group", hint="try again", retry=True)
         waiting = _Waiting(write, trio.lowlevel.current_task())
         self._queue.append(waiting)
-        self._has_requests.set()
-        # As an Event in a shielded scope would, at a fourth of its cost.
-        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+        if not self._is_committing:
+            self._is_committing = True
+            self._take_turn(self._start_batch)
+        await trio.lowlevel.wait_task_rescheduled(_never)
         assert waiting.outcome is not None
         if isinstance(waiting.outcome, PeersdError):
             raise waiting.outcome
         return waiting.outcome
 
     async def run_committer(self) -> None:
-        """Commits what is queued, batch by batch, without waiting on a timer; does not return."""
+        """Keeps the queue of writes open, which are committed batch by batch without waiting on a timer; does not return.
+
+        Raises:
+            Exception: a fault of ours, in telling of what was committed.
+        """
         try:
-            while True:
-                await self._has_requests.wait()
-                self._has_requests = trio.Event()
-                while self._queue:
-                    await self._commit_batch(
-                        [self._queue.popleft() for _ in range(min(len(self._queue), limits.BATCH_REQUESTS_MAX))]
-                    )
+            await self._failed.wait()
+            assert self._failure is not None
+            raise self._failure
         finally:
             self._is_closed = True
             while self._queue:
                 self._queue.popleft().answer(_closing())
 
-    async def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
-        """Commits one batch, answers it as soon as it is durable, and then tells of it; answers it whatever happens."""
-        failure = PeersdError("store_corrupt", "The write failed inside.", hint="The daemon's log says more; please report it.")
+    def _start_batch(self) -> None:
+        """It is the queue's turn: a batch of what waits in it will be committed."""
+        batch: list[_Waiting] = []
         token = trio.lowlevel.current_trio_token()
-        outcomes: Sequence[Success | PeersdError] = ()
 
         def answer_ahead(durable: Sequence[Success | PeersdError]) -> None:
             if batch[0].outcome is None:
                 self.is_ahead = True
-                _answer(batch, durable, failure)
+                _answer(batch, durable, _failed_inside())
 
-        try:
+        def write() -> Commit | None:
+            # What came since is taken along.
+            while self._queue and len(batch) < limits.BATCH_REQUESTS_MAX:
+                batch.append(self._queue.popleft())
+            if not batch:  # told that the group is being closed
+                return None
             # The mark, a second fsync, is due before anything is sent to a peer: clients need not wait for it.
-            outcomes, commit = await self.call(
-                self.store.write,
-                [waiting.write for waiting in batch],
-                lambda durable: token.run_sync_soon(answer_ahead, durable),
-            )
+            writes = [waiting.write for waiting in batch]
+            _, commit = self.store.write(writes, lambda durable: token.run_sync_soon(answer_ahead, durable))
+            return commit
+
+        self._threads.start_late(partial(self._end_batch, batch), write)
+
+    def _end_batch(self, batch: Sequence[_Waiting], called: Called[Commit | None]) -> None:
+        """A batch was committed, or could not be: tells of it, answers it whatever happens, and gives the turn on."""
+        failure = _failed_inside()
+        try:
+            commit = self._result(called)
             reach(CrashPoint.BATCH_FENCED)
             self._tell(commit, None)
             reach(CrashPoint.BATCH_TOLD)
         except PeersdError as error:
             failure = error  # of this group's file: it fails the batch and nothing else
+        except BaseException as error:  # noqa: BLE001 - nobody is told what is raised here: the committer raises it
+            self._failure = error
+            self._failed.set()
         finally:
-            _answer(batch, outcomes, failure)
+            _answer(batch, (), failure)
             self.is_ahead = False
             self._told.set()
             self._told = trio.Event()
+            self._is_committing = bool(self._queue)
+            if self._is_committing:
+                self._turns.append(self._start_batch)
+            self._next_turn()
 
     async def wait_told(self) -> None:
         """Returns once `on_commit` has been told of whatever clients were answered before this call."""

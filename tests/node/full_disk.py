@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import apsw
+import trio
 
-from peersd.store.threads import Limiter, WorkerThreads
+from peersd.store.threads import Called, WorkerThreads
 
 T = TypeVar("T")
 
@@ -27,10 +28,21 @@ class FullDisk(WorkerThreads):
         self.system: set[str] = set()
         self.refused: list[str] = []
 
-    async def run(self, call: Callable[..., T], *args: object, limiter: Limiter | None = None) -> T:
+    def start(self, done: Callable[[Called[T]], None], call: Callable[..., T], *args: object) -> None:
         """See Threads."""
+        super().start(done, self._or_refuse(call), *args)
+
+    async def run(self, call: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None) -> T:
+        """See Threads."""
+        return await super().run(self._or_refuse(call), *args, limiter=limiter)
+
+    def _or_refuse(self, call: Callable[..., T]) -> Callable[..., T]:
         name = getattr(call, "__name__", "a partial")
-        if name in self.sqlite | self.system:
-            self.refused.append(name)
+        if name not in self.sqlite | self.system:
+            return call
+        self.refused.append(name)
+
+        def refuse(*_: object) -> T:
             raise apsw.FullError("database or disk is full") if name in self.sqlite else OSError(errno.ENOSPC, "no space left")
-        return await super().run(call, *args, limiter=limiter)
+
+        return refuse

@@ -15,7 +15,7 @@ import trio.testing
 from peersd.errors import PeersdError
 from peersd.node.addresses import Addresses
 from peersd.store.local_state import LocalState
-from peersd.store.threads import Limiter, WorkerThreads
+from peersd.store.threads import WorkerThreads
 from peersd_protocol.constants import ADDRESSES_PER_DEVICE_MAX, BEACON_ADDRESSES_MAX
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ class Refusing(WorkerThreads):
 
     is_locked = True
 
-    async def run(self, call: Callable[..., T], *args: object, limiter: Limiter | None = None) -> T:
+    async def run(self, call: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None) -> T:
         """See Threads."""
         if self.is_locked:
             raise PeersdError("busy", "The file is locked.", retry=True)
@@ -170,7 +170,7 @@ class FirstWaits(WorkerThreads):
         self.calls = 0
         self.go_on = trio.Event()
 
-    async def run(self, call: Callable[..., T], *args: object, limiter: Limiter | None = None) -> T:
+    async def run(self, call: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None) -> T:
         """See Threads."""
         self.calls += 1
         if self.calls == 1:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import trio
 import trio.testing
 
-from peersd.store.threads import Limiter
+from peersd.store.threads import Called
 
 T = TypeVar("T")
 
@@ -77,12 +77,24 @@ class VirtualThreads:
         self._draw = draw
         self._began_s: float | None = None
 
-    async def run(self, call: Callable[..., T], *args: object, limiter: Limiter | None = None) -> T:
+    async def run(self, call: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None) -> T:
         """See Threads."""
         if limiter is None:
             return await self._run(call, args)
         async with limiter:
             return await self._run(call, args)
+
+    def start(self, done: Callable[[Called[T]], None], call: Callable[..., T], *args: object) -> None:
+        """See Threads."""
+        called = Called(call, args)
+
+        async def run() -> None:
+            await self._run(called.run, ())
+            done(called)
+
+        trio.lowlevel.spawn_system_task(run)
+
+    start_late = start
 
     async def _run(self, call: Callable[..., T], args: tuple[object, ...]) -> T:
         await trio.lowlevel.checkpoint()
