@@ -6,12 +6,12 @@ import logging
 import math
 import os
 import select
-from collections.abc import Generator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Final, Protocol
 
 import trio
 
+from peersd.api.client_socket import ClientSocket
 from peersd.api.jsonrpc import (
     LINE_BYTES_MAX,
     OUR_ERROR,
@@ -59,17 +59,37 @@ class Dispatcher(Protocol):
         ...
 
 
-@contextmanager
-def guarded(what: str, method: str = "") -> Generator[None]:
-    """The guard of the API: a fault of ours is logged with its traceback and ends what it guards, never the daemon."""
-    try:
-        yield
-    except Exception:  # noqa: BLE001  one of the three places
-        _log.exception(f"{what} failed", extra={"fields": {"method": method[:64]} if method else {}})
+class guarded:
+    """The guard of the API: a fault of ours is logged with its traceback and ends what it guards, never the daemon.
+
+    Args:
+        what: is guarded, for the log.
+        method: that is called, if it is a request.
+    """
+
+    __slots__ = ("_method", "_what")
+
+    def __init__(self, what: str, method: str = "") -> None:
+        self._what = what
+        self._method = method
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+        if not isinstance(error, Exception):  # one of the three places where any is caught
+            return False
+        fields = {"method": self._method[:64]} if self._method else {}
+        _log.error(f"{self._what} failed", exc_info=error, extra={"fields": fields})
+        return True
 
 
 class Connection:
     """One connection.
+
+    Its requests are worked on by tasks that read in turn, IN_FLIGHT_MAX at most: who has read a line gives the turn on and
+    answers the line itself. With a task for each request, started by one that reads, a request would wait a turn of the event
+    loop before it began, and another one before its answer was sent.
 
     Args:
         stream: the accepted socket; closed by its owner.
@@ -78,14 +98,22 @@ class Connection:
 
     def __init__(self, stream: trio.SocketStream, dispatcher: Dispatcher) -> None:
         self._stream = stream
+        self._socket = ClientSocket(stream)
+        self._lines = LineReader(self._socket, LINE_BYTES_MAX)
         self._dispatcher = dispatcher
         self._outbox = Outbox()
-        self._subscriptions = Subscriptions(self._send_notification)
-        self._places = trio.Semaphore(IN_FLIGHT_MAX)
+        self._subscriptions = Subscriptions(self._send_line)
         self._everything = trio.CancelScope()
-        self._reading = trio.CancelScope()
         self._finishing: set[trio.CancelScope] = set()
         self._interruptible: set[trio.CancelScope] = set()
+        self._is_over = False
+        """Whether no further line is to be read."""
+        self._tasks = 0
+        self._reading: trio.CancelScope | None = None
+        self._is_turn_free = False
+        """Whether nobody reads, since all tasks that there may be are answering."""
+        self._resting: trio.lowlevel.Task | None = None
+        """The task that waits for the turn; more than one would only be kept for nothing."""
         self._input_ended = trio.Event()
 
     async def run(self) -> None:
@@ -99,8 +127,8 @@ class Connection:
                 companions.start_soon(self._send_answers)
                 companions.start_soon(self._watch_for_hang_up)
                 async with trio.open_nursery() as requests:
-                    with self._reading:
-                        await self._read_requests(requests)
+                    self._tasks += 1
+                    await self._take_turns(requests)
                 await self._outbox.wait_sent()
                 companions.cancel_scope.cancel()
 
@@ -114,7 +142,7 @@ class Connection:
 
     def stop_reading(self) -> None:
         """Begin no further request, and end the subscriptions; what is under way is answered."""
-        self._reading.cancel()
+        self._end_reading()
         self._subscriptions.end_all()
 
     def interrupt(self) -> None:
@@ -128,25 +156,79 @@ class Connection:
         for scope in self._finishing:
             scope.shield = False
 
-    async def _read_requests(self, requests: trio.Nursery) -> None:
-        reader = LineReader(self._stream, LINE_BYTES_MAX)
-        while True:
-            # A checkpoint even where a place is free, which lets the request before run to its first wait: requests begin in
-            # the order of their lines, while a nursery starts what is ready at once in random order.
-            await self._places.acquire()
-            parsed: Request | Invalid | list[Request | Invalid]
-            try:
-                line = await reader.next_line()
-                if line is None:
-                    self._input_ended.set()
+    def _end_reading(self) -> None:
+        self._is_over = True
+        if self._reading is not None:
+            self._reading.cancel()
+        self._wake_resting()
+
+    def _wake_resting(self) -> bool:
+        """Has the task that rests go on; whether there was one."""
+        task, self._resting = self._resting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+        return task is not None
+
+    async def _take_turns(self, requests: trio.Nursery) -> None:
+        """Reads a line, gives the turn on, answers the line, and so on; whoever begins has the turn."""
+        try:
+            while not self._is_over:
+                parsed = None
+                try:
+                    with trio.CancelScope() as self._reading:
+                        parsed = await self._read_line()
+                finally:
+                    self._reading = None
+                if parsed is None:
+                    self._is_over = True
+                    self._wake_resting()
                     return
-                parsed = parse_line(line)
-            except LineTooLong:
-                parsed = Invalid(line_too_long(), None)
-            except trio.BrokenResourceError:
-                self._everything.cancel()
-                return
-            requests.start_soon(self._answer, parsed, requests)
+                self._give_turn(requests)
+                await self._answer(parsed, requests)
+                if self._is_turn_free:
+                    self._is_turn_free = False
+                elif self._may_rest():
+                    await self._rest()
+                else:
+                    return
+        finally:
+            self._tasks -= 1
+
+    def _give_turn(self, requests: trio.Nursery) -> None:
+        if self._wake_resting():
+            return
+        if self._tasks < IN_FLIGHT_MAX:
+            self._tasks += 1
+            requests.start_soon(self._take_turns, requests)
+        else:
+            self._is_turn_free = True
+
+    def _may_rest(self) -> bool:
+        return self._resting is None and not self._is_over
+
+    async def _rest(self) -> None:
+        """Waits until it has the turn, or there are no more."""
+        self._resting = trio.lowlevel.current_task()
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            self._resting = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+
+    async def _read_line(self) -> Request | Invalid | list[Request | Invalid] | None:
+        """The next line, parsed; None if there will be no more."""
+        try:
+            line = await self._lines.next_line()
+        except LineTooLong:
+            return Invalid(line_too_long(), None)
+        except trio.BrokenResourceError:
+            self._everything.cancel()
+            return None
+        if line is None:
+            self._input_ended.set()
+            return None
+        return parse_line(line)
 
     async def _answer(self, parsed: Request | Invalid | list[Request | Invalid], requests: trio.Nursery) -> None:
         caller = RequestCaller(self._subscriptions)
@@ -158,12 +240,11 @@ class Connection:
             else:
                 answer = await self._answer_one(parsed, caller)
             if answer is not None:
-                await self._outbox.put(answer + b"\n")
+                await self._send_line(answer)
         finally:
             # Also where the answer was cancelled: then these are too, and close their events.
             for subscription in caller.opened:
                 requests.start_soon(self._subscriptions.forward, subscription)
-            self._places.release()
 
     async def _answer_one(self, request: Request | Invalid, caller: RequestCaller) -> bytes | None:
         if isinstance(request, Invalid):
@@ -189,8 +270,17 @@ class Connection:
                 kept.discard(scope)
         raise stopping()
 
-    async def _send_notification(self, line: bytes) -> None:
-        await self._outbox.put(line + b"\n")
+    async def _send_line(self, line: bytes) -> None:
+        """Sends a line at once where nothing waits before it, as much as the socket takes; the rest waits in the outbox."""
+        rest = line + b"\n"
+        if self._outbox.is_idle:
+            try:
+                rest = rest[self._socket.send_now(rest) :]
+            except trio.BrokenResourceError:
+                self._everything.cancel()
+                return
+        if rest:
+            await self._outbox.put(rest)
 
     async def _send_answers(self) -> None:
         # One scope whose deadline moves: entering one for each answer costs as much as sending it.

@@ -114,7 +114,10 @@ def stopping() -> RpcError:
 def parse_line(line: bytes | bytearray) -> Request | Invalid | list[Request | Invalid]:
     """What one line asks for: a request, a batch (a list, never empty), or why it is neither."""
     try:
-        message = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        text = line.decode("utf-8")
+        if text.startswith("\ufeff"):
+            return Invalid(parse_error("a BOM begins the line"), None)
+        message = _DECODER.decode(text)
     except UnicodeDecodeError:
         return Invalid(parse_error("the line is not UTF-8"), None)
     except json.JSONDecodeError as error:
@@ -218,3 +221,7 @@ def _is_usable_id(request_id: object) -> bool:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Kept: json.loads makes one for each call that has an option."""

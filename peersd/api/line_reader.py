@@ -36,6 +36,8 @@ class LineReader:
             trio.BrokenResourceError: the other end vanished.
         """
         dropping = False
+        if self._buffer:
+            await trio.lowlevel.checkpoint()  # many short lines may have come at once
         while True:
             end = self._buffer.find(b"\n", self._searched)
             if end < 0:

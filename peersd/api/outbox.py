@@ -21,6 +21,11 @@ class Outbox:
         self._turn = trio.Lock()
         self._changed = trio.lowlevel.ParkingLot()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or is being sent: a line may be sent past the queue, and what is left of it put there at once."""
+        return not (self._lines or self._sending or self._turn.locked())
+
     async def put(self, line: bytes) -> None:
         """Queue a line, waiting for room; those who wait keep their order, so that a long line is not passed for ever."""
         if self._turn.locked() or self._is_full_for(line):

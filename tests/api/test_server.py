@@ -161,6 +161,42 @@ async def test_lines_beyond_the_bound_in_flight_wait_and_are_then_answered(serve
     assert sorted([(await raw.receive())["id"] for _ in range(IN_FLIGHT_MAX + 6)]) == list(range(IN_FLIGHT_MAX + 6))
 
 
+async def test_a_connection_at_rest_has_few_tasks_whatever_was_under_way(served: Served) -> None:
+    raw = await served.connect()
+    await raw.call("sql.query", sql="SELECT")
+    at_rest = trio.lowlevel.current_statistics().tasks_living
+    await raw.send(*[query(i, "wait") for i in range(IN_FLIGHT_MAX)])
+    with trio.fail_after(HANG_S):
+        while len(served.node.calls) < IN_FLIGHT_MAX + 1:
+            await trio.sleep(0)
+        assert trio.lowlevel.current_statistics().tasks_living >= at_rest + IN_FLIGHT_MAX - 2
+        served.node.gate.set()
+        for _ in range(IN_FLIGHT_MAX):
+            await raw.receive()
+        while trio.lowlevel.current_statistics().tasks_living > at_rest + 1:
+            await trio.sleep(0)
+    assert "result" in await raw.call("sql.query", sql="SELECT")
+
+
+async def test_short_lines_that_came_together_leave_others_their_turns(served: Served) -> None:
+    raw = await served.connect()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.sleep(0)
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await raw.send(*[b"x"] * 1000)
+        for _ in range(1000):
+            assert (await raw.receive())["error"]["code"] == -32700
+        nursery.cancel_scope.cancel()
+    assert turns >= 1000
+
+
 async def test_a_batch_is_answered_in_one_line_and_in_its_order(served: Served) -> None:
     raw = await served.connect()
     await raw.send(

@@ -1,0 +1,54 @@
+"""The socket of a client: waited for only when there is nothing to be had, or no room."""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+
+class ClientSocket(trio.abc.ReceiveStream):
+    """Reads from an accepted socket, and sends what it takes at once.
+
+    Trio's own stream tries first and waits then, and gives others a turn after each piece: a call in vain and a turn of the event
+    loop for each line of a client that waits for its answers.
+
+    Args:
+        stream: the socket; closed by its owner, after whoever waits here has ended.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._fd = stream.socket.fileno()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What has come, waiting while there is nothing; empty at the end.
+
+        Raises:
+            trio.BrokenResourceError: the other end vanished.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(self._fd)
+            try:
+                return os.read(self._fd, max_bytes or 65_536)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(f"cannot read: {error}") from error
+
+    def send_now(self, data: bytes) -> int:
+        """Sends as much as there is room for; how many bytes that was. Nobody else may be sending.
+
+        Raises:
+            trio.BrokenResourceError: the other end vanished.
+        """
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(f"cannot send: {error}") from error
+
+    async def aclose(self) -> None:
+        """Closes the socket."""
+        await self._stream.aclose()
