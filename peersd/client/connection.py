@@ -15,6 +15,7 @@ import trio
 from peersd.client.errors import NoDaemon, PeersError
 from peersd.client.events import EventQueue
 from peersd.client.values import decode_json, encode_json
+from peersd.local_socket import LocalSocket
 
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 """API.md; checked before sending, for a clearer error than the daemon's."""
@@ -34,11 +35,34 @@ CODES: Final = {
 
 
 class _Waiting:
-    """A call that waits for its answer."""
+    """A call that waits for its answer.
+
+    Attributes:
+        task: who made it, once it waits.
+        answer: what came.
+    """
+
+    __slots__ = ("answer", "task")
 
     def __init__(self) -> None:
-        self.done = trio.Event()
+        self.task: trio.lowlevel.Task | None = None
         self.answer: dict[str, Any] | None = None
+
+    def wake(self) -> None:
+        """The call goes on."""
+        if self.task is not None:
+            trio.lowlevel.reschedule(self.task)
+            self.task = None
+
+    async def wait(self) -> None:
+        """Returns when `wake` is called."""
+        self.task = trio.lowlevel.current_task()
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            self.task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
 
 
 class Connection:
@@ -50,12 +74,14 @@ class Connection:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
+        self._socket = LocalSocket(stream)
         self._last_id = 0
         self._waiting: dict[int, _Waiting] = {}
         self._events: dict[int, EventQueue] = {}
         self._lost: PeersError | None = None
         self._closed = trio.Event()
-        # A task of its own sends: a caller that is cancelled while sending would leave half a line behind.
+        # What finds no room at once is sent by a task of its own: a caller that is cancelled would leave half a line behind.
+        self._unsent = 0
         self._lines_in, self._lines_out = trio.open_memory_channel[bytes](LINES_WAITING_MAX)
 
     async def call(self, method: str, params: Mapping[str, Any]) -> Any:
@@ -78,8 +104,9 @@ class Connection:
         waiting = self._waiting[request_id] = _Waiting()
         try:
             if self._lost is None:
-                await self._lines_in.send(line)
-                await waiting.done.wait()
+                await self._send_line(line)
+                if waiting.answer is None and self._lost is None:
+                    await waiting.wait()
         except trio.BrokenResourceError:
             # The sender ended while this call waited for its turn; why stands in `_lost`.
             pass
@@ -88,6 +115,29 @@ class Connection:
         if waiting.answer is None:
             raise self._lost or NoDaemon("the connection was closed")
         return _result(waiting.answer)
+
+    async def _send_line(self, line: bytes) -> None:
+        """Sends a line at once as far as there is room, and leaves the rest to the sender.
+
+        Raises:
+            trio.BrokenResourceError: the sender has ended.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._unsent:
+            self._unsent += 1
+            try:
+                await self._lines_in.send(line)
+            except BaseException:
+                self._unsent -= 1
+                raise
+            return
+        try:
+            rest = line[self._socket.send_now(line) :]
+        except trio.BrokenResourceError:
+            return  # the receiver sees the end too, after the answers that still lie in the socket
+        if rest:
+            self._unsent += 1
+            self._lines_in.send_nowait(rest)  # there is room, since nothing is unsent
 
     def events_of(self, subscription: int) -> EventQueue:
         """Where the notifications of a subscription are put, those too that came before this call."""
@@ -123,14 +173,14 @@ class Connection:
             try:
                 await self._stream.send_all(line)
             except trio.BrokenResourceError:
-                # The receiver sees the end too, after the answers that still lie in the socket.
-                return
+                return  # as in `_send_line`
+            self._unsent -= 1
 
     async def _receive_answers(self) -> None:
         buffer = bytearray()
         searched = 0
         try:
-            while received := await self._stream.receive_some(RECEIVE_BYTES):
+            while received := await self._socket.receive_some(RECEIVE_BYTES):
                 buffer += received
                 while (end := buffer.find(b"\n", searched)) >= 0:
                     line = bytes(buffer[:end])
@@ -148,7 +198,7 @@ class Connection:
         waiting = self._waiting.get(answer.get("id") or 0)
         if waiting is not None:
             waiting.answer = answer
-            waiting.done.set()
+            waiting.wake()
         elif answer.get("id") is None and "error" in answer:
             # Said about the connection as a whole, before it is closed: busy, or another user's daemon.
             self._lose(_error(answer["error"]))
@@ -160,7 +210,7 @@ class Connection:
         if self._lost is None:
             self._lost = reason
         for waiting in self._waiting.values():
-            waiting.done.set()
+            waiting.wake()
         for queue in self._events.values():
             queue.end(self._lost)
 

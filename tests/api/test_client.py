@@ -175,3 +175,23 @@ def test_the_socket_is_found_by_flag_then_environment_then_data_folder_then_runt
     assert str(resolve_socket_path("/t.sock")) == "/t.sock"
     monkeypatch.setenv("PEERSD_SOCKET", "")
     assert str(resolve_socket_path()) == "/e/peersd.sock"
+
+
+async def test_a_call_that_is_cancelled_while_its_line_finds_no_room_leaves_a_whole_line_and_the_next_is_answered(
+    served: Served,
+) -> None:
+    async with open_client(served.path) as peers:
+        with trio.move_on_after(0):
+            await peers.query("never sent")  # who is cancelled already asks for nothing
+        calls = [f"SELECT {'x' * 1024 * 1024} {number}" for number in range(4)]
+        with trio.fail_after(HANG_S):
+            async with trio.open_nursery() as nursery:
+                for sql in calls:
+                    nursery.start_soon(peers.query, sql)
+                for _ in range(2):  # the first may come before they have begun
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            assert (await peers.query("SELECT")).columns
+    asked = [arguments["sql"] for _name, arguments in served.node.calls]
+    assert asked[-1] == "SELECT" and "never sent" not in asked
+    assert set(asked[:-1]) <= set(calls) and len(asked) >= 2

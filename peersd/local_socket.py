@@ -1,4 +1,4 @@
-"""The socket of a client: waited for only when there is nothing to be had, or no room."""
+"""The local socket, at either end: waited for only when there is nothing to be had, or no room."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import trio
 
 
-class ClientSocket(trio.abc.ReceiveStream):
-    """Reads from an accepted socket, and sends what it takes at once.
+class LocalSocket(trio.abc.ReceiveStream):
+    """Reads from a socket, and sends what it takes at once.
 
     Trio's own stream tries first and waits then, and gives others a turn after each piece: a call in vain and a turn of the event
     loop for each line of a client that waits for its answers.
 
     Args:
-        stream: the socket; closed by its owner, after whoever waits here has ended.
+        stream: the socket; closed by its owner, who sends by it what found no room.
     """
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -26,6 +26,7 @@ class ClientSocket(trio.abc.ReceiveStream):
 
         Raises:
             trio.BrokenResourceError: the other end vanished.
+            trio.ClosedResourceError: this end was closed.
         """
         while True:
             await trio.lowlevel.wait_readable(self._fd)
