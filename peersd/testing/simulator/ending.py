@@ -225,7 +225,7 @@ class Ending:
         return any(running(device).links.ring_neighbours() > self._network.links_max for device in self._devices)
 
     def _messages_sent(self) -> list[int]:
-        """Messages of each device in each group, but for those in which who was told why it is out goes on asking now and then."""
+        """Messages of each device in each group, but for those in which who was told why it is out asks now and then."""
         groups = [group for group in self._acknowledged if not self._beliefs(group).is_split]
         return [replica.messages_sent for group in groups for _, replica in self._placed(group)]
 
