@@ -94,7 +94,9 @@ class VirtualThreads:
 
         trio.lowlevel.spawn_system_task(run)
 
-    start_late = start
+    def start_late(self, done: Callable[[Called[T]], None], call: Callable[..., T], *args: object) -> None:
+        """See Threads."""
+        self.start(done, call, *args)
 
     async def _run(self, call: Callable[..., T], args: tuple[object, ...]) -> T:
         await trio.lowlevel.checkpoint()
