@@ -131,7 +131,7 @@ class Admission:
         self._decide(True, None)
 
     def _decide_soon(self, reason: str | None) -> None:
-        self._replica.soon(lambda: self._decide(False, reason))
+        self._process.later(0, lambda: self._decide(False, reason))  # the group may be gone by then
 
     def _decide(self, is_admitted: bool, reason: str | None) -> None:
         decided, self._decided = self._decided, None
