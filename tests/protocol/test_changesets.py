@@ -256,3 +256,52 @@ def test_arbitrary_arrays_are_decoded_or_refused_and_nothing_else(value: Any) ->
     body = canonical.encode([1, [A], [[0, 0, [], value, [], []]]])
     with contextlib.suppress(RemoteProtocolError):
         assert isinstance(changesets.decode(body), Changeset)
+
+
+def rows_together(*bodies: bytes) -> tuple[Any, Any] | None:
+    found = changesets.decode_inserts(bodies)
+    if found is None:
+        return None
+    (table,) = found[0].tables
+    return table.inserts, found[1]
+
+
+def test_inserts_of_many_bodies_are_read_as_one() -> None:
+    assert rows_together(table_body([[1], ["x"]]), table_body([[2, 3], ["y", None]])) == ([[1, 2, 3], ["x", "y", None]], [1, 2])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        table_body([[2], ["y"]], deletes=[[9]]),
+        table_body([[2], ["y"]], updates=[[[1], [0], [[7], ["p"]]]]),
+        table_body([[2], ["y"]], deletes=0),
+        table_body([[2], ["y"]], added=[[0, 1]]),
+        table_body(deletes=[[9]]),
+        table_body([[2], ["y"]])[:-1],
+        table_body([[2], ["y"]]) + b"\x90\x90",
+        table_body([[2], ["y"], ["z"]]),
+        table_body([[2], ["y", "z"]]),
+        table_body([[], []]),
+        table_body([[2], [[]]]),
+        table_body([[2], [True]]),
+        table_body([[2], [math.nan]]),
+        table_body([2, "y"]),
+        table_body("no array"),
+        table_body([[2], ["y"]]).replace(b"\x91\x02", b"\x91\xcc\x02"),
+        pack([1, [B], [[0, 0, [], [[2], ["y"]], [], []]]]),
+    ],
+)
+def test_bodies_of_which_one_is_not_like_the_others_are_not_read_as_one(other: bytes) -> None:
+    like = table_body([[1], ["x"]])
+    assert rows_together(like, like) is not None
+    assert rows_together(like, other, like) is None
+    assert rows_together(other, like) is None
+
+
+def test_bodies_whose_bounds_do_not_lie_between_their_rows_are_not_read_as_one() -> None:
+    whole = table_body([[1], ["x"]])
+    start, row = whole[: -len(b"\x92\x91\x01\x91\xa1x\x90\x90")], b"\x92\x91\x01\x91\xa1x"
+    assert start + row + b"\x90\x90" == whole
+    assert rows_together(whole, start + row + row + b"\x90\x90", start + b"\x90\x90") is None
+    assert rows_together(whole, start + row[:3] + b"\x90\x90", start + row[3:] + b"\x90\x90") is None

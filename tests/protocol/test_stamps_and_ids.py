@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ def test_every_stamp_has_a_successor_that_is_valid_and_greater(before: int, wall
     stamp = hlc.next_stamp(before, wall_ms)
     assert stamp > before
     assert hlc.is_valid_successor(stamp, before)
+
+
+@given(stamps, st.lists(st.tuples(st.booleans(), st.integers(0, 2**48)), min_size=1, max_size=6), st.integers(-3, 5))
+def test_stamps_follow_one_another_if_each_follows_the_one_before(before: int, steps: list[tuple[bool, int]], wrong: int) -> None:
+    chain = [before]
+    for counts_up, wall_ms in steps:
+        chain.append(hlc.next_stamp(chain[-1], 0 if counts_up else wall_ms))
+    assert hlc.are_valid_successors(chain[1:], before)
+    if 0 < wrong < len(chain):
+        chain[wrong] += 1
+        each = [hlc.is_valid_successor(stamp, earlier) for earlier, stamp in pairwise(chain)]
+        assert hlc.are_valid_successors(chain[1:], before) == all(each)
 
 
 @given(stamps)
