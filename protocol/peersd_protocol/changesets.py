@@ -39,8 +39,11 @@ _KEYS: Final[frozenset[type]] = frozenset((int, str, bytes))
 _ACTS_MAX: Final = TABLES_MAX * COLUMNS_MAX
 _INT_MAX: Final = 2**63 - 1
 
+_NOTHING: Final = b"\x90\x90\x90"
+"""How a body ends whose last table has neither inserts nor updates nor deletes."""
+
 _NO_MORE: Final = b"\x90\x90"
-"""How a body ends whose last table has neither updates nor deletes."""
+"""How it ends without the latter two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,8 @@ def _join_inserts(bodies: Sequence[bytes]) -> tuple[Changeset, Sequence[int]] | 
         return None
     (table,) = first.tables
     pack = canonical.make_encoder()
-    start = bodies[0][: len(bodies[0]) - len(pack(table.inserts)) - len(_NO_MORE)]
+    # Made from what the body says, and not cut out of it, where a length would have to be believed.
+    start = encode(Changeset((TableChangeset(table.table, table.added),)))[: -len(_NOTHING)]
     if not all(body.startswith(start) and body.endswith(_NO_MORE) for body in bodies):
         return None
     # What is alike in all of them was read in the first; only what differs is unpacked.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peersd_protocol import canonical, changesets
 from peersd_protocol.changesets import Changeset, TableChangeset, UnknownBody, Updates
 from peersd_protocol.columns import Scalar
-from peersd_protocol.constants import BODY_BYTES_MAX, CHANGESET_ARRAYS_MAX, CHANGESET_CELLS_MAX
+from peersd_protocol.constants import BODY_BYTES_MAX, CHANGESET_ARRAYS_MAX, CHANGESET_CELLS_MAX, PACKED_CELLS_MIN
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 
 A, B = b"a" * 16, b"b" * 16
@@ -305,3 +305,28 @@ def test_bodies_whose_bounds_do_not_lie_between_their_rows_are_not_read_as_one()
     assert start + row + b"\x90\x90" == whole
     assert rows_together(whole, start + row + row + b"\x90\x90", start + b"\x90\x90") is None
     assert rows_together(whole, start + row[:3] + b"\x90\x90", start + row[3:] + b"\x90\x90") is None
+
+
+cells = st.one_of(
+    st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text(max_size=3), st.binary(max_size=3)
+)
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), cells, st.sampled_from([b"key", 7, "text"])), min_size=1, max_size=5))
+def test_what_is_read_as_one_is_what_each_body_says(written: list[tuple[int, Any, Any]]) -> None:
+    # Long columns of alike values are packed, in one body and not in the next.
+    bodies = [
+        changesets.encode(Changeset((TableChangeset((A, 0), (), [[key] * count, [cell] * count]),)))
+        for count, cell, key in written
+    ]
+    found = rows_together(*bodies)
+    each = [changesets.decode(body) for body in bodies]
+    assert all(isinstance(one, Changeset) for one in each)
+    if found is not None:
+        inserts = [one.tables[0].inserts for one in each if isinstance(one, Changeset)]
+        assert found == (
+            [[value for columns in inserts for value in columns[at]] for at in (0, 1)],
+            [count for count, _, _ in written],
+        )
+    elif max(count for count, _, _ in written) < PACKED_CELLS_MIN:
+        raise AssertionError("short columns are read as one")
