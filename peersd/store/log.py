@@ -1,38 +1,33 @@
-"""The logs of one group in its SQLite file: rows of entries in, headers, tips and runs out (DESIGN 6)."""
+"""The logs of one group in its SQLite file: entries go in and are found, wherever they stand (DESIGN 6).
+
+Each has a row of its own or stands in a segment with others (segments.py, sealing.py); nobody who asks here need know.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from heapq import merge
-from importlib import resources
 from operator import itemgetter
 from typing import Final, cast
 
 import apsw
 
-from peersd.store.branches import Branch, EntryRow, LogRow, Path, State, TipRow
+from peersd.store.branches import EntryRow, LogRow, Path, State, TipRow
+from peersd.store.log_index import LogIndex, unpack_links, unpack_values
 from peersd.store.sealing import Sealing
-from peersd.store.segments import Segment, Segments
+from peersd.store.segments import Segment
 from peersd_protocol import canonical
 from peersd_protocol.canonical import Value
-from peersd_protocol.constants import BODY_BYTES_MAX, BRANCHES_MAX, LINKS_PER_ENTRY_MAX
+from peersd_protocol.constants import BODY_BYTES_MAX
 from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.runs import Body, BodyForm, Entry, ParsedEntries, chain_entries, parse_body
-from peersd_protocol.signing import HASH_BYTES
-from peersd_protocol.vectors import Tip, Vector
+from peersd_protocol.vectors import Tip
 
 __all__ = ["EntryRow", "Log", "LogRow", "Path", "State", "TipRow", "unpack_links"]
 
-_LINKS_BYTES_MAX: Final = LINKS_PER_ENTRY_MAX * (HASH_BYTES + 2) + 8
-
 _CHAINED_MAX: Final = 16
 """Segments kept with the hashes of their entries (guess): some 50 KiB each, for looks at neighbours one after the other."""
-
-_LAST_HELD: Final = """SELECT id, branch, seq, hash, hlc FROM _peers_entry
-    WHERE log = ? AND branch = ? AND seq < ? AND state > 0 ORDER BY seq DESC LIMIT 1"""
-
-_LAST_COUNTED: Final = _LAST_HELD.replace("state > 0", "state IN (1, 2)")
 
 _ENTRY_COLUMNS = "id, log, branch, seq, prev, author, state, hlc, hash, deps, heads, ext, signature, body"
 
@@ -41,16 +36,7 @@ def _pack(links: Sequence[Value]) -> bytes | None:
     return canonical.encode(list(links)) if links else None
 
 
-def _unpack(packed: bytes | None) -> list[Value]:
-    return [] if packed is None else canonical.decode(packed, bytes_max=BODY_BYTES_MAX)
-
-
-def unpack_links(packed: bytes | None) -> list[bytes]:
-    """The hashes in a column of links."""
-    return [] if packed is None else cast("list[bytes]", canonical.decode(packed, bytes_max=_LINKS_BYTES_MAX))
-
-
-class Log:
+class Log(LogIndex):
     """Rows of the tables in log.sql, with what is small kept in memory. Transactions are the caller's.
 
     After a rollback the caller calls `reload`, because memory may be ahead of the file.
@@ -58,218 +44,22 @@ class Log:
     Args:
         connection: the writer of the group's file.
         group: the group's id.
-
-    Attributes:
-        connection, group: these.
-        segments: many small entries in one row.
     """
 
     def __init__(self, connection: apsw.Connection, group: bytes) -> None:
-        self.connection = connection
-        self.group = group
-        connection.execute(resources.files("peersd.store").joinpath("log.sql").read_text("utf-8"))
-        self.segments = Segments(connection)
+        super().__init__(connection, group)
         self._sealing = Sealing(connection, self.segments)
         self.rank = lru_cache(maxsize=4096)(self._read_rank)
         self.reload()
 
     def reload(self) -> None:
         """Reads what is kept in memory anew."""
-        self._logs: dict[LogKey, LogRow] = {}
-        self._by_id: dict[int, LogRow] = {}
-        self._authors: dict[bytes, int] = {}
-        self._author_users: dict[int, bytes] = {}
+        super().reload()
         self.rank.cache_clear()
-        self.segments.reload()
         self._chained: dict[int, ParsedEntries] = {}
         self._grown: dict[tuple[int, int], int] = {}
-        for id_, user in self.connection.execute("SELECT id, user FROM _peers_author"):
-            self._authors[user] = id_
-            self._author_users[id_] = user
-        for id_, kind, user, device, epoch in self.connection.execute("SELECT id, kind, user, device, epoch FROM _peers_log"):
-            row = LogRow(id_, LogKey(Kind(kind), user, device, epoch))
-            self._logs[row.key] = self._by_id[id_] = row
-            row.branches.append(Branch(None, 1, self._last_seq(id_, 0)))
-        for id_, branch, parent, first in self.connection.execute(
-            "SELECT log, branch, parent, first FROM _peers_branch ORDER BY log, branch"
-        ):
-            self._by_id[id_].branches.append(Branch(parent, first, self._last_seq(id_, branch)))
-        for id_, author in self.connection.execute("SELECT log, author FROM _peers_log_author"):
-            self._by_id[id_].authors.add(author)
-        for row in self._logs.values():
-            self.refresh_tips(row)
-        self.data_heads = self._load_hashes("data_heads")
-        self.act_heads = self._load_hashes("act_heads")
-        self.position = max(self._greatest(f"SELECT max(id) FROM {table}") for table in ("_peers_entry", "_peers_segment"))
 
-    def _greatest(self, query: str, *bindings: int) -> int:
-        return cast(int, self.connection.execute(query, bindings).get or 0)
-
-    def _last_seq(self, log: int, branch: int) -> int:
-        where = "WHERE log = ? AND branch = ?"
-        tables = ("_peers_entry", "_peers_segment")
-        return max(self._greatest(f"SELECT max(seq) FROM {table} {where}", log, branch) for table in tables)
-
-    # --- Small facts ------------------------------------------------------------------------------------------------------------
-
-    def load_meta(self, key: str) -> Value:
-        """A value of _peers_meta, or None."""
-        return cast(Value, self.connection.execute("SELECT value FROM _peers_meta WHERE key = ?", (key,)).get)
-
-    def save_meta(self, key: str, value: Value) -> None:
-        """Sets a value of _peers_meta."""
-        self.connection.execute(
-            "INSERT INTO _peers_meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, cast("bytes", value))
-        )
-
-    def _load_hashes(self, key: str) -> set[bytes]:
-        return set(cast("list[bytes]", _unpack(cast("bytes | None", self.load_meta(key)))))
-
-    def settle(self) -> None:
-        """Writes the heads, and seals what has grown long enough; the end of every transaction that adds entries."""
-        self.save_meta("data_heads", canonical.encode(sorted(self.data_heads)))
-        self.save_meta("act_heads", canonical.encode(sorted(self.act_heads)))
-        for (log, branch), first in self._grown.items():
-            self._sealing.seal(log, branch, first, self._by_id[log].branches[branch].last)
-        self._grown = {}
-
-    def author_user(self, author: int) -> bytes:
-        """The user behind an author's number."""
-        return self._author_users[author]
-
-    def author_of(self, user: bytes) -> int | None:
-        """A user's number as an author, or None for who has no entry here."""
-        return self._authors.get(user)
-
-    def _open_author(self, user: bytes) -> int:
-        author = self._authors.get(user)
-        if author is None:
-            self.connection.execute("INSERT INTO _peers_author (user) VALUES (?)", (user,))
-            author = self._authors[user] = self.connection.last_insert_rowid()
-            self._author_users[author] = user
-        return author
-
-    def refresh_heads(self, *, of_data: bool) -> None:
-        """Works the heads out anew: the last entries that count of all branches, but for those that another such entry names.
-
-        Void entries that are held are no heads: what is written next needs neither their rows nor their stamps. So what only they
-        name stays a head, or it would be in nobody's past.
-        """
-        heads, column = (self.data_heads, "deps") if of_data else (self.act_heads, "heads")
-        rows = [row for row in self._logs.values() if (row.key.kind is Kind.DATA) == of_data]
-        tips = {tip.hash for row in rows for tip in self._tips(row, row.missing, _LAST_COUNTED)}
-        for row in rows:
-            query = f"SELECT branch, seq, {column} FROM _peers_entry WHERE log = ? AND {column} IS NOT NULL AND state IN (1, 2)"
-            for branch, seq, packed in self.connection.execute(query, (row.id,)):
-                if not row.is_blocked(branch, seq):
-                    tips.difference_update(unpack_links(packed))
-        heads.clear()
-        heads.update(tips)
-
-    # --- Logs and tips ----------------------------------------------------------------------------------------------------------
-
-    def logs(self) -> Iterable[LogRow]:
-        """All logs that have entries here."""
-        return self._logs.values()
-
-    def log(self, key: LogKey) -> LogRow | None:
-        """One log, or None if nothing of it is here."""
-        return self._logs.get(key)
-
-    def log_by_id(self, id_: int) -> LogRow:
-        """The log with this number."""
-        return self._by_id[id_]
-
-    def open_log(self, key: LogKey) -> LogRow:
-        """The log, made if need be."""
-        row = self._logs.get(key)
-        if row is None:
-            self.connection.execute(
-                "INSERT INTO _peers_log (kind, user, device, epoch) VALUES (?, ?, ?, ?)",
-                (int(key.kind), key.user, key.device, key.epoch),
-            )
-            row = LogRow(self.connection.last_insert_rowid(), key)
-            self._logs[key] = self._by_id[row.id] = row
-        return row
-
-    def refresh_tips(self, row: LogRow) -> None:
-        """Reads anew from the entries of a log how far each of its branches may be told of."""
-        query = """SELECT branch, min(seq) FROM _peers_entry
-            WHERE log = ? AND state IN (0, 3, 4) AND state = 4 GROUP BY branch"""
-        row.missing = dict(self.connection.execute(query, (row.id,)))
-        row.tips = self._tips(row, row.missing, _LAST_HELD)
-
-    def ends(self, row: LogRow) -> list[TipRow]:
-        """The last held entry of each branch, that of which no vector tells included."""
-        return self._tips(row, {}, _LAST_HELD) if row.missing else row.tips
-
-    def _tips(self, row: LogRow, missing: Mapping[int, int], last: str) -> list[TipRow]:
-        """What `last` finds before `missing` on each branch, but for where another branch goes on."""
-        tips: list[TipRow] = []
-        followed: set[tuple[int, int]] = set()
-        for number, branch in enumerate(row.branches):
-            if missing and branch.parent is not None and row.is_blocked(branch.parent, branch.first - 1):
-                continue
-            end = missing.get(number, branch.last + 1)
-            found = self.connection.execute(last, (row.id, number, end)).fetchone()
-            tip = None if found is None else TipRow(*cast("tuple[int, int, int, bytes, int]", found))
-            segment = self.segments.last_before(row.id, number, end)
-            if segment is not None and (tip is None or segment.seq > tip.seq):
-                tip = TipRow(segment.id, number, segment.seq, segment.hash, segment.hlc)
-            if tip is not None:
-                tips.append(tip)
-                if branch.parent is not None:
-                    followed.add((branch.parent, branch.first - 1))
-        return [tip for tip in tips if (tip.branch, tip.seq) not in followed]
-
-    def last_entry(self, row: LogRow) -> Tip:
-        """The (sequence, hash) of a log's last entry here, void or not; (0, b"") without any."""
-        seq = max((branch.last for branch in row.branches), default=0)
-        if len(row.tips) == 1 and row.tips[0].seq == seq:
-            return seq, row.tips[0].hash
-        branch = next((number for number, branch in enumerate(row.branches) if branch.last == seq), 0)
-        found = self.place(row, branch, seq)
-        return (0, b"") if found is None else (seq, found[1])
-
-    def place(self, row: LogRow, branch: int | None, seq: int) -> tuple[int, bytes] | None:
-        """The (position, hash) of the entry at a place of a log, None if there is none."""
-        query = "SELECT id, hash FROM _peers_entry WHERE log = ? AND branch = ? AND seq = ?"
-        found = self.connection.execute(query, (row.id, branch, seq)).fetchone()
-        if found is not None:
-            return cast("tuple[int, bytes]", found)
-        segment = None if branch is None else self.segments.at_seq(row.id, branch, seq)
-        if segment is None:
-            return None
-        index = seq - segment.first_seq
-        return segment.first_id + index, segment.hash if seq == segment.seq else self.unpack(segment).hashes[index]
-
-    def unpack(self, segment: Segment) -> ParsedEntries:
-        """The entries in a segment; the last few that were asked for are kept, since to chain them is to hash them all."""
-        chained = self._chained.pop(segment.id, None) or self._chain(segment)
-        self._chained[segment.id] = chained  # the newest last
-        while len(self._chained) > _CHAINED_MAX:
-            del self._chained[next(iter(self._chained))]
-        return chained
-
-    def _chain(self, segment: Segment) -> ParsedEntries:
-        user, key = self._author_users[segment.author], self._by_id[segment.log].key
-        return chain_entries(key, self.group, user, segment.first_seq, segment.prev, *self.segments.unpack(segment))
-
-    def take_apart(self, segment: Segment) -> None:
-        """Makes each entry of a segment a row of its own."""
-        prev = self.find(segment.prev)
-        self._sealing.take_apart(segment, self.unpack(segment), 0 if prev is None else prev.id)
-        self._chained.pop(segment.id, None)
-
-    def vector(self) -> Vector:
-        """The tips of all logs of which something is held, the first BRANCHES_MAX of each."""
-        return {
-            key: tuple(sorted((tip.seq, tip.hash) for tip in row.tips)[:BRANCHES_MAX])
-            for key, row in self._logs.items()
-            if row.tips
-        }
-
-    # --- Entries ----------------------------------------------------------------------------------------------------------------
+    # --- Adding ---------------------------------------------------------------------------------------------------------------
 
     def append(self, entry: Entry, signature: bytes | None, state: State, prev: EntryRow | None) -> EntryRow:
         """Adds an entry behind `prev`. Branches, tips and heads are kept in step."""
@@ -335,46 +125,32 @@ class Log:
         self._advance(row, tip, prev, prev_hash, ())
         return EntryRow(tip.id, row.id, branch, seq, tip.hlc, State.APPLIED)
 
-    def _note_author(self, row: LogRow, user: bytes) -> int:
-        """The number of a user, who has entries in this log from now on."""
-        author = self._open_author(user)
-        if author not in row.authors:
-            row.authors.add(author)
-            self.connection.execute("INSERT INTO _peers_log_author VALUES (?, ?)", (row.id, author))
-        return author
+    def settle(self) -> None:
+        """Writes the heads, and seals what has grown long enough; the end of every transaction that adds entries."""
+        self._save_heads()
+        for (log, branch), first in self._grown.items():
+            self._sealing.seal(log, branch, first, self._by_id[log].branches[branch].last)
+        self._grown = {}
 
-    def _branch_after(self, row: LogRow, prev: EntryRow | None) -> int:
-        """The branch that an entry behind `prev` stands on: that of `prev`, or a new one if something follows that already."""
-        if prev is not None and row.branches[prev.branch].last == prev.seq:
-            return prev.branch
-        branch = Branch(prev.branch, prev.seq + 1, prev.seq) if prev is not None else Branch(None, 1, 0)
-        row.branches.append(branch)
-        number = len(row.branches) - 1
-        if number > 0:
-            self.connection.execute(
-                "INSERT INTO _peers_branch VALUES (?, ?, ?, ?)", (row.id, number, branch.parent, branch.first)
-            )
-        return number
+    def set_state(self, ids: Iterable[int], state: State) -> None:
+        """Changes what entries count for. Tips and heads of the logs concerned are the caller's to refresh."""
+        self.connection.executemany("UPDATE _peers_entry SET state = ? WHERE id = ?", [(int(state), id_) for id_ in ids])
 
-    def _advance(self, row: LogRow, tip: TipRow, prev: EntryRow | None, prev_hash: bytes, named: Iterable[bytes]) -> None:
-        """Brings tips and heads in line with a new last entry of a branch, which names these others."""
-        follows = next((index for index, old in enumerate(row.tips) if prev is not None and old.id == prev.id), None)
-        if follows is not None:
-            row.tips[follows] = tip
-        else:
-            row.tips.append(tip)
-        heads = self.data_heads if row.key.kind is Kind.DATA else self.act_heads
-        heads.difference_update(named)
-        heads.discard(prev_hash)
-        heads.add(tip.hash)
+    def save_body(self, id_: int, body: Body) -> None:
+        """Stores the body of an entry that was kept as a header."""
+        self.connection.execute("UPDATE _peers_entry SET body = ? WHERE id = ?", (canonical.encode(body.value), id_))
 
-    def show(self, row: LogRow, names: Iterable[bytes]) -> None:
-        """Brings a data log's tips and the heads in line after entries that name `names` in `deps` have ceased to be MISSING."""
-        before = {tip.hash for tip in row.tips}
-        self.refresh_tips(row)
-        after = {tip.hash for tip in self._tips(row, row.missing, _LAST_COUNTED)}
-        self.data_heads.difference_update(before - after, names)
-        self.data_heads.update(after - before)
+    def save_signature(self, id_: int, signature: bytes) -> None:
+        """Stores the signature that ends a run at this entry."""
+        self.connection.execute("UPDATE _peers_entry SET signature = ? WHERE id = ?", (signature, id_))
+
+    def take_apart(self, segment: Segment) -> None:
+        """Makes each entry of a segment a row of its own."""
+        prev = self.find(segment.prev)
+        self._sealing.take_apart(segment, self.unpack(segment), 0 if prev is None else prev.id)
+        self._chained.pop(segment.id, None)
+
+    # --- Finding --------------------------------------------------------------------------------------------------------------
 
     def find(self, hash_: bytes) -> EntryRow | None:
         """The entry with this hash, held or void, or None."""
@@ -407,14 +183,42 @@ class Log:
                 return EntryRow(tip.id, row.id, tip.branch, tip.seq, tip.hlc, State.APPLIED)
         return self.find(hash_)
 
-    def is_told(self, found: EntryRow) -> bool:
-        """Whether an entry is held and a vector may tell of it."""
-        return found.state is not State.VOID and not self._by_id[found.log].is_blocked(found.branch, found.seq)
+    def place(self, row: LogRow, branch: int | None, seq: int) -> tuple[int, bytes] | None:
+        """The (position, hash) of the entry at a place of a log, None if there is none."""
+        query = "SELECT id, hash FROM _peers_entry WHERE log = ? AND branch = ? AND seq = ?"
+        found = self.connection.execute(query, (row.id, branch, seq)).fetchone()
+        if found is not None:
+            return cast("tuple[int, bytes]", found)
+        segment = None if branch is None else self.segments.at_seq(row.id, branch, seq)
+        if segment is None:
+            return None
+        index = seq - segment.first_seq
+        return segment.first_id + index, segment.hash if seq == segment.seq else self.unpack(segment).hashes[index]
+
+    def last_entry(self, row: LogRow) -> Tip:
+        """The (sequence, hash) of a log's last entry here, void or not; (0, b"") without any."""
+        seq = max((branch.last for branch in row.branches), default=0)
+        if len(row.tips) == 1 and row.tips[0].seq == seq:
+            return seq, row.tips[0].hash
+        branch = next((number for number, branch in enumerate(row.branches) if branch.last == seq), 0)
+        found = self.place(row, branch, seq)
+        return (0, b"") if found is None else (seq, found[1])
 
     def positions(self, hashes: Iterable[bytes]) -> tuple[tuple[LogKey, int], ...]:
         """The (log, sequence) of those of these entries that are here."""
         rows = [row for row in map(self.find, hashes) if row is not None]
         return tuple((self._by_id[row.log].key, row.seq) for row in rows)
+
+    def hash_at(self, id_: int) -> bytes:
+        """The hash of the entry at a position; b"" for 0."""
+        if not id_:
+            return b""
+        found = self.connection.execute("SELECT hash FROM _peers_entry WHERE id = ?", (id_,)).get
+        if found is not None:
+            return cast(bytes, found)
+        segment = self.segments.at(id_)
+        assert segment is not None, "an entry that another follows is here"
+        return segment.hash if id_ == segment.id else self.unpack(segment).hashes[id_ - segment.first_id]
 
     def _read_rank(self, id_: int) -> tuple[int, bytes, bytes]:
         """What orders the writes of an entry: (hlc, device, hash)."""
@@ -427,44 +231,15 @@ class Log:
         entries, index = self.unpack(segment), id_ - segment.first_id
         return entries.stamps[index], entries.log.device, entries.hashes[index]
 
-    def set_state(self, ids: Iterable[int], state: State) -> None:
-        """Changes what entries count for. Tips and heads of the logs concerned are the caller's to refresh."""
-        self.connection.executemany("UPDATE _peers_entry SET state = ? WHERE id = ?", [(int(state), id_) for id_ in ids])
+    # --- Reading --------------------------------------------------------------------------------------------------------------
 
-    def has_body(self, id_: int) -> bool:
-        """Whether an entry is kept with its body, and not as a header alone."""
-        return bool(self.connection.execute("SELECT substr(body, 1, 2) <> x'9202' FROM _peers_entry WHERE id = ?", (id_,)).get)
-
-    def save_body(self, id_: int, body: Body) -> None:
-        """Stores the body of an entry that was kept as a header."""
-        self.connection.execute("UPDATE _peers_entry SET body = ? WHERE id = ?", (canonical.encode(body.value), id_))
-
-    def save_signature(self, id_: int, signature: bytes) -> None:
-        """Stores the signature that ends a run at this entry."""
-        self.connection.execute("UPDATE _peers_entry SET signature = ? WHERE id = ?", (signature, id_))
-
-    def save_blocks(self, hash_: bytes, blocks: Sequence[bytes]) -> None:
-        """Stores the blocks of a detached body."""
-        self.connection.executemany(
-            "INSERT OR IGNORE INTO _peers_block VALUES (?, ?, ?)", [(hash_, index, block) for index, block in enumerate(blocks)]
-        )
-
-    def drop_blocks(self, hash_: bytes) -> None:
-        """Forgets the blocks of a body and what was staged of it."""
-        self.connection.execute("DELETE FROM _peers_block WHERE entry = ?", (hash_,))
-        self.connection.execute("DELETE FROM _peers_staged WHERE entry = ?", (hash_,))
-
-    def detached_blocks(self, hash_: bytes) -> list[bytes]:
-        """The blocks of a detached body that are here, in order."""
-        return [
-            data for (data,) in self.connection.execute("SELECT data FROM _peers_block WHERE entry = ? ORDER BY idx", (hash_,))
-        ]
-
-    def blocks(self, hash_: bytes, body: Body) -> list[bytes] | None:
-        """All blocks of an entry's body, or None where it is withheld."""
-        if body.form is BodyForm.WITHHELD:
-            return None
-        return list(body.blocks) if body.form is BodyForm.INLINE else self.detached_blocks(hash_)
+    def entry(self, found: EntryRow) -> Entry:
+        """An entry that is here."""
+        segment = self.segments.at(found.id)
+        if segment is not None:
+            return self.unpack(segment)[found.id - segment.first_id]
+        ((_, entry, _, _),) = self.entries("id = ?", (found.id,))
+        return entry
 
     def entries(self, where: str, bindings: Sequence[object] = ()) -> Iterator[tuple[int, Entry, State, bytes | None]]:
         """Entries in rows of their own, as (position, entry, state, signature).
@@ -490,14 +265,6 @@ class Log:
             for position, entry in enumerate(self.unpack(segment), segment.first_id):
                 if position > after:
                     yield position, entry, State.APPLIED, segment.signature if position == segment.id else None
-
-    def entry(self, found: EntryRow) -> Entry:
-        """An entry that is here."""
-        segment = self.segments.at(found.id)
-        if segment is not None:
-            return self.unpack(segment)[found.id - segment.first_id]
-        ((_, entry, _, _),) = self.entries("id = ?", (found.id,))
-        return entry
 
     def _entry(
         self,
@@ -528,18 +295,48 @@ class Log:
             tuple(unpack_links(deps)),
             tuple(unpack_links(heads)),
             parsed.hash,
-            tuple((cast("int", number), value) for number, value in cast("list[list[Value]]", _unpack(ext))),
+            tuple((cast("int", number), value) for number, value in cast("list[list[Value]]", unpack_values(ext))),
         )
         header.__dict__["hash"] = hash_  # computed when it was taken in; the row is trusted from then on
         return Entry(header, parsed)
 
-    def hash_at(self, id_: int) -> bytes:
-        """The hash of the entry at a position; b"" for 0."""
-        if not id_:
-            return b""
-        found = self.connection.execute("SELECT hash FROM _peers_entry WHERE id = ?", (id_,)).get
-        if found is not None:
-            return cast(bytes, found)
-        segment = self.segments.at(id_)
-        assert segment is not None, "an entry that another follows is here"
-        return segment.hash if id_ == segment.id else self.unpack(segment).hashes[id_ - segment.first_id]
+    def unpack(self, segment: Segment) -> ParsedEntries:
+        """The entries in a segment; the last few that were asked for are kept, since to chain them is to hash them all."""
+        chained = self._chained.pop(segment.id, None) or self._chain(segment)
+        self._chained[segment.id] = chained  # the newest last
+        while len(self._chained) > _CHAINED_MAX:
+            del self._chained[next(iter(self._chained))]
+        return chained
+
+    def _chain(self, segment: Segment) -> ParsedEntries:
+        user, key = self._author_users[segment.author], self._by_id[segment.log].key
+        return chain_entries(key, self.group, user, segment.first_seq, segment.prev, *self.segments.unpack(segment))
+
+    # --- Bodies ---------------------------------------------------------------------------------------------------------------
+
+    def has_body(self, id_: int) -> bool:
+        """Whether an entry is kept with its body, and not as a header alone."""
+        return bool(self.connection.execute("SELECT substr(body, 1, 2) <> x'9202' FROM _peers_entry WHERE id = ?", (id_,)).get)
+
+    def save_blocks(self, hash_: bytes, blocks: Sequence[bytes]) -> None:
+        """Stores the blocks of a detached body."""
+        self.connection.executemany(
+            "INSERT OR IGNORE INTO _peers_block VALUES (?, ?, ?)", [(hash_, index, block) for index, block in enumerate(blocks)]
+        )
+
+    def drop_blocks(self, hash_: bytes) -> None:
+        """Forgets the blocks of a body and what was staged of it."""
+        self.connection.execute("DELETE FROM _peers_block WHERE entry = ?", (hash_,))
+        self.connection.execute("DELETE FROM _peers_staged WHERE entry = ?", (hash_,))
+
+    def detached_blocks(self, hash_: bytes) -> list[bytes]:
+        """The blocks of a detached body that are here, in order."""
+        return [
+            data for (data,) in self.connection.execute("SELECT data FROM _peers_block WHERE entry = ? ORDER BY idx", (hash_,))
+        ]
+
+    def blocks(self, hash_: bytes, body: Body) -> list[bytes] | None:
+        """All blocks of an entry's body, or None where it is withheld."""
+        if body.form is BodyForm.WITHHELD:
+            return None
+        return list(body.blocks) if body.form is BodyForm.INLINE else self.detached_blocks(hash_)
