@@ -115,6 +115,13 @@ def test_only_whole_runs_are_sealed(meeting: Meeting) -> None:
     assert sizes(writer) == [100, 100]
 
 
+def test_a_segment_has_no_more_entries_than_a_run(meeting: Meeting) -> None:
+    writer = meeting.join("writer")
+    write_one_by_one(writer, 100)
+    write_at_once(writer, *insert(*(f"a{n:03}" for n in range(200))))
+    assert sizes(writer) == [99, 200]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_is_written_together_and_whoever_writes_between_all_replicas_are_alike(meeting: Meeting, seed: int) -> None:
     random = Random(seed)
