@@ -63,12 +63,8 @@ class ClientUpgrade:
         Raises:
             UpgradeFailed: the answer is not a WebSocket's.
         """
-        self._http.receive_data(bytes(data))
-        try:
-            event = self._http.next_event()
-        except h11.RemoteProtocolError as error:
-            raise UpgradeFailed("no HTTP") from error
-        if event is h11.NEED_DATA:
+        event = _next_event(self._http, data)
+        if event is None:
             return None
         if not isinstance(event, h11.InformationalResponse) or event.status_code != 101:
             raise UpgradeFailed("refused")
@@ -95,12 +91,8 @@ class ServerUpgrade:
         Raises:
             UpgradeFailed: it is no request for a WebSocket.
         """
-        self._http.receive_data(bytes(data))
-        try:
-            event = self._http.next_event()
-        except h11.RemoteProtocolError as error:
-            raise UpgradeFailed("no HTTP") from error
-        if event is h11.NEED_DATA:
+        event = _next_event(self._http, data)
+        if event is None:
             return None
         if not isinstance(event, h11.Request):
             raise UpgradeFailed("no request")
@@ -123,6 +115,16 @@ class ServerUpgrade:
         headers = [(b"Sec-WebSocket-Version", _VERSION), (b"Connection", b"close"), (b"Content-Length", b"0")]
         response = self._http.send(h11.Response(status_code=400, headers=headers, reason=b"Bad Request"))
         return (response or b"") + (self._http.send(h11.EndOfMessage()) or b"")
+
+
+def _next_event(http: h11.Connection, data: bytes | bytearray) -> h11.Event | None:
+    """What received bytes, empty at the end, complete; None if more are needed."""
+    http.receive_data(bytes(data))
+    try:
+        event = http.next_event()
+    except h11.RemoteProtocolError as error:
+        raise UpgradeFailed("no HTTP") from error
+    return event if isinstance(event, h11.Event) else None
 
 
 def _accept_token(key: bytes) -> bytes:
