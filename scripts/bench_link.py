@@ -12,6 +12,7 @@ from peersd.net.channels import Channel, LinkHandle
 from peersd.net.runner import run_link
 from peersd.net.transport import open_websocket
 from peersd_protocol.handshake import Role
+from peersd_protocol.noise import KEY_BYTES, PLAINTEXT_BYTES_MAX, CipherState
 from scripts.bench_figures import Spread
 from scripts.bench_limits import MESSAGE_BYTES, SAMPLES, Limits, sample
 from scripts.bench_peer import BULK_MESSAGE_BYTES, DONE, ECHO, SINK, SOURCE, new_link, send_bulk
@@ -27,6 +28,7 @@ async def measure_link(run: Run) -> None:
     idle: list[Spread] = []
     busy: list[Spread] = []
     plain: list[Spread] = []
+    ciphers: list[float] = []
     rates: dict[str, list[float]] = {SINK: [], SOURCE: []}
     plain_rates: dict[str, list[float]] = {SINK: [], SOURCE: []}
     async with open_link(run.limits.link_url) as link:
@@ -35,6 +37,7 @@ async def measure_link(run: Run) -> None:
             plain.append(await _measure_plain_echo(run.limits))
             idle.append(await _measure_echo(echo))
             busy.append(await _measure_echo_beside_bulk(link, echo))
+            ciphers.append(_measure_cipher(run.sizes.link_megabytes * MEGABYTE))
             for purpose in (SINK, SOURCE):
                 plain_rates[purpose].append(await _measure_plain_bulk(run.limits, purpose, messages))
                 rates[purpose].append(await _measure_bulk(link, purpose, messages))
@@ -44,6 +47,7 @@ async def measure_link(run: Run) -> None:
     run.add("link_echo_beside_bulk_p99", "ms", [one.p99_ms for one in busy], [one.p99_ms for one in idle])
     run.add("link_bulk_out", "MB/s", rates[SINK], plain_rates[SINK])
     run.add("link_bulk_in", "MB/s", rates[SOURCE], plain_rates[SOURCE])
+    run.add("link_cipher", "MB/s", ciphers)
 
 
 @asynccontextmanager
@@ -135,6 +139,16 @@ async def _measure_bulk(link: LinkHandle, purpose: str, messages: int) -> float:
     rate = await _measure_rate(sink if purpose == SINK else source, messages)
     channel.close()
     return rate
+
+
+def _measure_cipher(total_bytes: int) -> float:
+    """MB/s of a link's cipher alone, in Noise messages as long as may be: each side does this with every byte, and more."""
+    cipher, message = CipherState(bytes(KEY_BYTES)), bytes(PLAINTEXT_BYTES_MAX)
+    messages = total_bytes // len(message)
+    began = time.perf_counter()
+    for _ in range(messages):
+        cipher.encrypt(message)
+    return messages * len(message) / MEGABYTE / (time.perf_counter() - began)
 
 
 async def _measure_rate(transfer: Callable[[], Awaitable[None]], messages: int) -> float:
