@@ -77,7 +77,8 @@ class _Inbox:
         Raises:
             ChannelIsClosed: the channel is closed and all that came before was taken.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._messages:
+            await trio.lowlevel.checkpoint()  # others have a turn between messages that came at once
         if not self._messages:
             await self._await_message()
         if not self._messages:
