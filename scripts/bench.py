@@ -95,7 +95,8 @@ SCENARIOS: Final = (
     ),
     Scenario(
         measure_link,
-        "link_echo_p50 link_echo_p99 link_echo_beside_bulk_p50 link_echo_beside_bulk_p99 link_bulk_out link_bulk_in link_cipher",
+        "link_echo_p50 link_echo_p99 link_echo_beside_bulk_p50 link_echo_beside_bulk_p99 link_bulk_out link_bulk_in "
+        "link_cipher link_bulk_far",
     ),
     Scenario(
         measure_groups,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from urllib.parse import urlsplit
 
 import trio
 
@@ -20,6 +23,11 @@ from scripts.bench_run import Run
 
 DIAL_TIMEOUT_S = 10
 MEGABYTE = 1_000_000
+
+FAR_S = 0.025
+"""One way of a network that is not loopback: what the window of credit is for."""
+FAR_PART = 10
+"""Over that, so much less is moved."""
 
 
 async def measure_link(run: Run) -> None:
@@ -48,6 +56,9 @@ async def measure_link(run: Run) -> None:
     run.add("link_bulk_out", "MB/s", rates[SINK], plain_rates[SINK])
     run.add("link_bulk_in", "MB/s", rates[SOURCE], plain_rates[SOURCE])
     run.add("link_cipher", "MB/s", ciphers)
+    async with _open_detour(run.limits.link_url) as url, open_link(url) as link:
+        far = [await _measure_bulk(link, SINK, max(1, messages // FAR_PART)) for _ in range(run.sizes.rounds)]
+    run.add("link_bulk_far", "MB/s", far)
 
 
 @asynccontextmanager
@@ -67,6 +78,37 @@ async def open_link(url: str) -> AsyncGenerator[LinkHandle]:
         nursery.start_soon(dial)
         yield await ups.receive()
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_detour(url: str) -> AsyncGenerator[str]:
+    """An address that leads to `url` over a network of any bandwidth, FAR_S long either way."""
+    port = urlsplit(url).port
+    assert port is not None
+
+    async def lead(near: trio.SocketStream) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as far, trio.open_nursery() as nursery:
+            nursery.start_soon(_delay, near, far)
+            nursery.start_soon(_delay, far, near)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, lead, 0, host="127.0.0.1"))
+        yield f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+async def _delay(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+    late, lates = trio.open_memory_channel[tuple[float, bytes | bytearray]](math.inf)  # credit bounds it
+
+    async def pass_on() -> None:
+        async for at_s, data in lates:
+            await trio.sleep_until(at_s)
+            await sink.send_all(data)
+
+    async with trio.open_nursery() as nursery, late:
+        nursery.start_soon(pass_on)
+        while data := await source.receive_some(1 << 20):
+            late.send_nowait((trio.current_time() + FAR_S, data))
 
 
 async def _measure_plain_echo(limits: Limits) -> Spread:

@@ -231,9 +231,7 @@ NAME_CHARS_MAX: Final = 64
 # --- Frames, multiplexer, links (SPEC: F, M, L) ---
 
 FRAME_PAYLOAD_BYTES_MAX: Final = 65_507
-"""What a DATA frame in a full Noise message has room for: a sender of bulk makes one frame of it. A fourth of
-it took 15 to 18 % more of the processor in either half of the multiplexer; what goes first is decided for a whole Noise message
-either way (measured)."""
+"""What a DATA frame in a full Noise message has room for: a sender of bulk makes one frame of it (ADR 0022)."""
 
 OPEN_PAYLOAD_BYTES_MAX: Final = 512
 """Payload of OPEN, ACCEPT and REFUSE: a token, a digest, beacon bytes and a redemption take about 300."""
@@ -259,8 +257,7 @@ MESSAGE_COST_BYTES: Final = 64
 (measured, sys.getsizeof: 41 to 60). Without it 2 KiB of credit would hold 2,048 messages of one byte."""
 
 CREDIT_WINDOW_BYTES_MAX: Final = 1 * MIB
-"""Credit beyond the open message: 20 MB/s at a round trip of 50 ms. On loopback 440 MB/s with half of it, 610 with this, 640 with
-twice as much, which makes live messages wait longer (measured, scripts/bench)."""
+"""Credit beyond the open message: 15 MB/s at a round trip of 50 ms, 6 with half of it (measured, scripts/bench, ADR 0022)."""
 
 POOL_BYTES: Final = 12 * MIB
 """All credit and unconsumed bytes of a link beyond the first credits (DESIGN 5)."""
