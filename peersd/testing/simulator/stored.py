@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from peersd.store.store import Store
 from peersd_protocol.entries import Header, Kind, LogKey, body_hash
@@ -56,6 +57,11 @@ def check_causes(store: Store, after: int = 0) -> str | None:
         store: where to look.
         after: only at entries beyond this position.
     """
+    # First as rows: what follows nothing could not even be read as an entry.
+    query = "SELECT seq, prev FROM _peers_entry WHERE id > ? AND prev > 0 AND prev NOT IN (SELECT id FROM _peers_entry)"
+    for seq, prev in store.log.connection.execute(query, (after,)):
+        if store.log.segments.at(cast(int, prev)) is None:
+            return f"entry {seq} of a log is here without the one before it"
     for _, entry, _, _ in store.log.all_entries(after):
         header = entry.header
         for named in (*header.deps, *header.control_heads, *([header.prev] if header.prev else ())):
