@@ -44,8 +44,8 @@ class Parameters:
     """
 
     def __init__(self, method: str, names: Sequence[str], given: list[object] | dict[str, object] | None) -> None:
+        self._method = method
         self._names = names
-        self._takes = f"{method} takes {', '.join(names)}" if names else f"{method} takes no parameters"
         if isinstance(given, list):
             if len(given) > len(names):
                 raise invalid_params(f"{len(given)} positions", self._takes)
@@ -54,6 +54,12 @@ class Parameters:
             if name not in names:
                 raise invalid_params(f'unknown parameter "{name[:64]}"', suggest(name, names) + self._takes, parameter=name[:64])
         self._given = given or {}
+
+    @property
+    def _takes(self) -> str:
+        """For hints."""
+        names = self._names
+        return f"{self._method} takes {', '.join(names)}" if names else f"{self._method} takes no parameters"
 
     def text(self, name: str, *, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
         """A text that must be there and not be empty."""

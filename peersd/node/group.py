@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -118,6 +117,30 @@ class Host(CopiesHost, Protocol):
         ...
 
 
+class Use:
+    """A time for which a group's store is needed; a context. No generator, since each request of a client has one.
+
+    Args:
+        group: which.
+    """
+
+    __slots__ = ("_group",)
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    async def __aenter__(self) -> Opened:
+        self._group.note_use(1)
+        try:
+            return await self._group.open()
+        except BaseException:
+            self._group.note_use(-1)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._group.note_use(-1)
+
+
 class Group:
     """A group of this device.
 
@@ -195,18 +218,18 @@ class Group:
 
     # --- Opening and closing ----------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def use(self) -> AsyncGenerator[Opened, None]:
+    def use(self) -> Use:
         """The group with its store open, at least until the context is left.
 
         Raises:
-            PeersdError: `store_corrupt` and others, if the file cannot be opened.
+            PeersdError: on entering; `store_corrupt` and others, if the file cannot be opened.
         """
-        self._uses += 1
-        try:
-            yield await self.open()
-        finally:
-            self._uses -= 1
+        return Use(self)
+
+    def note_use(self, change: int) -> None:
+        """For Use: one begins, or one has ended."""
+        self._uses += change
+        if change < 0:
             self._last_use_s = trio.current_time()
 
     async def open(self) -> Opened:
