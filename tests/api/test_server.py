@@ -178,25 +178,6 @@ async def test_a_connection_at_rest_has_few_tasks_whatever_was_under_way(served:
     assert "result" in await raw.call("sql.query", sql="SELECT")
 
 
-async def test_short_lines_that_came_together_leave_others_their_turns(served: Served) -> None:
-    raw = await served.connect()
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await trio.sleep(0)
-            turns += 1
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(count)
-        await raw.send(*[b"x"] * 1000)
-        for _ in range(1000):
-            assert (await raw.receive())["error"]["code"] == -32700
-        nursery.cancel_scope.cancel()
-    assert turns >= 1000
-
-
 async def test_a_batch_is_answered_in_one_line_and_in_its_order(served: Served) -> None:
     raw = await served.connect()
     await raw.send(
@@ -257,6 +238,36 @@ async def test_a_line_without_end_is_dropped_as_it_comes_and_not_kept() -> None:
     tracemalloc.stop()
     assert peak_bytes < 2 * 1024 * 1024
     assert (await reader.next_line(), await reader.next_line()) == (b"next", None)
+
+
+class AtOnce(trio.abc.ReceiveStream):
+    """100 lines in one piece."""
+
+    def __init__(self) -> None:
+        self.pieces = [b"x\n" * 100]
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return self.pieces.pop() if self.pieces else b""
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_lines_that_came_together_leave_others_a_turn_between_them() -> None:
+    reader, turns = LineReader(AtOnce(), 1000), 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        for _ in range(100):
+            assert await reader.next_line() == b"x"
+        nursery.cancel_scope.cancel()
+    assert turns >= 98
 
 
 async def test_a_client_that_closed_its_sending_half_still_gets_its_answers(served: Served) -> None:
