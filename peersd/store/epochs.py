@@ -36,7 +36,8 @@ class Epochs:
         self._keeper = keeper
         self._device = device
         self._machine = machine
-        self._path = path
+        # Of the file that is open, whatever may lie at its path later.
+        self._inode = os.stat(path).st_ino if path != ":memory:" else 0
         stored = log.load_meta("epoch")
         mark = keeper.load()
         self._entropy = entropy
@@ -74,7 +75,7 @@ class Epochs:
             return
         control, data = self._tips(self.current)
         reach(CrashPoint.MARK_DUE)
-        self._keeper.save(Mark(self.current, control, data, self._machine, self._inode()))
+        self._keeper.save(Mark(self.current, control, data, self._machine, self._inode))
         reach(CrashPoint.MARK_SAVED)
         self._is_fenced = True
 
@@ -83,7 +84,7 @@ class Epochs:
         control, data = self._tips(epoch)
         if mark is None:
             return (control, data) == (NOTHING, NOTHING)
-        if (mark.epoch, mark.machine, mark.inode) != (epoch, self._machine, self._inode()):
+        if (mark.epoch, mark.machine, mark.inode) != (epoch, self._machine, self._inode):
             return False
         return self._reaches(control, mark.control) and self._reaches(data, mark.data)
 
@@ -98,6 +99,3 @@ class Epochs:
         rows = [self._log.log(LogKey(kind, b"", self._device, epoch)) for kind in (Kind.CONTROL, Kind.DATA)]
         control, data = [self._log.last_entry(row) if row else NOTHING for row in rows]
         return control, data
-
-    def _inode(self) -> int:
-        return os.stat(self._path).st_ino if self._path != ":memory:" else 0

@@ -98,11 +98,14 @@ class MarkFile:
         """See MarkKeeper."""
         packed = canonical.encode([mark.epoch, list(mark.control), list(mark.data), mark.machine, mark.inode])
         record = len(packed).to_bytes(2, "big") + zlib.crc32(packed).to_bytes(4, "big") + packed
-        is_new = not self._path.exists()
-        if is_new:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        is_new = False
         # Opened each time: a descriptor kept for every group would cost hundreds, and opening takes some 10 us of a fsync's 200.
-        descriptor = self._disk.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = self._disk.open(self._path, os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            is_new = True
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = self._disk.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             reach(CrashPoint.MARK_OPENED)
             self._disk.write(descriptor, record.ljust(RECORD_BYTES_MAX, b"\0"))
