@@ -15,7 +15,7 @@ import apsw
 
 from peersd.store.branches import EntryRow, LogRow, Path, State, TipRow
 from peersd.store.log_index import LogIndex, unpack_links, unpack_values
-from peersd.store.sealing import Sealing
+from peersd.store.sealing import SEALED_EVERY, Sealing
 from peersd.store.segments import Segment
 from peersd_protocol import canonical
 from peersd_protocol.canonical import Value
@@ -44,11 +44,12 @@ class Log(LogIndex):
     Args:
         connection: the writer of the group's file.
         group: the group's id.
+        sealed_every: see Sealing.
     """
 
-    def __init__(self, connection: apsw.Connection, group: bytes) -> None:
+    def __init__(self, connection: apsw.Connection, group: bytes, sealed_every: int = SEALED_EVERY) -> None:
         super().__init__(connection, group)
-        self._sealing = Sealing(connection, self.segments)
+        self._sealing = Sealing(connection, self.segments, sealed_every)
         self.rank = lru_cache(maxsize=4096)(self._read_rank)
         self.reload()
 

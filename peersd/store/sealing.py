@@ -23,8 +23,8 @@ SEALED_EVERY: Final = 128
 """Entries of a branch from one sealing to the next, which takes 1.5 ms (measured): fewer than one write in a hundred takes so
 much longer, and all together are no slower."""
 
-_COUNT_MIN: Final = 16
-"""Fewer entries in a segment save too little (guess)."""
+_COUNT_PART: Final = 8
+"""Fewer entries in a segment than this part of those between two sealings save too little (guess)."""
 
 _BODY_BYTES_MAX: Final = 1024
 """Larger bodies stay in their rows, which are a small part of them (guess), and so a sealing never reads more than 300 KiB."""
@@ -70,11 +70,13 @@ class Sealing:
     Args:
         connection: the writer of the group's file.
         segments: of the same file.
+        every: entries of a branch from one sealing to the next.
     """
 
-    def __init__(self, connection: apsw.Connection, segments: Segments) -> None:
+    def __init__(self, connection: apsw.Connection, segments: Segments, every: int = SEALED_EVERY) -> None:
         self._connection = connection
         self._segments = segments
+        self._every = every
 
     def seal(self, log: int, branch: int, first: int, last: int) -> None:
         """Puts the last rows of a branch into segments if it is time to.
@@ -85,10 +87,10 @@ class Sealing:
             first: sequence of the first entry that the transaction has added and that counts.
             last: of the last one that it has added, which ends a run.
         """
-        if last // SEALED_EVERY == (first - 1) // SEALED_EVERY:
+        if last // self._every == (first - 1) // self._every:
             return
         # Each row is looked at once, or a second time where it stayed behind; so what this takes does not grow with the log.
-        start = max(1, ((first - 1) // SEALED_EVERY - 1) * SEALED_EVERY)
+        start = max(1, ((first - 1) // self._every - 1) * self._every)
         segment = self._segments.last_before(log, branch, last)
         if segment is not None and segment.seq >= start:
             start = segment.seq + 1
@@ -135,7 +137,7 @@ class Sealing:
         return segment.hash, segment.signature is not None
 
     def _store(self, log: int, branch: int, gathered: _Gathered | None) -> None:
-        if gathered is None or len(gathered.rows) < _COUNT_MIN:
+        if gathered is None or len(gathered.rows) < self._every // _COUNT_PART:
             return
         ids, seqs, authors, stamps, hashes, signatures, bodies = zip(*gathered.rows, strict=True)
         blocks = [cast(bytes, canonical.decode(body, bytes_max=BODY_BYTES_MAX)[1]) for body in bodies]

@@ -37,6 +37,7 @@ from peersd.store.restating import Restating
 from peersd.store.rows import Rows
 from peersd.store.sandbox import Sandbox
 from peersd.store.schema_plan import plan_schema
+from peersd.store.sealing import SEALED_EVERY
 from peersd.store.sql_errors import CORRUPT_HINT, convert_sqlite_error
 from peersd.store.writer import Writer
 from peersd_protocol import canonical
@@ -82,6 +83,7 @@ class StoreContext:
         uuid7: what the SQL function calls, or None for the real one.
         clock_s: seconds of the monotonic clock that clients' deadlines are on.
         vfs: the SQLite VFS that files are opened through; empty for SQLite's own.
+        sealed_every: entries of a branch from one sealing to the next; few, where logs are short and sealing is to be tested.
     """
 
     key: SigningKey
@@ -91,6 +93,7 @@ class StoreContext:
     uuid7: Callable[[], str] | None = None
     clock_s: Callable[[], float] = time.monotonic
     vfs: str = ""
+    sealed_every: int = SEALED_EVERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ class Store:
             self._capture.install()
             # Deferred: what finds nothing to change needs no lock, and can be read while another program holds the file's.
             with _Transaction(self._connection, "DEFERRED"):
-                self.log = Log(self._connection, group or b"")
+                self.log = Log(self._connection, group or b"", context.sealed_every)
                 self._open_meta(group, is_new=is_new)
                 self._authority = Authority(self._connection, self.log)
                 self._restating = Restating(self._connection, self.log, self._authority)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from peersd.store.store import Commit, StoreContext
 from peersd.store.uuid7 import Uuid7
@@ -24,6 +25,10 @@ from peersd_protocol.tickets import Ticket
 
 Told = Callable[["SimulatedDevice", Replica, Commit], None]
 """Gets what a device's store has committed for somebody who was told so."""
+
+
+SEALED_EVERY: Final = 16
+"""Entries of a branch from one sealing to the next: logs are short here."""
 
 
 class SimulatedDevice:
@@ -72,6 +77,7 @@ class SimulatedDevice:
             b"machine of " + person.name.encode(),
             Uuid7(self.wall_ms, entropy),
             vfs=self.disk.vfs,
+            sealed_every=SEALED_EVERY,
         )
 
     def wall_ms(self) -> int:
