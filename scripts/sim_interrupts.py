@@ -118,6 +118,8 @@ def end_processes() -> None:
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     # By way of SIGINT, which trio takes where it can stand an exception.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what is to run in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 

@@ -65,9 +65,20 @@ def wait_for(holds: Callable[[], bool]) -> None:
 def test_an_interrupted_run_leaves_nothing(
     arguments: str, number: signal.Signals, processes: int, begun: str, said: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "t"
-    folder.mkdir()
     command = [sys.executable, "-m", "scripts.sim", *arguments.split()]
+    assert interrupt(command, number, processes, begun, tmp_path / "t").splitlines()[-1].startswith(said)
+
+
+@pytest.mark.sim
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
+def test_a_run_in_the_background_of_a_shell_that_has_it_ignore_ctrl_c_is_ended_by_sigterm(tmp_path: Path) -> None:
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, *"-m scripts.sim --seeds 0-9999 --jobs 1".split()]
+    assert "interrupted: " in interrupt(command, signal.SIGTERM, 1, "peersd-sim-*/*/*", tmp_path / "t")
+
+
+def interrupt(command: list[str], number: signal.Signals, processes: int, begun: str, folder: Path) -> str:
+    """Interrupts a command once it has begun; returns what it said."""
+    folder.mkdir()
     environment = {**os.environ, "TMPDIR": str(folder), FOLDER_VARIABLE: str(folder)}
     pipe = subprocess.PIPE
     child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, process_group=0)
@@ -80,9 +91,9 @@ def test_an_interrupted_run_leaves_nothing(
         child.wait()
     assert errors == ""
     assert child.returncode == 130
-    assert out.splitlines()[-1].startswith(said)
     assert processes_of(folder) == []
     assert list(folder.iterdir()) == []
+    return out
 
 
 @pytest.mark.sim
