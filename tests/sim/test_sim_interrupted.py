@@ -81,7 +81,9 @@ def interrupt(command: list[str], number: signal.Signals, processes: int, begun:
     folder.mkdir()
     environment = {**os.environ, "TMPDIR": str(folder), FOLDER_VARIABLE: str(folder)}
     pipe = subprocess.PIPE
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever who runs the tests has it ignore, the command inherits
     child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, process_group=0)
+    signal.signal(signal.SIGINT, before)
     try:
         wait_for(lambda: len(processes_of(folder)) >= processes and any(folder.glob(begun)))
         child.send_signal(number)
