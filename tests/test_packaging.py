@@ -78,9 +78,11 @@ def test_the_wheel_carries_type_markers_and_the_licence(wheel: Path) -> None:
     assert {"peersd/py.typed", "peersd_protocol/py.typed", f"peersd-{version()}.dist-info/licenses/LICENSE"} <= names
 
 
-def test_importing_the_client_loads_nothing_else_of_ours(installed: tuple[Path, set[str]]) -> None:
+def test_importing_the_client_loads_nothing_else_of_ours_but_what_both_ends_of_the_socket_share(
+    installed: tuple[Path, set[str]],
+) -> None:
     place, _ = installed
     code = (
         "import sys, peersd.client; print(*sorted({'.'.join(n.split('.')[:2]) for n in sys.modules if n.startswith('peersd')}))"
     )
-    assert run(place / "bin" / "python", "-c", code, cwd=place).split() == ["peersd", "peersd.client"]
+    assert run(place / "bin" / "python", "-c", code, cwd=place).split() == ["peersd", "peersd.client", "peersd.local_socket"]

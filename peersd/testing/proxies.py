@@ -115,11 +115,15 @@ class Proxy:
             async with underway_in:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     while chunk := await source.receive_some(CHUNK_BYTES):
-                        while self._bytes_left is not None and self._bytes_left <= 0:
-                            await self._open_again.wait()
+                        await self._until_open()
                         if self._bytes_left is not None:
                             self._bytes_left -= len(chunk)
                         await underway_in.send(_Underway(self._arrival_s(len(chunk)), self._mended, chunk))
+                await self._until_open()  # that a side ended its connection does not come through either
+
+    async def _until_open(self) -> None:
+        while self._bytes_left is not None and self._bytes_left <= 0:
+            await self._open_again.wait()
 
     def _arrival_s(self, chunk_bytes: int) -> float:
         """When a chunk that is sent now arrives: after those before it, as fast as the limit lets them through, and the delay."""
