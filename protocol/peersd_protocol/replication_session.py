@@ -187,7 +187,8 @@ class SessionState:
 
         What the remote side brought when it was void here may be held now; it does not say again that it holds what it sent. And
         what it brought may have become void here. It was so at the remote side before, which then never held it, or will be,
-        which it then says: so it counts as holding what is left here.
+        which it then says: so it counts as holding what is left here. Or it never was void there, since what restores it came
+        along with what ends it: then it is held here, too, once that has come.
         """
         for log in restated & self.brought_void.keys():
             tip = self.brought_void[log]
@@ -197,7 +198,7 @@ class SessionState:
         for log in restated & self.proved.keys():
             left = own.get(log, {})
             if self.proved[log][0] > max(left.values(), default=0):
-                del self.proved[log]
+                self.brought_void[log] = self.proved.pop(log)
                 self.durable[log] = dict(left)
                 if not left:
                     del self.durable[log]

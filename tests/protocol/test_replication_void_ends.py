@@ -53,6 +53,21 @@ def test_who_sent_what_becomes_void_here_counts_as_holding_what_is_left(left: di
     assert machine.is_equal(1)
 
 
+def test_who_sent_what_becomes_void_here_and_is_restored_counts_as_holding_it_again() -> None:
+    """What restores it may have come to the sender with what ends it: it was never void there, and it says nothing."""
+    machine = opened(1)
+    machine.committed([committed(6, THEIRS, 3)], 50, origin=1)
+    machine.ingested(1, Ingested({THEIRS: tip(3)}, new=frozenset({THEIRS})), 50)
+    ended = {**{log: tips for log, tips in START.items() if log != THEIRS}, CONTROL: (tip(1),)}
+    machine.committed([committed(7, CONTROL, 1)], 60, origin=1, vector=ended)
+    machine.ingested(1, Ingested({CONTROL: tip(1)}), 60)
+    restored = {**START, THEIRS: (tip(3),), CONTROL: (tip(2),)}
+    machine.committed([committed(8, CONTROL, 2)], 70, origin=1, vector=restored)
+    machine.ingested(1, Ingested({CONTROL: tip(2)}), 70)
+    assert machine.durable_vector(1) == restored
+    assert machine.is_equal(1)
+
+
 def test_what_a_side_has_stated_holds_until_it_states_something_else() -> None:
     machine = opened(1)
     machine.receive(1, encode_have_parts({THEIRS: (tip(3),)})[0], 50)

@@ -61,3 +61,10 @@ def test_what_was_asked_for_and_has_become_void_where_it_was_asked_is_not_waited
     """Whoever could not serve a WANT said nothing, so it was waited for as long as other logs came, and five seconds more
     (tests/protocol/test_replication_asking.py)."""
     assert " equal: " in run_seed(21695).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_what_became_void_after_it_came_and_counts_again_is_known_to_be_held_by_who_sent_it() -> None:
+    """Whoever sent it took in what ended and what restored it together, so it had nothing to tell, and was taken for good to lack
+    it (tests/protocol/test_replication_void_ends.py)."""
+    assert " equal: " in run_seed(30244).trace.lines[-1]
