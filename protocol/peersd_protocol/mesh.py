@@ -1,8 +1,8 @@
 """Which links a device wants, which of those there are it ends, and which new ones it lets in (SPEC: L-26 to L-34, DESIGN 5).
 
 Every device decides alone, from its own view. What keeps a group in one piece is the ring (rings.py); what brings all changes to
-an end is that links are compared only by what both sides see alike (see `_worth`). A device that has no link at all in some group
-is let in as a guest all the same, for a while, and displaces nobody.
+an end is that links are compared only by what both sides see alike (see `_worth`). A device that has no link at all in some
+group, or of which it is not known where it is, is let in as a guest all the same, for a while, and displaces nobody.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class Mesh:
         """Whether a new link, whoever dialled it, may stay.
 
         There is room for it, or it is worth more than another one that may give way; which of them does, `decide` says then.
-        Or it is a guest's, which has no place and ends as others without one do.
+        Or it is a guest's, which has no place and ends as others without one do: of who is alone in a group, or of who has no
+        address here, so that nobody dials it and the ring does not count it before it has told where it is.
 
         Args:
             view: what is known, without the link.
@@ -137,7 +138,9 @@ class Mesh:
         losers = [other for other in order.beyond if _is_old(trial.links[other], now_ms)]
         excess = order.linked_count - view.links_max
         leaving = min(max(0, excess - 1), GUEST_LINKS_MAX)  # without the new one there are too many already: guests, who go
-        return (device in order.slots and excess - leaving <= len(losers)) or (is_guest and excess <= GUEST_LINKS_MAX)
+        return (device in order.slots and excess - leaving <= len(losers)) or (
+            (is_guest or device not in view.reachable) and excess <= GUEST_LINKS_MAX
+        )
 
     def _order(self, view: MeshView, judged: Judgement) -> _Order:
         ordered = self._sorted(judged.present)

@@ -140,6 +140,7 @@ def make() -> dict[str, Any]:
         case("a neighbour, and an old link gives way", ten, links=full, links_max=3, admits=after, now_ms=LINK_AGE_MIN_MS),
         case("a stranger", ten, links=full, links_max=3, admits=stranger),
         case("full of young links, and a guest", ten, links=full, links_max=3, admits=rest[4], is_guest=True),
+        case("full, and nobody knows where it is", ten, links=full, links_max=3, admits=rest[4], reachable={before, after}),
         case("a neighbour, beside a young guest", ten, links=hosting, links_max=3, admits=after, now_ms=LINK_AGE_MIN_MS),
     ]
     invalid = [
@@ -151,7 +152,7 @@ def make() -> dict[str, Any]:
         case("full, and no guest", ten, links=full, links_max=3, admits=rest[4], now_ms=LINK_AGE_MIN_MS),
         case("too many guests", {GROUP: members(14)}, links=crowded, links_max=2, admits=far[-1], is_guest=True),
     ]
-    for each in valid[-5:]:
+    for each in valid[-6:]:
         assert each["admits"], each["name"]
     for each in invalid:
         assert not each["admits"], each["name"]

@@ -289,12 +289,12 @@ def test_no_link_gives_way_before_its_time() -> None:
 
 def test_a_full_device_lets_another_in_only_by_a_better_lot() -> None:
     case = full()
-    seen = replace(case.seen, reachable=set())
+    seen = case.seen
     better, worse = ([device for device in devices if _stays_apart(case, device)] for devices in (case.better, case.worse))
     assert (len(better), len(worse)) == (2, 7)
-    assert [device for device in better if not Mesh(ME).admits(seen, device, OLD_MS)] == []
-    assert [device for device in better if Mesh(ME).admits(seen, device, OLD_MS - 1)] == []
-    assert [device for device in worse if Mesh(ME).admits(seen, device, OLD_MS)] == []
+    assert [device for device in better if not Mesh(ME).admits(_knowing(seen, device), device, OLD_MS)] == []
+    assert [device for device in better if Mesh(ME).admits(_knowing(seen, device), device, OLD_MS - 1)] == []
+    assert [device for device in worse if Mesh(ME).admits(_knowing(seen, device), device, OLD_MS)] == []
 
 
 def test_that_a_device_prefers_another_user_ends_no_link() -> None:
@@ -309,8 +309,13 @@ def test_that_a_device_prefers_another_user_ends_no_link() -> None:
     late = [device for device in by_preference[:6] if device not in linked]
     assert len(late) >= 3
     seen = view(members(40), links=links(*near, *linked), links_max=10, reachable=set())
-    assert [device for device in late if Mesh(ME).admits(seen, device, OLD_MS)] == []
+    assert [device for device in late if Mesh(ME).admits(_knowing(seen, device), device, OLD_MS)] == []
     assert all(Mesh(ME).admits(replace(seen, links_max=11), device, OLD_MS) for device in late)
+
+
+def _knowing(seen: MeshView, device: bytes) -> MeshView:
+    """The view of who has the address of this device, and of nobody else that is not linked."""
+    return replace(seen, reachable={device})
 
 
 def _stays_apart(case: Full, device: bytes) -> bool:
@@ -331,10 +336,11 @@ def test_the_place_of_a_neighbour_that_may_answer_is_kept_for_it() -> None:
 def test_an_own_device_goes_before_those_of_others_and_after_neighbours() -> None:
     group, own = members(30), {user_id(0): (ME, *(device_id(number) for number in range(2, 12)))}
     linked = links(*devices_of(group)[10:14])
-    seen = view({**group, **own}, links=linked, links_max=4, reachable=set())
-    assert Mesh(ME).admits(seen, device_id(5), OLD_MS)
+    seen = view({**group, **own}, links=linked, links_max=4)
+    assert Mesh(ME).admits(_knowing(seen, device_id(5)), device_id(5), OLD_MS)
     only_near = [each.device for each in neighbours(A, make_ring(A, {**group, **own}), ME)]
-    assert Mesh(ME).admits(replace(seen, links=links(*only_near), links_max=2), device_id(6), OLD_MS) is False
+    crowded = replace(seen, links=links(*only_near), links_max=2)
+    assert not Mesh(ME).admits(_knowing(crowded, device_id(6)), device_id(6), OLD_MS)
 
 
 def test_a_link_that_this_side_dialled_displaces_none_before_the_other_side_keeps_it() -> None:
@@ -381,6 +387,17 @@ def test_a_full_device_lets_a_guest_in_for_a_while_and_no_other_link_ends_for_it
     young = mesh.decide(hosting, 2 * OLD_MS - 1)
     assert (young.close, young.again_at_ms) == ((), 2 * OLD_MS)
     assert mesh.decide(hosting, 2 * OLD_MS).close == ((guest, CloseCode.REFUSED),)
+
+
+def test_who_has_no_address_here_is_let_in_as_a_guest_and_tells_where_it_is() -> None:
+    """Nobody dials it, and the ring leaves it out: members that know each other were one part of a group, and it another."""
+    case, mesh = full(), Mesh(ME)
+    late = case.worse[-1]
+    unknown = replace(case.seen, reachable=set(case.seen.reachable) - {late})
+    assert mesh.admits(unknown, late, OLD_MS)
+    hosting = replace(unknown, links={**unknown.links, **links(late, since_ms=OLD_MS)})
+    assert mesh.decide(hosting, 2 * OLD_MS).close == ((late, CloseCode.REFUSED),)
+    assert not mesh.admits(case.seen, late, OLD_MS), "it is known since"
 
 
 def test_a_guest_keeps_no_neighbour_out() -> None:

@@ -68,3 +68,10 @@ def test_what_became_void_after_it_came_and_counts_again_is_known_to_be_held_by_
     """Whoever sent it took in what ended and what restored it together, so it had nothing to tell, and was taken for good to lack
     it (tests/protocol/test_replication_void_ends.py)."""
     assert " equal: " in run_seed(30244).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_members_that_do_not_know_where_others_are_meet_them_though_all_have_their_links() -> None:
+    """Who lost the address of one it had let in left it out of its ring and refused it for others; so did its neighbours, to whom
+    it could not tell the address: two parts, each with as many links as it may have (L-34)."""
+    assert " equal: " in run_seed(30421).trace.lines[-1]
