@@ -118,8 +118,9 @@ class Mesh:
         """Whether a new link, whoever dialled it, may stay.
 
         There is room for it, or it is worth more than another one that may give way; which of them does, `decide` says then.
-        Or it is a guest's, which has no place and ends as others without one do: of who is alone in a group, or of who has no
-        address here, so that nobody dials it and the ring does not count it before it has told where it is.
+        Or it is a guest's, which has no place and ends as others without one do: of who is alone in a group; of who has no
+        address here, so that nobody dials it and the ring does not count it before it has told where it is; of who has a place
+        for a better reason than that it shares a group, for whom a link gives way that is too young now.
 
         Args:
             view: what is known, without the link.
@@ -138,9 +139,10 @@ class Mesh:
         losers = [other for other in order.beyond if _is_old(trial.links[other], now_ms)]
         excess = order.linked_count - view.links_max
         leaving = min(max(0, excess - 1), GUEST_LINKS_MAX)  # without the new one there are too many already: guests, who go
-        return (device in order.slots and excess - leaving <= len(losers)) or (
-            (is_guest or device not in view.reachable) and excess <= GUEST_LINKS_MAX
-        )
+        if device in order.slots and excess - leaving <= len(losers):
+            return True
+        is_near = device in order.slots and judged.present[device].rank < Rank.USER
+        return (is_guest or is_near or device not in view.reachable) and excess <= GUEST_LINKS_MAX
 
     def _order(self, view: MeshView, judged: Judgement) -> _Order:
         ordered = self._sorted(judged.present)

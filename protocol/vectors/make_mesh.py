@@ -138,13 +138,13 @@ def make() -> dict[str, Any]:
         case("an idle stranger", ten, links={stranger: LinkView(0)}, now_ms=IDLE_LINK_MS),
         case("there is room", ten, links=full, links_max=LINKS_MAX, admits=rest[4]),
         case("a neighbour, and an old link gives way", ten, links=full, links_max=3, admits=after, now_ms=LINK_AGE_MIN_MS),
+        case("a neighbour, and all links are young", ten, links=full, links_max=3, admits=after),
         case("a stranger", ten, links=full, links_max=3, admits=stranger),
         case("full of young links, and a guest", ten, links=full, links_max=3, admits=rest[4], is_guest=True),
         case("full, and nobody knows where it is", ten, links=full, links_max=3, admits=rest[4], reachable={before, after}),
         case("a neighbour, beside a young guest", ten, links=hosting, links_max=3, admits=after, now_ms=LINK_AGE_MIN_MS),
     ]
     invalid = [
-        case("a neighbour, but all links are young", ten, links=full, links_max=3, admits=after),
         case(
             "the neighbour's place is kept", ten, links={rest[0]: LinkView(0), before: LinkView(0)}, links_max=3, admits=rest[6]
         ),
@@ -152,7 +152,7 @@ def make() -> dict[str, Any]:
         case("full, and no guest", ten, links=full, links_max=3, admits=rest[4], now_ms=LINK_AGE_MIN_MS),
         case("too many guests", {GROUP: members(14)}, links=crowded, links_max=2, admits=far[-1], is_guest=True),
     ]
-    for each in valid[-6:]:
+    for each in valid[-7:]:
         assert each["admits"], each["name"]
     for each in invalid:
         assert not each["admits"], each["name"]

@@ -278,13 +278,22 @@ def test_a_full_device_lets_a_neighbour_in_and_the_last_by_lot_gives_way() -> No
 
 def test_no_link_gives_way_before_its_time() -> None:
     case, mesh = full(), Mesh(ME)
-    assert not mesh.admits(case.seen, case.missing, OLD_MS - 1)
     early = mesh.decide(case.seen, OLD_MS - 1)
     assert (early.wanted, early.again_at_ms) == ((case.kept, *case.linked[:2]), OLD_MS), "a neighbour is not dialled in vain"
     assert set(mesh.decide(case.seen, OLD_MS).wanted) == {case.missing, case.kept, *case.linked[:2]}
     more = replace(case.seen, links={**case.seen.links, **links(case.missing, since_ms=5_000)})
     young = mesh.decide(more, OLD_MS - 1)
     assert (young.close, young.again_at_ms) == ((), OLD_MS)
+
+
+def test_a_neighbour_that_comes_is_let_in_though_the_link_that_gives_way_to_it_is_too_young_to_end() -> None:
+    """Else who was away found its neighbours full of links that were made while it was."""
+    case, mesh = full(), Mesh(ME)
+    assert mesh.admits(case.seen, case.missing, OLD_MS - 1)
+    assert not any(mesh.admits(case.seen, device, OLD_MS - 1) for device in case.worse)
+    for count, is_let_in in ((GUEST_LINKS_MAX - 1, True), (GUEST_LINKS_MAX, False)):
+        guests = links(*case.worse[:count], since_ms=OLD_MS - 1)
+        assert mesh.admits(replace(case.seen, links={**case.seen.links, **guests}), case.missing, OLD_MS - 1) is is_let_in
 
 
 def test_a_full_device_lets_another_in_only_by_a_better_lot() -> None:

@@ -75,3 +75,10 @@ def test_members_that_do_not_know_where_others_are_meet_them_though_all_have_the
     """Who lost the address of one it had let in left it out of its ring and refused it for others; so did its neighbours, to whom
     it could not tell the address: two parts, each with as many links as it may have (L-34)."""
     assert " equal: " in run_seed(30421).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_who_was_away_is_let_in_by_its_neighbours_though_their_links_are_new() -> None:
+    """Who dialled a neighbour that had not answered before ended the link itself, since none of its own was old enough to give
+    way: the next try came with the back-off (L-31)."""
+    assert " equal: " in run_seed(30429).trace.lines[-1]
