@@ -474,9 +474,10 @@ class Store:
         if acts:
             self._authority.add(acts)
         changed = self._restating.restate()
-        # Entries kept aside because of an act that did not stand are shown once it does.
-        revived = self.state.standing - before - {act.hash for act in acts}
-        if self._merge.set_schema(self.state.schema) or changed or revived:
+        # Entries that refer to an act are shown while it stands, and kept aside while it does not, though another one may have
+        # defined the same table or column alike.
+        turned = (self.state.standing ^ before) - {act.hash for act in acts}
+        if self._merge.set_schema(self.state.schema) or changed or turned:
             self._rows.rebuild()
             reach(CrashPoint.TABLES_REBUILT)
         return changed

@@ -82,3 +82,10 @@ def test_who_was_away_is_let_in_by_its_neighbours_though_their_links_are_new() -
     """Who dialled a neighbour that had not answered before ended the link itself, since none of its own was old enough to give
     way: the next try came with the back-off (L-31)."""
     assert " equal: " in run_seed(30429).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_rows_by_a_schema_act_that_falls_are_kept_aside_by_all_though_another_act_defined_the_same() -> None:
+    """Whoever had shown such rows went on showing them, since the tables stayed as they were: replicas with the same entries had
+    different rows for good (tests/store/test_standing_of_entries.py)."""
+    assert " equal: " in run_seed(30782).trace.lines[-1]

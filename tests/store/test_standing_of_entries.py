@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from peersd.store.log import State
 from peersd.testing.simulator.founding import admit
 from peersd_protocol import canonical
-from peersd_protocol.acts import Cut, Invite, Leave, RevokeInvite, SchemaAct, Settings, encode_body
+from peersd_protocol.acts import Cut, Invite, Leave, RevokeInvite, SchemaAct, SetRole, Settings, encode_body
 from peersd_protocol.blocks import split_body
 from peersd_protocol.constants import COLUMNS_MAX
 from peersd_protocol.entries import Header, Kind, LogKey
@@ -266,6 +267,30 @@ def test_a_row_in_a_column_whose_place_another_act_took_meanwhile_is_kept_aside_
     for replica in (other, writer):
         assert [state_of(replica, entry.hash) for entry in commit.entries] == [State.ASIDE]
         assert [state_of(replica, entry.hash) for entry in later.entries] == [State.APPLIED]
+
+
+def test_a_row_by_an_act_that_fell_is_kept_aside_though_another_act_made_the_same_column(meeting: Meeting) -> None:
+    """The tables stay as they are then: whoever had shown the row went on showing it, and who got it later did not."""
+    founder = meeting.founder
+    first, second = meeting.join("first", Role.ADMIN), meeting.join("second", Role.ADMIN)
+    writer, other = meeting.join("writer"), meeting.join("other")
+    meet(founder, first, second, writer, other)
+    change_schema(first, "ALTER TABLE note ADD COLUMN done INTEGER")
+    second.store.act(second.user, Kind.CONTROL, encode_body(Settings(description="deeper")))
+    change_schema(second, "ALTER TABLE note ADD COLUMN done INTEGER")
+    fetch(writer.store, second.store)
+    commit = writer.sql("INSERT INTO note (id, title, done) VALUES ('a', 'by the second', 1)")
+    fetch(writer.store, first.store)
+    assert titles(writer) == ["by the second"]
+    lower, of = partial(SetRole, second.user, Role.WRITER), (second.user, (Kind.CONTROL,))
+    founder.store.take_right(founder.user, lambda cuts: encode_body(lower(cuts(*of))))
+    fetch(writer.store, founder.store)
+    fetch(other.store, founder.store)
+    fetch(other.store, writer.store)
+    assert_alike(other, writer)
+    for replica in (other, writer):
+        assert titles(replica) == []
+        assert [state_of(replica, entry.hash) for entry in commit.entries] == [State.ASIDE]
 
 
 def change_schema(replica: Replica, sql: str) -> None:
