@@ -165,7 +165,8 @@ class Replication:
                 state.graft()
                 # Who asks for what is held no more is told what is held, or would wait for it.
                 gone = {item.log for item in message.items if lacks(self._own.get(item.log, {}), item.tip)}
-                state.announce |= gone
+                state.announce |= gone & self._own.keys()
+                state.owes_vector |= not gone <= self._own.keys()  # and whoever invents logs has none of them kept
                 return [Locate(session, message), *([Due(session)] if gone else [])]
             case Ask():
                 return [LookUp(session, message.hashes)]

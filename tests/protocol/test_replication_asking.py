@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from dataclasses import replace
 
 import pytest
 
 from peersd_protocol import canonical
-from peersd_protocol.constants import PARKED_BYTES_MAX, PARKED_HASH_BYTES, PARKED_RUNS_MAX, WANT_ITEMS_MAX
+from peersd_protocol.constants import KIB, PARKED_BYTES_MAX, PARKED_HASH_BYTES, PARKED_RUNS_MAX, WANT_ITEMS_MAX
 from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.messages import (
     Ask,
@@ -268,6 +270,27 @@ def test_who_asks_for_a_log_of_which_nothing_is_left_is_told_all_that_is_held() 
     machine = opened(1)
     want = Want((want_item(THEIRS, 3),))
     assert said(machine, machine.receive(1, encode_wants(want.items, ())[0], 0)) == [(1, VectorPart(more=False, vector=START))]
+
+
+def test_who_asks_for_logs_that_nobody_wrote_and_takes_no_answer_costs_no_memory() -> None:
+    machine = opened(1)
+
+    def ask(number: int) -> None:
+        logs = [LogKey(Kind.DATA, b"", f"{number}.{item}".encode().ljust(32, b"."), b"t" * 16) for item in range(100)]
+        (want,) = encode_wants([want_item(log, 3) for log in logs], ())
+        machine.receive(1, want, 0)
+
+    ask(0)
+    tracemalloc.start()
+    try:
+        for number in range(1, 51):
+            ask(number)
+        gc.collect()
+        grown_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown_bytes < 100 * KIB
+    assert said(machine, [Due(1)]) == [(1, VectorPart(more=False, vector=START))]
 
 
 def test_when_all_sessions_have_ended_no_timer_is_set_again() -> None:
