@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,22 @@ async def test_a_swarm_that_cannot_be_is_refused(
     with pytest.raises(ValueError, match=sentence):
         async with open_swarm(**options):
             pytest.fail("the swarm has begun")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"loss": 1.0}, "`loss` is 1.0; give a chance from 0 to below 1"),
+        ({"loss": -0.1}, "`loss` is -0.1"),
+        ({"latency_ms": (20, 2)}, r"`latency_ms` is \(20, 2\); give the least and the greatest"),
+        ({"latency_ms": (-1, 2)}, r"`latency_ms` is \(-1, 2\)"),
+        ({"bytes_per_s": 0}, "`bytes_per_s` is 0; give more than 0"),
+        ({"bytes_per_s": math.nan}, "`bytes_per_s` is nan"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Conditions(**options)
 
 
 async def test_a_failure_of_the_body_is_shown_with_the_seed_and_what_happened_last(

@@ -26,11 +26,22 @@ class Conditions:
         latency_ms: least and greatest time that a message takes; drawn for each. Order is kept.
         bytes_per_s: what the path carries in all.
         loss: chance, from 0 to below 1, that a message has to be sent again; as with TCP none is missing, it only comes later.
+
+    Raises:
+        ValueError: there is no such network.
     """
 
     latency_ms: tuple[float, float] = (2.0, 20.0)
     bytes_per_s: float = 10e6
     loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.latency_ms[0] <= self.latency_ms[1]:
+            raise ValueError(f"`latency_ms` is {self.latency_ms}; give the least and the greatest, from 0 on.")
+        if not self.bytes_per_s > 0:
+            raise ValueError(f"`bytes_per_s` is {self.bytes_per_s}; give more than 0, or part what nothing passes between.")
+        if not 0 <= self.loss < 1:  # a message would be sent for ever, at one instant
+            raise ValueError(f"`loss` is {self.loss}; give a chance from 0 to below 1, or part what nothing passes between.")
 
 
 class Path:
