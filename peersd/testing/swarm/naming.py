@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from peersd.testing.process_swarm import NAMES
+from peersd_protocol.names import is_name
 
 
 def names_of(count: int) -> list[str]:
@@ -47,7 +48,7 @@ def name_devices(devices: int | Sequence[str]) -> list[str]:
     """The names of all devices, by what a test has asked for.
 
     Raises:
-        ValueError: there would be none, or two of one name.
+        ValueError: there would be none, two of one name, or one whose name no user may have.
     """
     if isinstance(devices, str):
         raise ValueError(f"`devices` is a number or a list of names, not the text {devices!r}.")
@@ -55,6 +56,9 @@ def name_devices(devices: int | Sequence[str]) -> list[str]:
     if not names:
         raise ValueError(f"A swarm needs a device: `devices` is {devices!r}; give a number from 1 on or a list of names.")
     _check_once("in `devices`", names)
+    _check_names("user", names)
+    if any("/" in name or name in (".", "..") for name in names):
+        raise ValueError(f"Each of `devices` names a folder too, which not all of these can: {_listed(names)}.")
     return names
 
 
@@ -66,18 +70,35 @@ def name_groups(groups: int | Mapping[str, Sequence[str]], devices: Sequence[str
         devices: the names of all devices.
 
     Raises:
-        ValueError: a group has no member, one twice, or one that is no device.
+        ValueError: a group has no member, one twice, one that is no device, or a name that no group may have.
     """
     if isinstance(groups, int):
         if groups < 0:
             raise ValueError(f"`groups` is {groups}; give a number from 0 on or the members of each.")
         return {f"g{number + 1}": list(devices) for number in range(groups)}
+    _check_names("group", groups)
     for group, members in groups.items():
         check_known("device", members, devices)
         if not members:
             raise ValueError(f"The group {group!r} has no member, and the first one founds it; known are {_listed(devices)}.")
         _check_once(f"in the group {group!r}", members)
     return {group: list(members) for group, members in groups.items()}
+
+
+def check_schema(schema: Sequence[str]) -> None:
+    """Refuses a single statement where a list of them is meant.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if isinstance(schema, str):
+        raise ValueError(f"`schema` is a list of statements, not the text {schema!r}.")
+
+
+def _check_names(what: str, names: Iterable[str]) -> None:
+    refused = [name for name in names if not is_name(name)]
+    if refused:
+        raise ValueError(f"No {what} may be called {_listed(refused)}: 1 to 128 characters, and none that are not seen.")
 
 
 def _check_once(where: str, names: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from peersd.testing.swarm import checks
 from peersd.testing.swarm.device import Device, Settings
 from peersd.testing.swarm.hostile import Hostile
 from peersd.testing.swarm.listening import SPEAKER, errors_noted
-from peersd.testing.swarm.naming import check_known, name_devices, name_groups
+from peersd.testing.swarm.naming import check_known, check_schema, name_devices, name_groups
 from peersd.testing.swarm.network import VirtualNetwork
 from peersd.testing.swarm.running import check_clock, schedule_by_seed
 from peersd.testing.swarm.tapping import Sightings, Tap
@@ -424,12 +424,13 @@ async def open_swarm(
 
     Raises:
         RuntimeError: the clock is not a virtual one.
-        ValueError: there is no device, a name is there twice or unknown, or a statement of the schema fails.
+        ValueError: there is no device, a name is there twice, unknown or none, or a statement of the schema fails.
         SwarmFailed: in the end, if a node has logged an error or had two links to another or a queue beyond its bound.
     """
     check_clock()
     names = name_devices(devices)
     members = name_groups(groups, names)
+    check_schema(schema)
     failure: Exception | None = None
     with _temporary(folder) as base, schedule_by_seed(seed):
         swarm = Swarm(base, members, names, seed, conditions, settings or Settings())
