@@ -85,11 +85,11 @@ class Intake:
         self._new_acts: list[Act] = []
         self._partings = Partings(log, authority)
 
-    def take(self, packed: Runs | Block, sender: bytes = b"") -> Outcome:
+    def take(self, received: Sequence[Run] | Block, sender: bytes = b"") -> Outcome:
         """Verifies and applies one message.
 
         Args:
-            packed: the message.
+            received: what the message carries.
             sender: the device that sent it; empty if what it wrote before need not be waited for.
 
         Raises:
@@ -97,13 +97,12 @@ class Intake:
         """
         outcome = Outcome()
         self._new_acts = []
-        if isinstance(packed, Block):
-            self._take_block(packed, sender, outcome)
+        if isinstance(received, Block):
+            self._take_block(received, sender, outcome)
         else:
-            runs = decode_runs(packed, self._log.group)
-            partings = self._partings.among(runs, sender)
+            partings = self._partings.among(received, sender)
             # No act rests on data: taken first, all acts of a message are evaluated once, however it mixes them.
-            for run in sorted(runs, key=lambda run: run.log.kind is Kind.DATA):
+            for run in sorted(received, key=lambda run: run.log.kind is Kind.DATA):
                 if run not in partings:
                     self._take_run(run, outcome)
             if partings:

@@ -47,7 +47,7 @@ from peersd_protocol.constants import ACT_BYTES_MAX, STREAM_MESSAGE_BYTES
 from peersd_protocol.entries import Act, Header, Kind, LogKey
 from peersd_protocol.errors import RemoteProtocolError
 from peersd_protocol.group_state import GroupState
-from peersd_protocol.messages import Block, Runs, Want, encode_runs
+from peersd_protocol.messages import Block, Runs, Want, decode_runs, encode_runs
 from peersd_protocol.replication import Chunk, Committed, Comparison, Cursor, Ingested, Read
 from peersd_protocol.roles import ROLE_NEEDED, Deed, may
 from peersd_protocol.runs import BodyForm, Entry, Run, run_value
@@ -432,9 +432,11 @@ class Store:
         Raises:
             RemoteProtocolError: nothing of it was kept.
         """
+        # Before anything is touched: what is malformed costs no rollback, after which all is read anew.
+        received = packed if isinstance(packed, Block) else decode_runs(packed, self.group)
         try:
             with self._transaction():
-                outcome = self._intake.take(packed, sender)
+                outcome = self._intake.take(received, sender)
                 reach(CrashPoint.INTAKE_APPLIED)
         except BaseException:
             self._reload()
