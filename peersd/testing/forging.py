@@ -33,6 +33,7 @@ from peersd.store.log import EntryRow
 from peersd.store.mark import Mark, MarkFile, read_machine_id
 from peersd.store.store import Store, StoreContext, Write
 from peersd.store.writer import Writer
+from peersd.testing.nurseries import open_beside
 from peersd.testing.processes import HANG_S, DaemonProcess
 from peersd_protocol import ids
 from peersd_protocol.acts import Body, encode_body
@@ -222,6 +223,10 @@ async def open_rogue(
         keys: a device's.
         network: what it is reached through; the machine's own by default.
         entropy: makes random bytes of a length.
+
+    Raises:
+        PeersdError: `unreachable`.
+        trio.TooSlowError: it is not linked within HANG_S.
     """
     send, receive = trio.open_memory_channel[LinkHandle](1)
 
@@ -232,7 +237,7 @@ async def open_rogue(
             incoming.refuse()
 
     handshake = Handshake(Role.DIALLER, keys, boot_id=entropy(BOOT_ID_BYTES), ephemeral_private=entropy(SEED_BYTES))
-    async with trio.open_nursery() as nursery:
+    async with open_beside() as nursery:
 
         async def run() -> None:
             await run_link((network or WebSockets()).dial(url, HANG_S), Link(Role.DIALLER, handshake), on_up, direction="out")
@@ -241,4 +246,3 @@ async def open_rogue(
         with trio.fail_after(HANG_S):
             handle = await receive.receive()
         yield Rogue(handle)
-        nursery.cancel_scope.cancel()

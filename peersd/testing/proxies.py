@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import trio
 
+from peersd.testing.nurseries import open_beside
+
 CHUNK_BYTES: Final = 16 * 1024
 
 UNDERWAY_CHUNKS_MAX: Final = 4096
@@ -155,9 +157,8 @@ async def open_proxy(target_url: str) -> AsyncGenerator[Proxy]:
     """
     target_port = urlsplit(target_url).port
     assert target_port, target_url
-    async with trio.open_nursery() as nursery:
+    async with open_beside() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         proxy = Proxy(listener.socket.getsockname()[1], target_port)
         nursery.start_soon(trio.serve_listeners, proxy.serve, [listener])
         yield proxy
-        nursery.cancel_scope.cancel()

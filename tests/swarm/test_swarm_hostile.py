@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from peersd.errors import PeersdError
+from peersd.net.channels import OpenRefused
 from peersd.testing.forging import receive_all
 from peersd.testing.fuzzing.live import send_messages, world_of
 from peersd.testing.swarm import Swarm, SwarmFailed, open_swarm
@@ -71,3 +73,22 @@ async def test_what_a_hostile_device_makes_others_log_is_held_against_nobody_but
             async with swarm.hostile("mal") as mal, mal.link("ada") as link:
                 swarm.taken_over.clear()  # as if it were one of the honest
                 await receive_all(await link.open(group_id, [b"rubbish"]))
+
+
+async def test_what_fails_beside_a_link_of_a_hostile_device_s_is_raised_as_it_is(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_swarm(devices=["ada", "mal"], seed=1) as swarm, swarm.hostile("mal") as mal:
+        with pytest.raises(OpenRefused):
+            async with mal.link("ada") as link:
+                await link.open(bytes(32))
+        await swarm.crash("ada")
+        with pytest.raises(PeersdError, match="cannot reach"):
+            async with mal.link("ada"):
+                pytest.fail("there is a link")
+
+
+async def test_a_link_to_nobody_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_swarm(devices=["ada", "mal"], seed=1) as swarm, swarm.hostile("mal") as mal:
+        for name, sentence in {"adda": "No device is called 'adda'; known are 'ada'", "mal": "No device is called 'mal'"}.items():
+            with pytest.raises(ValueError, match=sentence):
+                async with mal.link(name):
+                    pytest.fail("there is a link")

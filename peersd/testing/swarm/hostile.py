@@ -6,13 +6,14 @@ async with swarm.hostile("mal") as mal, mal.link("ada") as link:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Final
 
 from peersd.testing.forging import Rogue, open_rogue
 from peersd.testing.swarm.device import Device
+from peersd.testing.swarm.naming import check_known
 from peersd.testing.swarm.network import VirtualNetwork
 from peersd_protocol.devicekeys import DeviceKeys
 
@@ -22,6 +23,7 @@ class Hostile:
 
     Args:
         device: which.
+        names: of all devices.
         network: of the swarm.
         seed: of its chance.
 
@@ -31,17 +33,24 @@ class Hostile:
         network: as a process on the device has it, for whoever wants to speak before the handshake.
     """
 
-    def __init__(self, device: Device, network: VirtualNetwork, seed: int) -> None:
+    def __init__(self, device: Device, names: Collection[str], network: VirtualNetwork, seed: int) -> None:
         keys = device.keys
         assert keys is not None, "a device of a swarm has a user"
         self.device: Final = device
         self.keys: Final[DeviceKeys] = keys
         self.network: Final = network.open_sockets(device.name)
+        self._others = [name for name in names if name != device.name]
         self._url_of = network.url_of
         self._random = Random(f"{seed} hostile {device.name}")
 
     @asynccontextmanager
     async def link(self, name: str) -> AsyncGenerator[Rogue]:
-        """A link to another device by this one's keys, after a good handshake."""
+        """A link to another device by this one's keys, after a good handshake.
+
+        Raises:
+            ValueError: there is no other device of that name.
+            PeersdError, trio.TooSlowError: see open_rogue.
+        """
+        check_known("device", [name], self._others)
         async with open_rogue(self._url_of(name), self.keys, network=self.network, entropy=self._random.randbytes) as rogue:
             yield rogue

@@ -259,7 +259,7 @@ class Swarm:
         self.taken_over.add(device)
         token = SPEAKER.set(device)
         try:
-            yield Hostile(self.devices[device], self.network, self.seed)
+            yield Hostile(self.devices[device], self.devices, self.network, self.seed)
         finally:
             SPEAKER.reset(token)
 
