@@ -19,7 +19,7 @@ class LocalSocket(trio.abc.ReceiveStream):
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self._fd = stream.socket.fileno()
+        self._fileno = stream.socket.fileno
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What has come, waiting while there is nothing; empty at the end.
@@ -29,9 +29,10 @@ class LocalSocket(trio.abc.ReceiveStream):
             trio.ClosedResourceError: this end was closed.
         """
         while True:
-            await trio.lowlevel.wait_readable(self._fd)
+            fd = self._number()
+            await trio.lowlevel.wait_readable(fd)
             try:
-                return os.read(self._fd, max_bytes or 65_536)
+                return os.read(self._number(), max_bytes or 65_536)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -42,13 +43,21 @@ class LocalSocket(trio.abc.ReceiveStream):
 
         Raises:
             trio.BrokenResourceError: the other end vanished.
+            trio.ClosedResourceError: this end was closed.
         """
         try:
-            return os.write(self._fd, data)
+            return os.write(self._number(), data)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise trio.BrokenResourceError(f"cannot send: {error}") from error
+
+    def _number(self) -> int:
+        """The socket's number, asked for each time: once it is closed, the system gives it to something else."""
+        number = self._fileno()
+        if number < 0:
+            raise trio.ClosedResourceError("this socket was closed")
+        return number
 
     async def aclose(self) -> None:
         """Closes the socket."""
