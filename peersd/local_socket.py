@@ -1,10 +1,41 @@
-"""The local socket, at either end: waited for only when there is nothing to be had, or no room."""
+"""The local socket, at either end: waited for only when there is nothing to be had, or no room. And who waits for its lines."""
 
 from __future__ import annotations
 
 import os
 
 import trio
+
+
+class Parked:
+    """A place for one task that waits until it is woken. Events instead would take 1 us more of a call's 75 (measured)."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a task waits."""
+        return self._task is not None
+
+    async def wait(self) -> None:
+        """Returns when `wake` is called."""
+        self._task = trio.lowlevel.current_task()
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+
+    def wake(self) -> bool:
+        """Has the task go on; whether there was one."""
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+        return task is not None
 
 
 class LocalSocket(trio.abc.ReceiveStream):

@@ -30,7 +30,7 @@ from peersd.api.line_reader import LineReader, LineTooLong
 from peersd.api.outbox import Outbox
 from peersd.api.registry import Caller
 from peersd.api.subscriptions import RequestCaller, Subscriptions
-from peersd.local_socket import LocalSocket
+from peersd.local_socket import LocalSocket, Parked
 
 _log = logging.getLogger("peersd.api")
 
@@ -112,7 +112,7 @@ class Connection:
         self._reading: trio.CancelScope | None = None
         self._is_turn_free = False
         """Whether nobody reads, since all tasks that there may be are answering."""
-        self._resting: trio.lowlevel.Task | None = None
+        self._resting = Parked()
         """The task that waits for the turn; more than one would only be kept for nothing."""
         self._input_ended = trio.Event()
 
@@ -160,14 +160,7 @@ class Connection:
         self._is_over = True
         if self._reading is not None:
             self._reading.cancel()
-        self._wake_resting()
-
-    def _wake_resting(self) -> bool:
-        """Has the task that rests go on; whether there was one."""
-        task, self._resting = self._resting, None
-        if task is not None:
-            trio.lowlevel.reschedule(task)
-        return task is not None
+        self._resting.wake()
 
     async def _take_turns(self, requests: trio.Nursery) -> None:
         """Reads a line, gives the turn on, answers the line, and so on; whoever begins has the turn."""
@@ -181,40 +174,27 @@ class Connection:
                     self._reading = None
                 if parsed is None:
                     self._is_over = True
-                    self._wake_resting()
+                    self._resting.wake()
                     return
                 self._give_turn(requests)
                 await self._answer(parsed, requests)
                 if self._is_turn_free:
                     self._is_turn_free = False
-                elif self._may_rest():
-                    await self._rest()
+                elif not (self._resting.is_taken or self._is_over):
+                    await self._resting.wait()
                 else:
                     return
         finally:
             self._tasks -= 1
 
     def _give_turn(self, requests: trio.Nursery) -> None:
-        if self._wake_resting():
+        if self._resting.wake():
             return
         if self._tasks < IN_FLIGHT_MAX:
             self._tasks += 1
             requests.start_soon(self._take_turns, requests)
         else:
             self._is_turn_free = True
-
-    def _may_rest(self) -> bool:
-        return self._resting is None and not self._is_over
-
-    async def _rest(self) -> None:
-        """Waits until it has the turn, or there are no more."""
-        self._resting = trio.lowlevel.current_task()
-
-        def give_up(_: object) -> trio.lowlevel.Abort:
-            self._resting = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(give_up)
 
     async def _read_line(self) -> Request | Invalid | list[Request | Invalid] | None:
         """The next line, parsed; None if there will be no more."""

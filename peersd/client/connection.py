@@ -15,7 +15,7 @@ import trio
 from peersd.client.errors import NoDaemon, PeersError
 from peersd.client.events import EventQueue
 from peersd.client.values import decode_json, encode_json
-from peersd.local_socket import LocalSocket
+from peersd.local_socket import LocalSocket, Parked
 
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 """API.md; checked before sending, for a clearer error than the daemon's."""
@@ -34,35 +34,18 @@ CODES: Final = {
 }
 
 
-class _Waiting:
+class _Waiting(Parked):
     """A call that waits for its answer.
 
     Attributes:
-        task: who made it, once it waits.
         answer: what came.
     """
 
-    __slots__ = ("answer", "task")
+    __slots__ = ("answer",)
 
     def __init__(self) -> None:
-        self.task: trio.lowlevel.Task | None = None
+        super().__init__()
         self.answer: dict[str, Any] | None = None
-
-    def wake(self) -> None:
-        """The call goes on."""
-        if self.task is not None:
-            trio.lowlevel.reschedule(self.task)
-            self.task = None
-
-    async def wait(self) -> None:
-        """Returns when `wake` is called."""
-        self.task = trio.lowlevel.current_task()
-
-        def give_up(_: object) -> trio.lowlevel.Abort:
-            self.task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(give_up)
 
 
 class Connection:
