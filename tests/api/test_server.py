@@ -23,6 +23,7 @@ from peersd.api.outbox import OUTBOX_BYTES_MAX, Outbox
 from peersd.api.server import CONNECTIONS_MAX, open_api_server
 from peersd.api.socket_path import PATH_BYTES_MAX, caller_uid, listen_on
 from peersd.errors import PeersdError
+from tests.turns import counted_turns
 
 if TYPE_CHECKING:
     from tests.api.conftest import Raw, Served
@@ -254,20 +255,11 @@ class AtOnce(trio.abc.ReceiveStream):
 
 
 async def test_lines_that_came_together_leave_others_a_turn_between_them() -> None:
-    reader, turns = LineReader(AtOnce(), 1000), 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(count)
+    reader = LineReader(AtOnce(), 1000)
+    async with counted_turns() as turns:
         for _ in range(100):
             assert await reader.next_line() == b"x"
-        nursery.cancel_scope.cancel()
-    assert turns >= 90  # which of two tasks is first in a turn is chance
+    assert turns() >= 90
 
 
 async def test_a_client_that_closed_its_sending_half_still_gets_its_answers(served: Served) -> None:

@@ -12,6 +12,7 @@ import trio_websocket
 from peersd.net.listener import Opening, open_listener
 from peersd.net.transport import Transport, TransportClosed, open_websocket
 from peersd_protocol.constants import TRANSPORT_MESSAGE_BYTES_MAX
+from tests.turns import counted_turns
 
 HANG_S = 60
 
@@ -140,17 +141,7 @@ async def test_many_short_messages_that_came_at_once_let_others_run_between() ->
         for _ in range(20):
             await dialler.send_message(b"x")
         await transport.receive()
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                await trio.lowlevel.checkpoint()
-                turns += 1
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(count)
+        async with counted_turns() as turns:
             for _ in range(19):
                 await transport.receive()
-            nursery.cancel_scope.cancel()
-        assert turns >= 15
+        assert turns() >= 15
