@@ -108,6 +108,7 @@ class Connection:
         self._interruptible: set[trio.CancelScope] = set()
         self._is_over = False
         """Whether no further line is to be read."""
+        self._is_aborted = False
         self._tasks = 0
         self._reading: trio.CancelScope | None = None
         self._is_turn_free = False
@@ -152,6 +153,7 @@ class Connection:
 
     def abort(self) -> None:
         """Cancel everything, also what would otherwise finish."""
+        self._is_aborted = True
         self._everything.cancel()
         for scope in self._finishing:
             scope.shield = False
@@ -240,6 +242,8 @@ class Connection:
         return answer or encode_error(request.id, internal_error())
 
     async def _call(self, request: Request, caller: RequestCaller) -> object:
+        if self._is_aborted:  # what comes next in a batch whose last request could not be cancelled
+            raise stopping()
         changes = self._dispatcher.changes(request.method)
         kept = self._finishing if changes else self._interruptible
         with trio.CancelScope(shield=changes) as scope:

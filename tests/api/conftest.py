@@ -265,6 +265,9 @@ class FakeNode:
         if arguments["sql"] == "wait":
             await self.gate.wait()
             self.finished.append("execute")
+        if arguments["sql"] == "commit":  # which no cancelling ends
+            with trio.CancelScope(shield=True):
+                await self.gate.wait()
         if arguments["sql"].startswith("CREATE"):
             return {"changes": 0, "columns": [], "rows": [], "last_entry": None, "schema_version": 3}
         return ANSWERS["sql_execute"]

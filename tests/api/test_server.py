@@ -387,6 +387,19 @@ async def test_draining_cuts_off_what_does_not_end_in_time(served: Served) -> No
         assert await raw.receive() is None
 
 
+async def test_of_a_batch_that_is_cut_off_no_further_request_begins(served: Served) -> None:
+    raw = await served.connect()
+    await raw.send([execute(number, "commit") for number in range(3)])
+    with trio.fail_after(HANG_S):
+        while not served.node.calls:
+            await trio.sleep(0)
+        assert not await served.server.drain(0.01)
+        served.node.gate.set()
+        while await raw.receive() is not None:
+            pass
+    assert len(served.node.calls) == 1
+
+
 async def test_the_end_of_the_server_ends_what_is_shielded(tmp_path: Path, fake_node: Any) -> None:
     path = tmp_path / "s.sock"
     with trio.fail_after(HANG_S):
