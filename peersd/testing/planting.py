@@ -10,6 +10,7 @@ and `missed: yes` if nothing finds it yet.
 
 from __future__ import annotations
 
+import ast
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def apply_patch(bug: PlantedBug, root: Path) -> Mapping[str, str]:
         root: of the tree that it is for.
 
     Raises:
-        PatchFailed: a text does not stand there once, or what comes of it is no Python.
+        PatchFailed: a text does not stand there once, or what comes of it is no Python, or imports what is not there.
     """
     texts: dict[str, str] = {}
     for change in bug.changes:
@@ -130,10 +131,40 @@ def apply_patch(bug: PlantedBug, root: Path) -> Mapping[str, str]:
         texts[change.path] = text.replace(change.old, change.new)
     for path, text in texts.items():
         try:
-            compile(text, path, "exec")
+            missing = [f"{name} of {module}" for module, name in _imported(text) if not _offers(module, name, root)]
         except SyntaxError as error:
             raise PatchFailed(f"{bug.name}: {error}") from error
+        if missing:
+            raise PatchFailed(f"{bug.name}: {path} imports what is not there: {', '.join(missing)}")
     return texts
+
+
+def _imported(text: str) -> Iterator[tuple[str, str]]:
+    """What a text imports from modules: their names, and those of their own."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def _offers(module: str, name: str, root: Path) -> bool:
+    """Whether a module of a tree binds a name; of a module that is none of the tree's, or a package, it is taken to."""
+    path = Path(*module.split(".")).with_suffix(".py")
+    found = [folder / path for folder in (root, root / "protocol") if (folder / path).is_file()]
+    if not found:
+        return True
+    for node in ast.walk(ast.parse(found[0].read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                bounds = [node.name]
+            case ast.Name(id=bound, ctx=ast.Store()):
+                bounds = [bound]
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                bounds = [alias.asname or alias.name for alias in aliases]
+            case _:
+                continue
+        if name in bounds:
+            return True
+    return False
 
 
 def find_unfit(bugs: Iterable[PlantedBug], root: Path) -> list[str]:

@@ -66,6 +66,13 @@ def test_a_patch_that_does_not_apply_is_named(text: str, said: str, tmp_path: Pa
     assert said in told
 
 
+def test_a_patch_that_imports_what_is_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sums.py").write_text("from terms import four, five\nimport os\n\ndef add():\n\n    return 4\n")
+    (tmp_path / "terms.py").write_text("four = 4\n")
+    (told,) = find_unfit([parse_patch("wrong-sum", PATCH)], tmp_path)
+    assert told == "wrong-sum: sums.py imports what is not there: five of terms"
+
+
 def test_a_patch_of_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     assert find_unfit([parse_patch("wrong-sum", PATCH)], tmp_path) == ["wrong-sum: sums.py cannot be read"]
 
