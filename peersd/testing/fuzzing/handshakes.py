@@ -43,6 +43,9 @@ class Handshakes:
             return self._first(random)
         return self._statement(random, is_second=kind == "noise 2")
 
+    def _connect(self, role: Role, random: Random) -> None:
+        self._victim.connect(role, self._victim.make_handshake(role, random.randbytes(32)))
+
     def _noise(self, random: Random, *, is_initiator: bool, prologue: bytes = PROLOGUE) -> HandshakeState:
         return HandshakeState(
             is_initiator=is_initiator,
@@ -52,7 +55,7 @@ class Handshakes:
         )
 
     def _first(self, random: Random) -> Change:
-        self._victim.connect(Role.LISTENER, random.randbytes(32))
+        self._connect(Role.LISTENER, random)
         step = random.random()
         if step < 0.3:
             self._send(self._noise(random, is_initiator=True).write_message(b""))
@@ -66,7 +69,7 @@ class Handshakes:
     def _statement(self, random: Random, *, is_second: bool) -> Change:
         """Message 2 or 3, which carry who speaks."""
         victim = self._victim
-        victim.connect(Role.DIALLER if is_second else Role.LISTENER, random.randbytes(32))
+        self._connect(Role.DIALLER if is_second else Role.LISTENER, random)
         prologue = PROLOGUE if random.random() < 0.95 else b"peersd/2"
         noise = self._noise(random, is_initiator=not is_second, prologue=prologue)
         if not is_second:

@@ -6,6 +6,7 @@ from collections import deque
 from random import Random
 from typing import Final
 
+from peersd.testing.fuzzing.repeating import KeptHandshake
 from peersd.testing.fuzzing.victim import Victim
 from peersd.testing.fuzzing.world import World
 from peersd_protocol.constants import TRANSPORT_MESSAGE_BYTES_MAX
@@ -48,6 +49,7 @@ class Hostile:
         self._victim = victim
         self.role = role
         self._random = random
+        self._kept: tuple[KeptHandshake, KeptHandshake] | None = None
         self._established: Established | None = None
         self.mux = Mux(is_dialler=role is Role.DIALLER, now_ms=0)
         self.channel: int | None = None
@@ -65,12 +67,19 @@ class Hostile:
         return self._established is not None and self._victim.down is None
 
     def connect(self) -> None:
-        """Makes a new link by a good handshake."""
+        """Makes a new link by a good handshake: a real one at first, and then the same again."""
         self.forget()
         victim, random = self._victim, self._random
         victim_role = Role.LISTENER if self.role is Role.DIALLER else Role.DIALLER
-        victim.connect(victim_role, random.randbytes(32))
-        own = Handshake(self.role, self._world.hostile.keys, boot_id=random.randbytes(16), ephemeral_private=random.randbytes(32))
+        if self._kept is None:
+            keys, boot_id, ephemeral = self._world.hostile.keys, random.randbytes(16), random.randbytes(32)
+            local = KeptHandshake(self.role, keys, boot_id=boot_id, ephemeral_private=ephemeral)
+            self._kept = local, victim.make_handshake(victim_role, random.randbytes(32))
+            sides: tuple[Handshake, Handshake] = self._kept
+        else:
+            sides = self._kept[0].again(), self._kept[1].again()
+        own, theirs = sides
+        victim.connect(victim_role, theirs)
         message = own.start()
         established: Established | None = None
         early: list[bytes] = []

@@ -14,6 +14,7 @@ from typing import Final
 
 from peersd.store.store import Commit, Store
 from peersd.sync.group_sync import OUTBOX_MESSAGES_MAX
+from peersd.testing.fuzzing.repeating import KeptHandshake
 from peersd.testing.fuzzing.sharing import Refusal, Sharing
 from peersd.testing.fuzzing.world import Clock, World
 from peersd_protocol import beacons as beacon_machine
@@ -98,10 +99,13 @@ class Victim:
 
     # --- The link ---------------------------------------------------------------------------------------------------------------
 
-    def connect(self, role: Role, ephemeral: bytes) -> None:
+    def make_handshake(self, role: Role, ephemeral: bytes) -> KeptHandshake:
+        """This side of a handshake."""
+        return KeptHandshake(role, self.world.victim.keys, boot_id=self._boot_id, ephemeral_private=ephemeral)
+
+    def connect(self, role: Role, handshake: Handshake) -> None:
         """A new transport is open; the link before it, if any, ends with its transport."""
         self.disconnect()
-        handshake = Handshake(role, self.world.victim.keys, boot_id=self._boot_id, ephemeral_private=ephemeral)
         self.down, self.lot = None, ParkingLot()
         self.sharing = Sharing(self, is_dialler=role is Role.DIALLER)
         self.link = Link(role, handshake, wall_offset_ms=0)
