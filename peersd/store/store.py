@@ -434,12 +434,15 @@ class Store:
         """
         # Before anything is touched: what is malformed costs no rollback, after which all is read anew.
         received = packed if isinstance(packed, Block) else decode_runs(packed, self.group)
+        rows_changed = self._connection.total_changes()
         try:
             with self._transaction():
                 outcome = self._intake.take(received, sender)
                 reach(CrashPoint.INTAKE_APPLIED)
-        except BaseException:
-            self._reload()
+        except BaseException as error:
+            # What is kept in memory changes with the rows alone, so before those it is still what the file says.
+            if not isinstance(error, RemoteProtocolError) or self._connection.total_changes() != rows_changed:
+                self._reload()
             raise
         reach(CrashPoint.INTAKE_COMMITTED)
         if not outcome.committed and not outcome.irregular:

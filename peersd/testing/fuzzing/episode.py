@@ -181,7 +181,7 @@ class Episode:
             change = self._frames.send(self._random, kind)
             if self._victim.down is None and kind in ("OPEN", "OPEN_WITH_PROOF") and change == GOOD:
                 assert self._hostile.refused_opens == 0 and self._hostile.channel is not None, "a good OPEN is not accepted"
-        if change != GOOD or kind in ("DATA", "RETURN", "CREDIT", "PING", "PONG") or kind in handshakes.KINDS:
+        if change != GOOD or kind in ("DATA", "RETURN", "CREDIT") or kind in handshakes.KINDS:
             self._hostile.forget()  # what the own multiplexer knows may differ from what was sent
         return change == GOOD, change
 
@@ -191,6 +191,8 @@ class Episode:
             self._hostile.send(message)
         if said.run is not None and not self._victim.refusals:
             self._author.note_taken(said.run)
+        if self._victim.refusals and self._random.random() < 0.75:
+            self._hostile.forget()  # else it asks for the channel anew, and is refused for a while
         return said.is_good, said.change
 
     # --- What is left -----------------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class Hostile:
         for _ in range(ROUNDS_MAX):
             if not self.is_up:
                 return
-            plaintext = self.mux.pull(PLAINTEXT_BYTES_MAX, self._victim.now_ms)
+            plaintext = self.mux.pull(PLAINTEXT_BYTES_MAX, self._victim.now_ms) if self.mux.has_output else b""
             if plaintext:
                 self.inject(plaintext)
             heard = self._victim.pull()

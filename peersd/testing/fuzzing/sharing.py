@@ -219,7 +219,7 @@ class Sharing:
         if link.open_wait_ms(victim.now_ms) != 0:
             self._perform(self._lanes.refused(lane, victim.now_ms))
             return
-        digest, vector = victim.digest, victim.store.vector()
+        digest, vector = victim.state_held()
         token = group_token(victim.world.group, victim.handshake_hash, self._own_side)
         asked = OpenPayload(token, digest, victim.book.summary())
         channel, effects = link.open_channel(asked.encode(), victim.now_ms)
@@ -232,7 +232,7 @@ class Sharing:
             self._perform(self._lanes.ended(lane, None, victim.now_ms))
             return
         assert victim.link is not None
-        digest, vector = victim.digest, victim.store.vector()
+        digest, vector = victim.state_held()
         payload = AcceptPayload(digest, victim.book.summary()).encode(wish.payload)
         victim.perform(victim.link.accept(wish.channel, payload, victim.now_ms))
         self._serve(lane, wish.channel, vector if wish.payload.digest == digest else None, wish.payload.beacons)

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from peersd.store.store import Commit, Store
 from peersd.sync.group_sync import OUTBOX_MESSAGES_MAX
@@ -33,6 +33,13 @@ BYSTANDER: Final = 1
 """The number of the bystander's session."""
 
 ADDRESS: Final = "ws://127.0.0.1:7330"
+
+
+class Stated(NamedTuple):
+    """What is held: its digest, and the vector that the digest is of."""
+
+    digest: bytes
+    vector: Vector
 
 
 class BystanderHurt(AssertionError):
@@ -83,6 +90,8 @@ class Victim:
         self.handshake_hash = b""
         self.busy_s = 0.0
         self.lot = ParkingLot()
+        self._stated: Stated | None = None
+        self._is_woken = False
         self._clock = clock
         self._boot_id = boot_id
         self._sessions: dict[int, Session] = {}
@@ -109,6 +118,7 @@ class Victim:
         self.down, self.lot = None, ParkingLot()
         self.sharing = Sharing(self, is_dialler=role is Role.DIALLER)
         self.link = Link(role, handshake, wall_offset_ms=0)
+        self._is_woken = False
         self.perform(self.link.start(self.now_ms))
 
     def disconnect(self) -> None:
@@ -127,10 +137,13 @@ class Victim:
     def pull(self) -> list[bytes]:
         """The transport messages that it writes now."""
         messages: list[bytes] = []
-        while self.link is not None and (message := self.link.pull(self.now_ms)) is not None:
+        if self.link is None or not self._is_woken:
+            return messages
+        while (message := self.link.pull(self.now_ms)) is not None:
             messages.append(message)
             self.perform(self.link.take_effects(self.now_ms))
             self.pump()
+        self._is_woken = False
         return messages
 
     def advance(self, ms: int) -> None:
@@ -177,12 +190,15 @@ class Victim:
                     self.set_timer("link", name, at_ms)
                 case le.CancelTimer(name):
                     self._timers.pop(("link", name), None)
+                case le.Wake():
+                    self._is_woken = True
                 case _:
                     self.sharing.perform_link(effect)
 
     def _note_down(self, down: le.Down) -> None:
         assert self.sharing is not None
         self.down = down
+        self._is_woken = True
         if not down.by_remote and down.detail != "the transport ended":
             self.refusals.append(Refusal("link", down.code, down.detail))
         self._timers = {name: at_ms for name, at_ms in self._timers.items() if name[0] not in ("link", "lanes")}
@@ -228,15 +244,18 @@ class Victim:
             self._perform(self._replication.receive(session.number, message, self.now_ms))
         assert 0 <= self.lot.bytes_parked <= PARKED_BYTES_MAX
 
-    @property
-    def digest(self) -> bytes:
-        """Of all that is held."""
-        return vector_digest(self.world.group, encode_vector(self.store.vector()))
+    def state_held(self) -> Stated:
+        """What is held, worked out once for each commit, as a node does."""
+        if self._stated is None:
+            vector = self.store.vector()
+            self._stated = Stated(vector_digest(self.world.group, encode_vector(vector)), vector)
+        return self._stated
 
     def tell(self, commit: Commit | None, origin: int | None = None) -> None:
         """What the store has committed."""
         if commit is None:
             return
+        self._stated = None
         congested = {number for number, session in self._sessions.items() if len(session.outbox) >= OUTBOX_MESSAGES_MAX}
         told = self._replication.committed(commit.entries, self.now_ms, origin, commit.message, commit.vector, congested)
         self._perform(told)
@@ -251,11 +270,10 @@ class Victim:
 
     def publish(self) -> None:
         """States what is held, if that is something new."""
-        vector = self.store.vector()
-        digest = vector_digest(self.world.group, encode_vector(vector))
-        held = compact_holdings(vector)
+        stated = self.state_held()
+        held = compact_holdings(stated.vector)
         key = self.world.victim.keys.signing
-        self._perform_beacons(self.book.publish([ADDRESS], digest, held, self.now_ms, self._clock(), key))
+        self._perform_beacons(self.book.publish([ADDRESS], stated.digest, held, self.now_ms, self._clock(), key))
 
     # --- Effects of the group's machines ----------------------------------------------------------------------------------------
 
@@ -294,7 +312,7 @@ class Victim:
             self._perform(machine.looked_up(number, self.store.look_up(job.hashes)))
 
     def _ingest(self, session: Session, job: rep.Ingest) -> None:
-        before = self.store.vector(), self.store.log.position
+        before = self.state_held().vector, self.store.log.position
         try:
             ingested, commit = self.store.take(job.packed, b"" if job.is_final else session.device)
         except RemoteProtocolError as error:
@@ -322,7 +340,8 @@ class Victim:
     def pump(self) -> None:
         """Sends what the sessions have to say, as far as their channels take it."""
         for session in list(self._sessions.values()):
-            self._pump_session(session)
+            if session.outbox or session.is_due or session.is_readable or session.beacons is not None:
+                self._pump_session(session)
 
     def _pump_session(self, session: Session) -> None:
         while session.number in self._sessions and not self._is_full(session):
