@@ -73,8 +73,8 @@ def run_chunk(episodes: range, campaign: Campaign) -> tuple[Tally, str]:
     """Runs some episodes: what became of the frames, and what failed, in words; empty if nothing did."""
     tally = Tally()
     folder, world = _own_world()
-    first_bytes = _first_peak_bytes(campaign)
     try:
+        first_bytes = _first_peak_bytes(campaign)
         run_campaign(world, folder, campaign, episodes, tally)
     except FuzzFailed as failure:
         return tally, str(failure)
