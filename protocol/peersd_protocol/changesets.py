@@ -172,7 +172,7 @@ def decode(body: bytes) -> Changeset | UnknownBody:
         raise malformed("one table twice")
     changeset = Changeset(tuple(tables))
     if changeset.acts != acts:
-        # Also when acts are named twice or not used: equal changesets have one encoding.
+        # Also when acts are named twice or not used: there is one order to write them in.
         raise malformed("acts are not in the order of their first use")
     if unknown:
         return UnknownBody(f"cell operation {min(unknown)}")
