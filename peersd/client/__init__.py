@@ -1,4 +1,4 @@
-"""The Python client of the local API, for trio programs. It imports nothing else of peersd.
+"""The Python client of the local API, for trio programs. Of peersd it imports the local socket, and nothing else.
 
 async with open_client() as peers:
     await peers.execute("INSERT INTO note (text) VALUES (?)", ["hello"])
