@@ -27,7 +27,8 @@ _COUNT_PART: Final = 8
 """Fewer entries in a segment than this part of those between two sealings save too little (guess)."""
 
 _BODY_BYTES_MAX: Final = 1024
-"""Larger bodies stay in their rows, which are a small part of them (guess), and so a sealing never reads more than 300 KiB."""
+"""Larger bodies stay in their rows, which are a small part of them (guess); so of what was there before the transaction a sealing
+reads less than 256 KiB."""
 
 _ENTRY_BYTES: Final = 16
 """What an entry takes beside its body in a segment or a run, about."""
