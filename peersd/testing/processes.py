@@ -287,9 +287,12 @@ class DaemonProcess:
         with trio.fail_after(HANG_S):
             while True:
                 assert self.process is not None
-                if may_crash and self.process.poll() is not None:
+                ended = self.process.poll()
+                if may_crash and ended == -signal.SIGKILL:
                     return
-                assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.log()[-4000:]}"
+                if ended is not None:
+                    self.process = None
+                    raise AssertionError(f"the daemon ended with {ended}:\n{self.log()[-4000:]}")
                 try:
                     async with self.client() as peers:
                         # The port that it was given, to have the same again after a restart: others know it by then.

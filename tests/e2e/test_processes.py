@@ -145,3 +145,12 @@ async def test_the_data_folder_alone_finds_its_daemon(tmp_path: Path) -> None:
         environment = plain_environment({"XDG_RUNTIME_DIR": str(runtime)})
         assert (await run_peers("status", "--data", str(daemon.data), environment=environment)).status == 0
         assert (await run_peers("status", environment=environment)).status == 3
+
+
+async def test_a_daemon_of_a_test_that_does_not_start_says_why_and_can_be_started_again(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "a") as daemon:
+        await daemon.kill()
+        with pytest.raises(AssertionError, match=r"(?s)the daemon ended with 2:.*no_such_place"):
+            await daemon.start(crash_at="no_such_place")
+        await daemon.start()
+        assert (await daemon.peers("status")).status == 0
