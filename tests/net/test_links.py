@@ -9,6 +9,7 @@ from peersd.net.channels import Channel, ChannelIsClosed, LinkHandle, OpenRefuse
 from peersd_protocol.constants import MIB
 from peersd_protocol.errors import CloseCode
 from tests.net.links import dialled, echo_all, linked, serving
+from tests.turns import counted_turns
 
 
 async def test_two_diallers_get_their_own_echoes_over_two_links() -> None:
@@ -50,6 +51,20 @@ async def pair_of_channels(dialler: LinkHandle, listener: LinkHandle) -> tuple[C
         wish = await anext(aiter(listener.incoming))
         answered = wish.accept()
     return opened[0], answered
+
+
+async def test_messages_that_came_at_once_leave_others_a_turn_between_them() -> None:
+    async with linked() as (dialler, listener):
+        many_out, many_in = await pair_of_channels(dialler, listener)
+        last_out, last_in = await pair_of_channels(dialler, listener)
+        for _ in range(20):
+            await many_out.send(b"x")
+        await last_out.send(b"behind them")
+        await last_in.receive()
+        async with counted_turns() as turns:
+            for _ in range(20):
+                await many_in.receive()
+        assert turns() >= 15
 
 
 async def test_a_live_echo_goes_between_bulk_and_not_after_it() -> None:
