@@ -148,3 +148,17 @@ async def test_a_cut_network_ends_connections_with_what_is_under_way_and_takes_n
         await here.send_all(b"again")
         assert await receive(there, 5) == b"again"
         assert (ends.proxy.accepted, ends.proxy.connections) == (2, 1)
+
+
+async def test_a_network_that_stalls_does_not_tell_that_a_side_has_ended_its_connection(clock: trio.testing.MockClock) -> None:
+    async with open_ends() as ends:
+        dialled, listened = await ends.connect()
+        await dialled.send_all(b"x")
+        assert await receive(listened, 1) == b"x"
+        ends.proxy.stall_after(0)
+        await dialled.aclose()
+        with trio.move_on_after(60) as waited:
+            await listened.receive_some()
+        assert waited.cancelled_caught
+        ends.proxy.mend()
+        assert await listened.receive_some() == b""
