@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import socket
@@ -8,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from peersd.client import NoDaemon, PeersError, open_client, resolve_data_folder, resolve_socket_path
+from peersd.client.connection import Connection
 
 if TYPE_CHECKING:
     from tests.api.conftest import Served
@@ -195,3 +198,20 @@ async def test_a_call_that_is_cancelled_while_its_line_finds_no_room_leaves_a_wh
     asked = [arguments["sql"] for _name, arguments in served.node.calls]
     assert asked[-1] == "SELECT" and "never sent" not in asked
     assert set(asked[:-1]) <= set(calls) and len(asked) >= 2
+
+
+async def test_no_line_comes_between_the_parts_of_another() -> None:
+    near, far = trio.socket.socketpair()
+    connection, received = Connection(trio.SocketStream(near)), b""
+    with far, trio.fail_after(HANG_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            nursery.start_soon(connection.call, "long", {"sql": "x" * 4 * 1024 * 1024})
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(20):
+                nursery.start_soon(connection.call, "short", {"number": number})
+                received += await far.recv(65_536)  # there is room for a short line now, and the long one goes on
+            while received.count(b"\n") < 21:
+                received += await far.recv(65_536)
+            nursery.cancel_scope.cancel()
+    assert sorted(json.loads(line)["id"] for line in received.splitlines()) == list(range(1, 22))
