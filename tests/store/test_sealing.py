@@ -11,7 +11,7 @@ import pytest
 from peersd.store.log import State
 from peersd.store.sealing import SEALED_EVERY
 from peersd_protocol.acts import Cut, Remove, encode_body
-from peersd_protocol.constants import RUN_ENTRIES_MAX
+from peersd_protocol.constants import INLINE_BODY_BYTES_MAX, RUN_ENTRIES_MAX
 from peersd_protocol.entries import Header, Kind
 from peersd_protocol.messages import Runs, decode_runs
 from tests.store.pools import by_hand, header_of, packed
@@ -120,6 +120,19 @@ def test_a_segment_has_no_more_entries_than_a_run(meeting: Meeting) -> None:
     write_one_by_one(writer, 100)
     write_at_once(writer, *insert(*(f"a{n:03}" for n in range(200))))
     assert sizes(writer) == [99, 200]
+
+
+def test_a_segment_has_no_more_bytes_than_a_run(meeting: Meeting) -> None:
+    writer, other = meeting.join("writer"), meeting.join("other")
+    writer.note("first")
+    for part in "ab":  # two runs that are sealed together
+        rows = insert(*(f"{part}{n:03}" for n in range(100)))
+        write_at_once(writer, *((*row[:3], Random(str(row)).randbytes(900)) for row in rows))
+    assert sizes(writer) == [100, 100]
+    bodies = [body for _, entry, _, _ in writer.store.log.entries_in_segments() for body in entry.body.blocks]
+    assert sum(map(len, bodies)) > INLINE_BODY_BYTES_MAX
+    meet(writer, other, meeting.founder)
+    assert_alike(writer, other, meeting.founder)
 
 
 @pytest.mark.parametrize("seed", range(6))
