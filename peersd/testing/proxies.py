@@ -70,7 +70,13 @@ class Proxy:
         self._delay_s = delay_s
 
     def limit(self, bytes_per_s: float | None) -> None:
-        """Pass no more than this in a second, both ways and all connections together; None for no limit."""
+        """Pass no more than this in a second, both ways and all connections together; None for no limit.
+
+        Raises:
+            ValueError: it is not more than 0.
+        """
+        if bytes_per_s is not None and not bytes_per_s > 0:
+            raise ValueError(f"`bytes_per_s` is {bytes_per_s}; give more than 0, or let nothing pass by stall_after(0).")
         self._bytes_per_s = bytes_per_s
         self._free_at_s = 0.0
 
@@ -154,9 +160,13 @@ async def open_proxy(target_url: str) -> AsyncGenerator[Proxy]:
 
     Args:
         target_url: ws://127.0.0.1:PORT; nobody has to listen there yet.
+
+    Raises:
+        ValueError: it names no port.
     """
     target_port = urlsplit(target_url).port
-    assert target_port, target_url
+    if not target_port:
+        raise ValueError(f"A proxy needs an address such as ws://127.0.0.1:7330, not {target_url!r}.")
     async with open_beside() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         proxy = Proxy(listener.socket.getsockname()[1], target_port)

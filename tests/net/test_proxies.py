@@ -162,3 +162,14 @@ async def test_a_network_that_stalls_does_not_tell_that_a_side_has_ended_its_con
         assert waited.cancelled_caught
         ends.proxy.mend()
         assert await listened.receive_some() == b""
+
+
+async def test_a_limit_that_lets_nothing_pass_and_an_address_without_a_port_are_refused() -> None:
+    async with open_ends() as ends:
+        for limit in (0, -1):
+            with pytest.raises(ValueError, match=f"`bytes_per_s` is {limit}; give more than 0"):
+                ends.proxy.limit(limit)
+    for address in ("ws://127.0.0.1", "127.0.0.1:7330"):
+        with pytest.raises(ValueError, match=f"not '{address}'"):
+            async with open_proxy(address):
+                pytest.fail("there is a proxy")
