@@ -135,11 +135,13 @@ class Applier:
 
     def apply(self, entry: int, plans: Iterable[Plan]) -> None:
         """Writes checked changes as those of an entry."""
-        rank = self._rank(entry)
         for plan in plans:
             layout = plan.reading.layout
             if plan.rows:
                 self._insert([entry] * len(plan.rows), plan)
+            if not (plan.updates or plan.deletes):
+                continue
+            rank = self._rank(entry)
             for key, positions, cells in plan.updates:
                 self._update(entry, rank, layout, key, zip(positions, cells, strict=True))
             for key in plan.deletes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import apsw
 
@@ -19,7 +19,10 @@ from peersd.store.sandbox import Sandbox
 from peersd.store.sql_errors import convert_sqlite_error
 from peersd.store.watch import Clock, watch_statement
 
-_SAVEPOINT = "_peers_request"
+_SAVEPOINT: Final = "SAVEPOINT _peers_request"
+_RELEASE: Final = "RELEASE _peers_request"
+_UNDO: Final = ("ROLLBACK TO _peers_request", _RELEASE)
+_BEGIN_ANEW: Final = ("ROLLBACK", "BEGIN IMMEDIATE")
 
 
 @dataclass(frozen=True)
@@ -141,20 +144,26 @@ def _attempt(
     """One round of `run_batch`, from BEGIN to COMMIT."""
     outcomes: list[Success | PeersdError] = []
     connection.execute("BEGIN IMMEDIATE")
+    has_done = False  # a request before which nothing was done needs no savepoint: all that it takes along is its own
     for index, request in enumerate(requests):
         if index in offenders:
             outcomes.append(offenders[index])
             continue
-        connection.execute(f"SAVEPOINT {_SAVEPOINT}")
+        if has_done:
+            connection.execute(_SAVEPOINT)
         try:
             outcomes.append(_run_request(connection, sandbox, capture, index, request, recorder, clock))
         except _RequestFailed as failed:
             capture.discard()
             if not connection.in_transaction:
                 raise _TransactionGone(index, failed.error) from failed
-            connection.execute(f"ROLLBACK TO {_SAVEPOINT}")
+            for sql in _UNDO if has_done else _BEGIN_ANEW:
+                connection.execute(sql)
             outcomes.append(failed.error)
-        connection.execute(f"RELEASE {_SAVEPOINT}")
+            continue
+        if has_done:
+            connection.execute(_RELEASE)
+        has_done = True
     recorder.finish()
     reach(CrashPoint.BATCH_RECORDED)
     connection.execute("COMMIT")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import apsw
 
@@ -14,6 +14,7 @@ from peersd.store.changes import SQLValue
 _GREATEST_SPAN = (
     "SELECT first, last, entry, step, shape FROM _peers_span WHERE tbl = ? AND first <= ? ORDER BY first DESC LIMIT 1"
 )
+_LAST_SPAN = "SELECT first, last, entry, step, shape FROM _peers_span WHERE tbl = ? ORDER BY first DESC LIMIT 1"
 _INSERT_SPAN = "INSERT INTO _peers_span VALUES (?, ?, ?, ?, ?, ?)"
 _EXTEND_SPAN = "UPDATE _peers_span SET last = ?, step = 1 WHERE tbl = ? AND first = ?"
 _SET_DELETE = "INSERT INTO _peers_delete VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET entry = excluded.entry"
@@ -23,6 +24,9 @@ _SET_ASIDE = (
 )
 
 _RID_MIN = -(2**63)
+
+_Span: TypeAlias = tuple[int, int, int, int, int]
+"""first, last, entry, step, shape: as in clocks.sql."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Clocks:
         self._shapes: dict[tuple[int, int], int] = {}
         self._masks: dict[int, int] = {}
         self._in_use: dict[tuple[str, int], bool] = {}
+        self._last_spans: dict[int, _Span | None] = {}
 
     def any_rows(self, name: str, tbl: int) -> bool:
         """Whether a table may have cells, deletes or asides (`name`: "cell", "delete" or "aside"). A False is certain."""
@@ -101,9 +106,20 @@ class Clocks:
 
     def inserted(self, tbl: int, rid: int) -> Inserted:
         """The greatest insert of a living row."""
-        first, last, entry, step, shape = self._cursor.execute(_GREATEST_SPAN, (tbl, rid)).get
-        assert last >= rid, "a living row has a span"
+        span = self._span_before(tbl, rid)
+        assert span is not None and span[1] >= rid, "a living row has a span"
+        first, _, entry, step, shape = span
         return Inserted(entry + step * (rid - first), self._mask(shape))
+
+    def _span_before(self, tbl: int, rid: int) -> _Span | None:
+        """The last span that begins at a row or before it; no query where that is the table's last one, as for new rows."""
+        if tbl not in self._last_spans:
+            self._last_spans[tbl] = self._cursor.execute(_LAST_SPAN, (tbl,)).get
+        last = self._last_spans[tbl]
+        if last is None or last[0] <= rid:
+            return last
+        found: _Span | None = self._cursor.execute(_GREATEST_SPAN, (tbl, rid)).get
+        return found
 
     def set_inserted(self, tbl: int, first: int, last: int, inserted: Inserted, step: int = 0) -> None:
         """Sets the greatest insert of the rows first..last; what older spans said of them is cut out.
@@ -116,22 +132,29 @@ class Clocks:
             step: 0 where one entry inserted them all, 1 where each was inserted by the entry after the one before.
         """
         shape = self.shape(tbl, inserted.mask)
-        found = self._cursor.execute(_GREATEST_SPAN, (tbl, last)).get
+        found = self._span_before(tbl, last)
+        is_last = found == self._last_spans[tbl]
         if found is not None and found[1] >= first:
             self._carve(tbl, first, last, found)
+            is_last = False
         elif found is not None and found[1] == first - 1 and (step == 1 or first == last) and found[4] == shape:
             goes_on = found[3] == 1 or found[0] == found[1]
             if goes_on and found[2] + first - found[0] == inserted.entry:
                 self._cursor.execute(_EXTEND_SPAN, (last, tbl, found[0]))
+                if is_last:
+                    self._last_spans[tbl] = (found[0], last, found[2], 1, shape)
                 return
         self._cursor.execute(_INSERT_SPAN, (tbl, first, last, inserted.entry, step, shape))
+        if is_last:
+            self._last_spans[tbl] = (first, last, inserted.entry, step, shape)
 
-    def _carve(self, tbl: int, first: int, last: int, greatest: tuple[int, int, int, int, int]) -> None:
+    def _carve(self, tbl: int, first: int, last: int, greatest: _Span) -> None:
+        self._last_spans.pop(tbl, None)
         rest: list[tuple[int, int, int, int, int, int]] = []
         if greatest[1] > last:
             begin, end, entry, step, shape = greatest
             rest.append((tbl, last + 1, end, entry + step * (last + 1 - begin), step, shape))
-        lowest = self._cursor.execute(_GREATEST_SPAN, (tbl, first - 1)).get if first > _RID_MIN else None
+        lowest: _Span | None = self._cursor.execute(_GREATEST_SPAN, (tbl, first - 1)).get if first > _RID_MIN else None
         if lowest is not None and lowest[1] >= first:
             rest.append((tbl, lowest[0], first - 1, *lowest[2:]))
             self._cursor.execute("DELETE FROM _peers_span WHERE tbl = ? AND first = ?", (tbl, lowest[0]))
@@ -163,6 +186,7 @@ class Clocks:
         ranges = [(tbl, first, last) for first, last in runs_of(rids)]
         if self.any_rows("cell", tbl):
             self._cursor.executemany("DELETE FROM _peers_cell WHERE tbl = ? AND rid BETWEEN ? AND ?", ranges)
+        self._last_spans.pop(tbl, None)
         # Spans that reach beyond a range stay: nobody asks them for rows that are gone, and `set_inserted` cuts them then.
         self._cursor.executemany("DELETE FROM _peers_span WHERE tbl = ?1 AND first BETWEEN ?2 AND ?3 AND last <= ?3", ranges)
 

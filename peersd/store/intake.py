@@ -113,8 +113,7 @@ class Intake:
         if outcome.rests_on_void:
             self._hold_ancestors()
             outcome.irregular = True
-        if outcome.committed:
-            self._log.settle()
+        self._log.settle()
         return outcome
 
     def _settle_acts(self, outcome: Outcome) -> None:
@@ -140,11 +139,7 @@ class Intake:
 
     def _take_run(self, run: Run, outcome: Outcome) -> None:
         hashes = run.hashes
-        known = 0
-        if self._log.tip_row(run.log, hashes[-1]) is not None:
-            known = len(hashes)
-        while known < len(hashes) and self._log.find(hashes[known]) is not None:  # what follows an unknown entry is unknown too
-            known += 1
+        known = self._count_known(run)
         self._fill(run, known, outcome)
         if known == len(hashes):
             return
@@ -161,6 +156,15 @@ class Intake:
                 return
             self._bodies.unstage(last.header.hash)
         self._apply_run(run, known, outcome)
+
+    def _count_known(self, run: Run) -> int:
+        """How many entries of a run, from its first on, are here: what follows an unknown one is unknown too."""
+        if self._log.is_end(run.log, run.first.prev):
+            return 0
+        hashes = run.hashes
+        if self._log.tip_row(run.log, hashes[-1]) is not None:
+            return len(hashes)
+        return next((at for at, hash_ in enumerate(hashes) if self._log.find(hash_) is None), len(hashes))
 
     def _fill(self, run: Run, known: int, outcome: Outcome) -> None:
         """Takes from a run what entries of it lack that are here, and notes how much of it its sender is shown to hold."""
@@ -195,7 +199,7 @@ class Intake:
         for at, links in run.links.items():
             if at >= start:
                 named.update(*links)
-        return {hash_ for hash_ in named.difference(run.hashes[start:]) if self._log.find(hash_) is None}
+        return {hash_ for hash_ in named.difference(run.hashes[start:]) if self._log.tip_row(run.log, hash_) is None}
 
     def _apply_run(self, run: Run, start: int, outcome: Outcome) -> None:
         """Takes the entries of a run from an index on in."""

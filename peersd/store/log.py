@@ -69,6 +69,7 @@ class Log(LogIndex):
         author = self._note_author(row, header.user)
         branch = self._branch_after(row, prev)
         self.position += 1
+        self.newest = header.hash
         self.connection.execute(
             f"INSERT INTO _peers_entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -118,6 +119,7 @@ class Log(LogIndex):
         self.position += end - start
         seq = row.branches[branch].last = entries.first_seq + end - 1
         tip = TipRow(self.position, branch, seq, entries.hashes[end - 1], entries.stamps[end - 1])
+        self.newest = tip.hash
         prev_hash = entries.hashes[start - 1] if start else entries.prev
         segment = Segment(tip.id, row.id, branch, seq, end - start, author, tip.hlc, tip.hash, prev_hash, signature)
         self.segments.add(

@@ -1,7 +1,8 @@
 -- The logs of a group, as one replica holds them. Applications never see these tables.
 
 -- What the store is: keys are `format` (1), `group` (the group's id), `data_heads` and `act_heads` (canonical arrays of the
--- hashes of entries that no other entry names yet), `epoch` (that this device writes in); `local_…` is this device's own.
+-- hashes of entries that no other entry names yet, or an empty blob where that is the entry at the greatest position alone),
+-- `epoch` (that this device writes in); `local_…` is this device's own.
 CREATE TABLE IF NOT EXISTS _peers_meta (
   key TEXT PRIMARY KEY,
   value ANY

@@ -17,6 +17,9 @@ from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.signing import HASH_BYTES
 from peersd_protocol.vectors import Vector
 
+_NEWEST: Final = b""
+"""Heads in the file that are the newest entry alone."""
+
 _LINKS_BYTES_MAX: Final = LINKS_PER_ENTRY_MAX * (HASH_BYTES + 2) + 8
 
 _LAST_HELD: Final = """SELECT id, branch, seq, hash, hlc FROM _peers_entry
@@ -47,6 +50,7 @@ class LogIndex:
         segments: many small entries in one row.
         data_heads, act_heads: hashes of the entries that no other names yet.
         position: of the last entry here.
+        newest: that entry's hash; empty without any.
     """
 
     def __init__(self, connection: apsw.Connection, group: bytes) -> None:
@@ -77,9 +81,11 @@ class LogIndex:
             self._by_id[id_].authors.add(author)
         for row in self._logs.values():
             self.refresh_tips(row)
-        self.data_heads = self._load_hashes("data_heads")
-        self.act_heads = self._load_hashes("act_heads")
         self.position = max(self._greatest(f"SELECT max(id) FROM {table}") for table in ("_peers_entry", "_peers_segment"))
+        self.newest = self._hash_of_last(self.position)
+        self._saved_heads: dict[str, Value] = {key: self.load_meta(key) for key in ("data_heads", "act_heads")}
+        self.data_heads = self._load_heads("data_heads")
+        self.act_heads = self._load_heads("act_heads")
 
     def _greatest(self, query: str, *bindings: int) -> int:
         return cast(int, self.connection.execute(query, bindings).get or 0)
@@ -101,8 +107,16 @@ class LogIndex:
             "INSERT INTO _peers_meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, cast("bytes", value))
         )
 
-    def _load_hashes(self, key: str) -> set[bytes]:
-        return set(cast("list[bytes]", unpack_values(cast("bytes | None", self.load_meta(key)))))
+    def _hash_of_last(self, position: int) -> bytes:
+        found = self.connection.execute("SELECT hash FROM _peers_entry WHERE id = ?", (position,)).get
+        if found is not None:
+            return cast(bytes, found)
+        segment = self.segments.at(position)
+        return b"" if segment is None else segment.hash
+
+    def _load_heads(self, key: str) -> set[bytes]:
+        saved = self._saved_heads[key]
+        return {self.newest} if saved == _NEWEST else set(cast("list[bytes]", unpack_values(cast("bytes | None", saved))))
 
     def author_user(self, author: int) -> bytes:
         """The user behind an author's number."""
@@ -121,8 +135,12 @@ class LogIndex:
         return author
 
     def _save_heads(self) -> None:
-        self.save_meta("data_heads", canonical.encode(sorted(self.data_heads)))
-        self.save_meta("act_heads", canonical.encode(sorted(self.act_heads)))
+        """Writes heads that are others than the file says: mostly the newest entry is the only one, as it was before."""
+        for key, heads in (("data_heads", self.data_heads), ("act_heads", self.act_heads)):
+            value = _NEWEST if len(heads) == 1 and self.newest in heads else canonical.encode(sorted(heads))
+            if value != self._saved_heads[key]:
+                self.save_meta(key, value)
+                self._saved_heads[key] = value
 
     def refresh_heads(self, *, of_data: bool) -> None:
         """Works the heads out anew: the last entries that count of all branches, but for those that another such entry names.
@@ -208,6 +226,11 @@ class LogIndex:
     def is_told(self, found: EntryRow) -> bool:
         """Whether an entry is held and a vector may tell of it."""
         return found.state is not State.VOID and not self._by_id[found.log].is_blocked(found.branch, found.seq)
+
+    def is_end(self, key: LogKey, hash_: bytes) -> bool:
+        """Whether an entry is held and the last one of a branch, so that nothing that follows it in its log is here."""
+        row = self._logs.get(key)
+        return row is not None and any(tip.hash == hash_ and row.branches[tip.branch].last == tip.seq for tip in row.tips)
 
     def show(self, row: LogRow, names: Iterable[bytes]) -> None:
         """Brings a data log's tips and the heads in line after entries that name `names` in `deps` have ceased to be MISSING."""

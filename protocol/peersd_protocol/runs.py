@@ -151,10 +151,11 @@ class ParsedEntries(Sequence[Entry]):
     def __getitem__(self, index: int | slice) -> Entry | tuple[Entry, ...]:
         if isinstance(index, slice):
             return tuple(self[at] for at in range(*index.indices(len(self))))
-        at = range(len(self))[index]
-        if at not in self._made:
-            self._made[at] = self._make(at)
-        return self._made[at]
+        found = self._made.get(index)
+        if found is None:
+            at = range(len(self))[index]
+            found = self._made[at] = self._made[index] = self._made.get(at) or self._make(at)
+        return found
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(cast("Sequence[object]", other))

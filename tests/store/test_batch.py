@@ -51,7 +51,7 @@ def test_each_request_answers_its_own_rows_changes_and_entry(rig: Rig) -> None:
     assert (recorded.restarts, recorded.finishes) == (1, 1)
 
 
-@pytest.mark.parametrize(
+BAD = pytest.mark.parametrize(
     "bad",
     [
         "INSERT INTO t VALUES ('x', 1), ('0', 2)",
@@ -63,6 +63,9 @@ def test_each_request_answers_its_own_rows_changes_and_entry(rig: Rig) -> None:
         "nonsense",
     ],
 )
+
+
+@BAD
 def test_a_failing_request_takes_no_other_with_it(rig: Rig, bad: str) -> None:
     outcomes, recorded = rig.batch(
         ["INSERT INTO t VALUES ('1', 1)"],
@@ -75,6 +78,16 @@ def test_a_failing_request_takes_no_other_with_it(rig: Rig, bad: str) -> None:
         0: [(2, ("1", 1))],
         2: [(3, ("2", 2))],
     }
+
+
+@BAD
+def test_a_request_that_fails_before_any_was_done_leaves_nothing(rig: Rig, bad: str) -> None:
+    outcomes, recorded = rig.batch(
+        *[["INSERT INTO t VALUES ('gone', 1)", bad]] * 2, ["INSERT INTO t VALUES ('1', 1)"], ["INSERT INTO t VALUES ('2', 2)"]
+    )
+    assert [code == "ok" for code in codes(outcomes)] == [False, False, True, True]
+    assert ids(rig) == ["0", "1", "2"]
+    assert sorted(recorded.changes) == [2, 3]
 
 
 def test_or_rollback_runs_the_batch_again_without_the_offender(rig: Rig) -> None:

@@ -96,10 +96,10 @@ def undone(meeting: Meeting) -> Undone:
 
 def test_an_entry_whose_author_is_no_member_is_kept_as_a_header_and_counts_for_nothing(meeting: Meeting) -> None:
     founder = meeting.founder
-    founder.note("a", "by the founder")
     stranger = meeting.stranger("stranger")
     fetch(stranger.store, founder.store)
     founder.store.take_runs([stranger.person.identity])
+    founder.note("a", "by the founder")
     body = Body.of_blocks(split_body(canonical.encode([77, "anything"])))
     heads = tuple(sorted(founder.store.log.act_heads))
     header = Header(
@@ -123,7 +123,34 @@ def test_an_entry_whose_author_is_no_member_is_kept_as_a_header_and_counts_for_n
     entry = entry_of(founder.store, header.hash)
     assert entry.body.form is BodyForm.WITHHELD and entry.header == header
     assert titles(founder) == ["by the founder"]
-    assert header.hash not in founder.store.log.data_heads
+    heads_here = set(founder.store.log.data_heads), set(founder.store.log.act_heads)
+    assert header.hash not in heads_here[0]
+    log = founder.reopen().log
+    assert (log.data_heads, log.act_heads) == heads_here
+
+
+@pytest.mark.parametrize("last", ["data", "act", "others"])
+def test_heads_are_the_same_in_a_file_that_is_opened_again(meeting: Meeting, last: str) -> None:
+    founder, other = meeting.founder, meeting.join("other")
+    founder.note("a", "seen by both")
+    fetch(other.store, founder.store)
+    if last == "data":
+        founder.note("b", "goes on alone")
+    elif last == "act":
+        founder.store.act(founder.user, Kind.CONTROL, encode_body(Settings(name="renamed")))
+    else:
+        founder.note("b", "beside")
+        other.note("c", "the other")
+        fetch(founder.store, other.store)
+    heads = set(founder.store.log.data_heads), set(founder.store.log.act_heads)
+    assert len(heads[0]) == (2 if last == "others" else 1)
+    for _ in range(2):
+        log = founder.reopen().log
+        assert (log.data_heads, log.act_heads) == heads
+    founder.note("d", "names them all")
+    fetch(other.store, founder.store)
+    assert other.store.log.data_heads == founder.store.log.data_heads != heads[0]
+    assert_alike(founder, other)
 
 
 def test_rows_of_an_admission_that_is_undone_disappear(undone: Undone) -> None:
