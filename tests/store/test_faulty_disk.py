@@ -11,6 +11,7 @@ import pytest
 
 from peersd.store.database import open_reader, open_writer
 from peersd.store.disk import sync_folder
+from peersd.store.mark import Mark, MarkFile
 from peersd.testing.disks import FaultyDisk
 
 
@@ -87,6 +88,17 @@ def test_a_failing_disk_neither_shortens_nor_deletes_nor_renames(disk: FaultyDis
     with pytest.raises(apsw.IOError):
         writer.close()
     assert {path.name for path in tmp_path.iterdir()} >= {"a.db-wal", "new"}  # the last one to close deletes it, where it can
+
+
+def test_a_mark_that_was_saved_outlives_a_loss_of_power_the_first_one_too(disk: FaultyDisk, tmp_path: Path) -> None:
+    keeper = MarkFile(tmp_path / "a.mark", disk)
+    for seq in (1, 2):
+        mark = Mark(bytes(16), (seq, bytes(32)), (0, b""), b"machine", 7)
+        keeper.save(mark)
+        left = disk.left_of(tmp_path / "a.mark", (tmp_path / "a.mark").read_bytes())
+        assert left is not None
+        (tmp_path / f"{seq}.mark").write_bytes(left)
+        assert MarkFile(tmp_path / f"{seq}.mark").load() == mark
 
 
 def test_a_fault_that_a_disk_does_not_have_cannot_be_set(disk: FaultyDisk) -> None:
