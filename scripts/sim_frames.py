@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--episode", type=number(0), default=0, help=f"the first episode of {EPISODE_FRAMES} frames")
     parser.add_argument("--type", action="append", choices=KINDS, help="send only this type; may be given several times")
     parser.add_argument(
-        "--measured-every", type=number(0), default=16, help="measure memory exactly in one of so many episodes; 0 for none"
+        "--measured-every", type=number(0), default=32, help="measure memory exactly in one of so many episodes; 0 for none"
     )
     parser.add_argument(
         "--jobs", type=number(1), default=os.cpu_count() or 1, help="processes at once (default: one a processor)"
@@ -91,7 +92,9 @@ def _own_world() -> tuple[Path, World]:
     """This process's folder, in memory where there is any, and the group that all its episodes begin with."""
     folder = Path(os.environ[FOLDER_VARIABLE], f"frames-{os.getpid()}")
     folder.mkdir()
-    return folder, make_world(folder)
+    world = make_world(folder)
+    gc.freeze()  # what all episodes have in common is no garbage, and is not looked through again and again
+    return folder, world
 
 
 @cache
