@@ -227,11 +227,11 @@ class _DiskFile(apsw.VFSFile):
 
     def xWrite(self, data: bytes, offset: int) -> None:
         """See apsw.VFSFile."""
-        size = self.xFileSize()
-        if self._disk.refuses(grows=offset + len(data) > size):
-            raise apsw.IOError("disk I/O error") if self._disk.is_failing else apsw.FullError("database or disk is full")
+        disk, size = self._disk, self.xFileSize()
+        if (disk.is_failing or disk.is_full) and disk.refuses(grows=offset + len(data) > size):
+            raise apsw.IOError("disk I/O error") if disk.is_failing else apsw.FullError("database or disk is full")
         before = self.xRead(min(len(data), size - offset), offset) if offset < size else b""
-        self._disk.note_write(self._path, offset, before, size)
+        disk.note_write(self._path, offset, before, size)
         super().xWrite(data, offset)
 
     def xTruncate(self, newsize: int) -> None:
