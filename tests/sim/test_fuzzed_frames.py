@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from peersd.testing.fuzzing import EPISODE_FRAMES, KINDS, Campaign, Tally, episodes_for, make_world, run_campaign
 from peersd.testing.fuzzing.mutation import mutate_value, pack
 from peersd.testing.fuzzing.tally import GROWTH_BYTES_MAX
+from peersd.testing.simulator.simulation import memory_folder
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import MIB
 
@@ -23,6 +26,13 @@ ENDS_A_LINK = {"GOAWAY"}
 """Kept to the rules it ends the link, which is no refusal."""
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder in memory, where there is any: two thirds of the time would else be spent waiting for a disk."""
+    with TemporaryDirectory(prefix="peersd-frames-", dir=memory_folder()) as name:
+        yield Path(name)
+
+
 def send(folder: Path, campaign: Campaign, frames: int, first: int = 0) -> Tally:
     tally = Tally()
     run_campaign(make_world(folder), folder, campaign, episodes_for(frames, first), tally)
@@ -31,9 +41,9 @@ def send(folder: Path, campaign: Campaign, frames: int, first: int = 0) -> Tally
 
 @pytest.mark.sim
 @pytest.mark.parametrize("part", range(CAMPAIGNS))
-def test_frames_of_a_hostile_member_end_their_link_or_channel_and_nothing_else(tmp_path: Path, part: int) -> None:
+def test_frames_of_a_hostile_member_end_their_link_or_channel_and_nothing_else(folder: Path, part: int) -> None:
     frames = FRAMES // CAMPAIGNS
-    tally = send(tmp_path, Campaign(measured_every=50), frames, first=part * frames // EPISODE_FRAMES)
+    tally = send(folder, Campaign(measured_every=50), frames, first=part * frames // EPISODE_FRAMES)
     assert tally.sent == frames
     assert set(tally.rows) == set(KINDS)
     for kind, row in tally.rows.items():  # else what is made would be refused at its first byte, or always be good
@@ -43,12 +53,12 @@ def test_frames_of_a_hostile_member_end_their_link_or_channel_and_nothing_else(t
     assert 0 < tally.growth_bytes.value < GROWTH_BYTES_MAX == 32 * MIB
 
 
-def test_the_same_seed_sends_the_same(tmp_path: Path) -> None:
+def test_the_same_seed_sends_the_same(folder: Path) -> None:
     tallies: list[Tally] = []
     for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        tallies.append(send(folder, Campaign(seed=5, measured_every=0), 2 * EPISODE_FRAMES))
+        own = folder / name
+        own.mkdir()
+        tallies.append(send(own, Campaign(seed=5, measured_every=0), 2 * EPISODE_FRAMES))
     one, two = ({kind: (row.sent, row.good, row.refused, row.changes) for kind, row in tally.rows.items()} for tally in tallies)
     assert one == two
 
