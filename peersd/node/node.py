@@ -367,7 +367,8 @@ class Node:
 
     def summary_changed(self, group: Group, before: Summary) -> None:
         """Members, names or roles of a group have changed."""
-        self._wake_sharings()
+        for sharing in self.sharings.values():
+            sharing.members_changed(group.id)
         self._wake_mesh()
         for user in self.users.values():
             if group.id in user.group_ids:

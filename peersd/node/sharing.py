@@ -13,7 +13,7 @@ import trio
 from peersd.errors import PeersdError
 from peersd.monotonic import monotonic_ms
 from peersd.net.channels import Channel, ChannelIsClosed, IncomingOpen, LinkHandle, OpenRefused
-from peersd.node.admission import Refusal, admit
+from peersd.node.admission import PROOF_TIMEOUT_S, Refusal, admit
 from peersd.node.group import Group, Stated
 from peersd.sync.group_sync import ChannelClosed
 from peersd_protocol import ids
@@ -31,11 +31,13 @@ from peersd_protocol.lanes import (
     OpenWithProof,
     Refuse,
     SetTimer,
+    Tell,
+    Weigh,
     WishId,
 )
 from peersd_protocol.replication import ParkingLot
 from peersd_protocol.tokens import (
-    DIGEST_BYTES,
+    NO_DIGEST,
     SIDE_DIALLER,
     SIDE_LISTENER,
     AcceptPayload,
@@ -155,6 +157,11 @@ class Sharing:
         """Groups or memberships have changed."""
         self._changed.set()
 
+    def members_changed(self, group: bytes) -> None:
+        """What is known of a group's members has changed."""
+        self._machine.members_changed(group)
+        self.wake()
+
     def channels(self) -> dict[bytes, str]:
         """The groups that have a lane on this link, and what it is doing."""
         return {group: "open" if self._is_open(group) else "opening" for group in self._machine.groups}
@@ -215,12 +222,22 @@ class Sharing:
         group = self._group_of(payload.token)
         if (
             group is not None
+            and payload.expects_session
             and payload.proof is None
             and self._node.asks_back(self._node.groups[group], self._handle.remote_device)
         ):
             self._asked.add(group)
             self._state_groups()
-        self._perform(self._machine.requested(wish, group, monotonic_ms(), proof=payload.proof is not None))
+        self._perform(
+            self._machine.requested(
+                wish,
+                group,
+                monotonic_ms(),
+                proof=payload.proof is not None,
+                pleads=payload.pleads,
+                expects_session=payload.expects_session,
+            )
+        )
 
     def _group_of(self, token: bytes) -> bytes | None:
         for id_ in self._node.groups.keys() - self._tokens.values():
@@ -233,8 +250,10 @@ class Sharing:
     def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Open(lane, group):
-                    self._begin(lane, group, self._open, lane, group)
+                case Open(lane, group, pleads):
+                    self._begin(lane, group, self._open, lane, group, pleads)
+                case Tell(lane, group, pleads):
+                    self._begin(lane, group, self._tell, lane, group, pleads)
                 case OpenWithProof(lane, group):
                     self._begin(lane, group, self._open_proved, lane, group)
                 case Accept(lane, wish, group):
@@ -244,6 +263,9 @@ class Sharing:
                 case Admit(wish, group):
                     assert self._nursery is not None
                     self._nursery.start_soon(self._admit, wish, group)
+                case Weigh(wish, group):
+                    assert self._nursery is not None
+                    self._nursery.start_soon(self._weigh, wish, group)
                 case Refuse(wish, reason):
                     refused = self._wishes.pop(wish)
                     if not refused.incoming.is_answered:
@@ -300,17 +322,35 @@ class Sharing:
 
     # --- Lanes ------------------------------------------------------------------------------------------------------------------
 
-    async def _open(self, lane: LaneId, group_id: bytes) -> CloseCode | None:
+    async def _open(self, lane: LaneId, group_id: bytes, pleads: bool) -> CloseCode | None:
         group = self._node.groups.get(group_id)
         if group is None:
             return None
+        plea = await self._plea(group) if pleads else ()
         stated = await group.digest()
         token = group_token(group_id, self._handle.handshake_hash, self._own_side)
-        asked = OpenPayload(token, stated.digest, group.copies.book.summary())
-        channel = self._channels[lane] = await self._handle.open(asked.encode())
+        asked = OpenPayload(token, stated.digest, group.copies.book.summary(), pleads=bool(plea))
+        channel = self._channels[lane] = await self._handle.open(asked.encode(), plea)
         accept = decode_accept(channel.accept_payload, asked)
         self._perform(self._machine.accepted(lane, monotonic_ms()))
         return await self._serve(group, channel, accept.digest == stated.digest, stated, accept.beacons)
+
+    async def _tell(self, lane: LaneId, group_id: bytes, pleads: bool) -> CloseCode | None:
+        """Opens for no session; the only answer to that is REFUSE."""
+        group = self._node.groups.get(group_id)
+        if group is None:
+            return None
+        plea = await self._plea(group) if pleads else ()
+        token = group_token(group_id, self._handle.handshake_hash, self._own_side)
+        asked = OpenPayload(token, NO_DIGEST, pleads=bool(plea))
+        self._channels[lane] = await self._handle.open(asked.encode(), plea)
+        raise RemoteProtocolError(CloseCode.PROTOCOL, "an OPEN that expects no session is accepted")
+
+    async def _plea(self, group: Group) -> Sequence[bytes]:
+        """What to send after an OPEN that pleads: a message, or none."""
+        async with group.use() as opened:
+            plea = await opened.store.plea(self._handle.remote_device)
+        return () if plea is None else (plea,)
 
     async def _open_proved(self, lane: LaneId, group_id: bytes) -> CloseCode | None:
         join, group = self._joins[lane], self._node.groups.get(group_id)
@@ -348,7 +388,7 @@ class Sharing:
             device = self._handle.remote_device
             async with group.use() as opened:
                 messages = await opened.store.farewell(device)
-            answer = AcceptPayload(bytes(DIGEST_BYTES)).encode(wish.payload)
+            answer = AcceptPayload(NO_DIGEST).encode(wish.payload)
             channel = self._channels[lane] = wish.incoming.accept(answer)
             with trio.move_on_after(FAREWELL_TIMEOUT_S):
                 for message in messages:
@@ -358,6 +398,26 @@ class Sharing:
         finally:
             if not wish.incoming.is_answered:
                 wish.incoming.refuse()
+
+    async def _weigh(self, wish_id: WishId, group_id: bytes) -> None:
+        """Looks at a plea. Whatever it was, its sender is told no more than what becomes of its OPEN."""
+        incoming, group = self._wishes[wish_id].incoming, self._node.groups.get(group_id)
+        has_changed = False
+        try:
+            message = b""
+            with trio.move_on_after(PROOF_TIMEOUT_S):
+                message = await incoming.receive_proof() if incoming.proof_follows else b""
+            if group is not None and message:
+                async with group.use() as opened:
+                    has_changed = await opened.store.take_plea(message)
+        except RemoteProtocolError as error:
+            fields = {"group": ids.format_id(ids.GROUP, group_id), "detail": error.detail}
+            _log.warning("plea_refused", extra={"fields": fields})
+        except (ChannelIsClosed, PeersdError):
+            pass
+        if has_changed:
+            self._state_groups()
+        self._perform(self._machine.weighed(wish_id, monotonic_ms(), has_changed=has_changed))
 
     async def _admit(self, wish_id: WishId, group_id: bytes) -> None:
         """Looks at a proof. Whatever is not an answer to who holds a ticket is the one constant REFUSE."""

@@ -346,6 +346,20 @@ class StoreHandle:
         """See Store.farewell."""
         return await self.call(self.store.farewell, device)
 
+    async def plea(self, device: bytes) -> bytes | None:
+        """See Store.plea."""
+        return await self.call(self.store.plea, device)
+
+    async def take_plea(self, message: bytes) -> bool:
+        """Whether something of a plea was taken, see Store.take_plea.
+
+        Raises:
+            RemoteProtocolError: it is none; nothing was kept.
+        """
+        commit = await self.call(self.store.take_plea, message)
+        self._tell(commit, None)
+        return commit is not None
+
     async def voided(self, user: bytes) -> list[VoidedEntry]:
         """See Store.voided."""
         return await self.call(self.store.voided, user)

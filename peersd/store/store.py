@@ -30,6 +30,7 @@ from peersd.store.late_bodies import LateBodies
 from peersd.store.log import Log
 from peersd.store.mark import MarkKeeper
 from peersd.store.merge import Merge
+from peersd.store.pleas import as_plea, weigh
 from peersd.store.reader import admit_schema
 from peersd.store.recorder import EntryRecorder
 from peersd.store.refusals import not_allowed
@@ -526,6 +527,29 @@ class Store:
         """
         self.fence()
         return streams.read_farewell(self.log, self.state.farewell(device))
+
+    def plea(self, device: bytes) -> bytes | None:
+        """The message that shows a device, which holds it or this one for no member's, what the acts here say of the two.
+
+        Args:
+            device: to a member's device all acts that stand are shown, to any other its farewell.
+
+        Returns:
+            None if there is nothing to show, or more than fits.
+        """
+        self.fence()
+        state = self.state
+        is_members = bool(state.is_member_device(device))
+        return as_plea(self.log.group, streams.read_farewell(self.log, state.standing if is_members else state.farewell(device)))
+
+    def take_plea(self, message: bytes) -> Commit | None:
+        """Takes of a plea what changes who is a member; None if that is nothing.
+
+        Raises:
+            RemoteProtocolError: it is none, or a signature in it is not good; nothing was kept.
+        """
+        runs = weigh(self.state, message)
+        return self.take_runs(runs) if runs else None
 
     # --- Looking ----------------------------------------------------------------------------------------------------------------
 

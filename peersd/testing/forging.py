@@ -48,7 +48,7 @@ from peersd_protocol.roles import Deed
 from peersd_protocol.runs import Body as EntryBody
 from peersd_protocol.runs import Entry
 from peersd_protocol.signing import SEED_BYTES
-from peersd_protocol.tokens import DIGEST_BYTES, SIDE_DIALLER, OpenPayload, group_token
+from peersd_protocol.tokens import DIGEST_BYTES, NO_DIGEST, SIDE_DIALLER, OpenPayload, group_token
 
 
 def copy_folder(daemon: DaemonProcess, copy: Path) -> Path:
@@ -192,6 +192,16 @@ class Rogue:
         id_ = ids.parse_id(ids.GROUP, group) if isinstance(group, str) else group
         token = group_token(id_, self._handle.handshake_hash, SIDE_DIALLER)
         return await self._handle.open(OpenPayload(token, digest or os.urandom(DIGEST_BYTES)).encode(), messages)
+
+    async def plead(self, group: str, message: bytes, *, expects_session: bool = True) -> Channel:
+        """Opens a channel of a group with a plea, as who is held for no member's device does.
+
+        Raises:
+            OpenRefused: as is usual.
+        """
+        token = group_token(ids.parse_id(ids.GROUP, group), self._handle.handshake_hash, SIDE_DIALLER)
+        digest = os.urandom(DIGEST_BYTES) if expects_session else NO_DIGEST
+        return await self._handle.open(OpenPayload(token, digest, pleads=True).encode(), [message])
 
 
 async def receive_all(channel: Channel) -> tuple[list[bytes], CloseCode]:

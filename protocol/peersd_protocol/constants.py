@@ -384,6 +384,14 @@ LANE_ASK_WHY_MS: Final = 100
 """Wait before a group whose channel was closed with NOT_MEMBER is opened once for the farewell: the other side is done with the
 old channel by then (guess)."""
 
+PLEAS_MAX: Final = 3
+"""Pleas in one group on one link until what is known of its members changes. The first is looked at, unless another one of that
+group on that link was a moment ago; the others are there for that (guess)."""
+
+PLEA_ACTS_MAX: Final = 4_096
+"""Acts in a plea: a group that a thousand users have been in. All of them are evaluated before any is known to be worth anything,
+which takes 0.3 s at most for so many that were made for it (measured)."""
+
 ADMISSIONS_MAX: Final = 8
 """OPENs of one link whose proofs are looked at at once: each may keep its place for HANDSHAKE_TIMEOUT_MS. A device proves for one
 of its users after the other in a group, so that more are wanted only by one that joins many groups at once (guess)."""

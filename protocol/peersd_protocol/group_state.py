@@ -169,6 +169,11 @@ class GroupState:
         """Whether there is an admin still when a user is none any more, if there was to be one."""
         return self.role_of(user) < Role.ADMIN or max(others, default=Role.NONE) >= Role.ADMIN
 
+    @property
+    def membership(self) -> Mapping[bytes, tuple[Role, tuple[bytes, ...]]]:
+        """The members now: of each the role, and the devices that are one's."""
+        return {user: (member.role, member.devices) for user, member in self.members.items() if member.role}
+
     # --- Who was one ---
 
     def former_users(self, device: bytes) -> tuple[bytes, ...]:

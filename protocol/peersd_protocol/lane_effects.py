@@ -19,7 +19,8 @@ class Standing(enum.Enum):
     """What the acts known here say of a group and the two devices of a link.
 
     MEMBER: both are devices of standing members; data may flow.
-    FORMER: the remote device was a member's and is no more; it is told why and gets nothing else.
+    FORMER: the remote device was a member's and is no more; it is told why and gets nothing else. It may hold otherwise: it is
+        told so, and pleaded with if it does.
     LEAVING: this device's user is no member, by its own leave or as far as it has heard yet, and the remote device is one's, or
         may be: this side asks and tells, and answers nothing.
     NONE: anything else.
@@ -33,10 +34,20 @@ class Standing(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Send OPEN. `accepted`, `refused` or `ended` follows."""
+    """Send OPEN, with a plea if `pleads` and there is one that fits. `accepted`, `refused` or `ended` follows."""
 
     lane: LaneId
     group: GroupId
+    pleads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Send an OPEN that expects no session, with a plea if `pleads` and there is one that fits. `refused` or `ended` follows."""
+
+    lane: LaneId
+    group: GroupId
+    pleads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,14 @@ class OpenWithProof:
 @dataclass(frozen=True, slots=True)
 class Admit:
     """Look at the proof, and commit the admission. `admitted` or `not_admitted` follows."""
+
+    wish: WishId
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """Read the plea, and take of it what changes who is a member. `weighed` follows."""
 
     wish: WishId
     group: GroupId
@@ -96,4 +115,4 @@ class SetTimer:
     at_ms: int
 
 
-Effect: TypeAlias = Open | OpenWithProof | Admit | Accept | Farewell | Refuse | End | SetTimer
+Effect: TypeAlias = Open | Tell | OpenWithProof | Admit | Weigh | Accept | Farewell | Refuse | End | SetTimer

@@ -21,6 +21,7 @@ from peersd_protocol.constants import (
     LANE_RETRY_MS,
     LANE_RETRY_MS_MAX,
     LISTENER_WAIT_MS,
+    PLEAS_MAX,
 )
 from peersd_protocol.errors import CloseCode, LocalProtocolError
 from peersd_protocol.lane_effects import (
@@ -36,6 +37,8 @@ from peersd_protocol.lane_effects import (
     Refuse,
     SetTimer,
     Standing,
+    Tell,
+    Weigh,
     WishId,
 )
 
@@ -54,7 +57,9 @@ __all__ = [
     "Refuse",
     "SetTimer",
     "Standing",
+    "Tell",
     "Turn",
+    "Weigh",
     "WishId",
     "turn",
 ]
@@ -66,11 +71,12 @@ _OPENS: Final = (Standing.MEMBER, Standing.LEAVING)
 class LaneState(enum.Enum):
     """What a lane is doing.
 
-    OPENING: this side's OPEN is not answered. PROVING: nor is this side's OPEN_WITH_PROOF. OPEN: accepted, by whichever side.
-    FAREWELL: accepted to say why there will be nothing. ENDING: told to end, and not over.
+    OPENING: this side's OPEN is not answered. TELLING: nor is one that expects no session. PROVING: nor is one with a redemption.
+    OPEN: accepted, by whichever side. FAREWELL: accepted to say why there will be nothing. ENDING: told to end, and not over.
     """
 
     OPENING = "opening"
+    TELLING = "telling"
     PROVING = "proving"
     OPEN = "open"
     FAREWELL = "farewell"
@@ -91,6 +97,7 @@ def turn(state: LaneState, *, is_dialler: bool, is_proved: bool) -> Turn:
 
     Where both sides open at once, a proof goes before none, and among equals the dialler's goes first; both sides see that alike.
     Who opens a group that has a lane here already has ended that lane, and this side has not heard of it or not finished yet.
+    What expects no session goes before nothing.
 
     Args:
         state: of the lane.
@@ -127,16 +134,35 @@ class _Patience:
     Attributes:
         wait_ms: the last wait; 0 if there was none since the standing changed or a session lived.
         not_before_ms: infinite if there is nothing left to be said.
-        has_asked_why: the remote side closed a lane with NOT_MEMBER, and was asked for its farewell.
     """
 
     wait_ms: int = 0
     not_before_ms: float = -math.inf
-    has_asked_why: bool = False
 
     def back_off(self, now_ms: int, wait_ms_max: int) -> None:
         self.wait_ms = min(wait_ms_max, max(LANE_RETRY_MS, 2 * self.wait_ms))
         self.not_before_ms = now_ms + self.wait_ms
+
+
+@dataclass(slots=True)
+class _Dispute:
+    """Whether the two sides are known to hold different things of who is a member, since the standing changed.
+
+    Attributes:
+        has_asked_why: the remote side closed a lane with NOT_MEMBER, and was asked for its farewell.
+        has_told: the remote side was told that it is held for a former member's device, or has opened as a member's would.
+        is_on: what the remote side did is not what it would do if it knew what this side knows.
+        pleas: how often this side has pleaded.
+    """
+
+    has_asked_why: bool = False
+    has_told: bool = False
+    is_on: bool = False
+    pleas: int = 0
+
+    @property
+    def pleads(self) -> bool:
+        return self.is_on and self.pleas < PLEAS_MAX
 
 
 @dataclass(slots=True)
@@ -148,8 +174,10 @@ class _Place:
         lane: the one it has.
         joins: lanes with a proof of this side that wait until the group has none.
         waiting: an OPEN of the remote side that waits for the same, and whether it was proved.
-        admissions: OPENs whose proof is being looked at.
+        admissions: OPENs whose proof or plea is being looked at.
         blame: before when nothing is accepted, because the remote side broke a rule in the last lane.
+        telling: when this side may open again expecting no session.
+        pleas: before when no plea is looked at, because the last one changed nothing; infinite while one is looked at.
     """
 
     group: GroupId
@@ -161,6 +189,9 @@ class _Place:
     admissions: int = 0
     patience: _Patience = field(default_factory=_Patience)
     blame: _Patience = field(default_factory=_Patience)
+    dispute: _Dispute = field(default_factory=_Dispute)
+    telling: _Patience = field(default_factory=_Patience)
+    pleas: _Patience = field(default_factory=_Patience)
 
     @property
     def is_idle(self) -> bool:
@@ -185,6 +216,8 @@ class Lanes:
         self._places: dict[GroupId, _Place] = {}
         self._lanes: dict[LaneId, _Place] = {}
         self._admissions: dict[WishId, _Place] = {}
+        self._pleas: dict[WishId, bool] = {}
+        """The wishes among these that plead, and whether each expects a session."""
         self._lane_ids = count(1)
         self._timer_ms = math.inf
         self._is_down = False
@@ -211,17 +244,23 @@ class Lanes:
         for group, standing in standings.items():
             place = self._place(group)
             place.is_known = True
-            self._set_standing(place, standing)
+            self._set_standing(place, standing, now_ms)
             self._settle(place, now_ms)
         for group in [group for group in self._places if group not in standings]:
             place = self._places[group]
             if place.is_known:
                 place.is_known = False
                 self._end(place, CloseCode.NORMAL)
-            self._set_standing(place, Standing.NONE)
+            self._set_standing(place, Standing.NONE, now_ms)
             if place.is_idle:
                 del self._places[group]
         return self._finish()
+
+    def members_changed(self, group: GroupId) -> None:
+        """What is known of a group's members has changed, maybe not for the two devices: a plea may say something new."""
+        place = self._places.get(group)
+        if place is not None:
+            place.dispute.pleas = 0
 
     def join(self, group: GroupId, now_ms: int) -> tuple[LaneId, list[Effect]]:
         """Opens a lane with a proof, after ending the one that there is; several joins of one group follow each other.
@@ -250,7 +289,16 @@ class Lanes:
 
     # --- What the remote side asks for ------------------------------------------------------------------------------------------
 
-    def requested(self, wish: WishId, group: GroupId | None, now_ms: int, *, proof: bool) -> list[Effect]:
+    def requested(
+        self,
+        wish: WishId,
+        group: GroupId | None,
+        now_ms: int,
+        *,
+        proof: bool = False,
+        pleads: bool = False,
+        expects_session: bool = True,
+    ) -> list[Effect]:
         """Takes an OPEN.
 
         Args:
@@ -258,14 +306,22 @@ class Lanes:
             group: the one that its token names; None if it names none of this device's.
             now_ms: now.
             proof: whether it holds a redemption.
+            pleads: whether it holds a plea instead.
+            expects_session: whether its sender holds this device for a member's, or has something to ask.
         """
         place = None if group is None else self._places.get(group)
-        if place is None or (proof and len(self._admissions) >= ADMISSIONS_MAX):
+        is_too_much = (proof or pleads) and len(self._admissions) >= ADMISSIONS_MAX
+        if place is None or is_too_much or (pleads and place.pleas.not_before_ms > now_ms):
             self._effects.append(Refuse(wish))
-        elif proof:
+        elif proof or pleads:
             place.admissions += 1
             self._admissions[wish] = place
-            self._effects.append(Admit(wish, place.group))
+            if pleads:
+                place.pleas.not_before_ms = math.inf
+                self._pleas[wish] = expects_session
+            self._effects.append(Weigh(wish, place.group) if pleads else Admit(wish, place.group))
+        elif not expects_session:
+            self._note_told(place, wish, now_ms)
         else:
             self._judge(place, wish, now_ms, is_proved=False)
         return self._finish()
@@ -284,6 +340,28 @@ class Lanes:
         if place is not None:
             self._effects.append(Refuse(wish, reason))
             self._settle(place, now_ms)
+        return self._finish()
+
+    def weighed(self, wish: WishId, now_ms: int, *, has_changed: bool) -> list[Effect]:
+        """A plea was looked at; its OPEN is like any other from here on.
+
+        Args:
+            wish: whose it is.
+            now_ms: now.
+            has_changed: whether something of it was taken, in which case `set_groups` has said before what follows from it.
+        """
+        place = self._end_admission(wish)
+        if place is not None:
+            place.pleas.not_before_ms = now_ms
+            if has_changed:
+                place.pleas = _Patience()
+            else:
+                place.pleas.back_off(now_ms, self._retry_ms_max)
+            if self._pleas.pop(wish):
+                self._judge(place, wish, now_ms, is_proved=False)
+                self._settle(place, now_ms)
+            else:
+                self._note_told(place, wish, now_ms)
         return self._finish()
 
     # --- What becomes of lanes --------------------------------------------------------------------------------------------------
@@ -353,17 +431,19 @@ class Lanes:
             raise LocalProtocolError(f"there is no lane {lane}")
         return place, place.lane if place.lane and place.lane.id == lane else None
 
-    def _set_standing(self, place: _Place, standing: Standing) -> None:
+    def _set_standing(self, place: _Place, standing: Standing, now_ms: int) -> None:
         if standing is not place.standing:
             place.standing = standing
-            place.patience = _Patience()
+            place.patience, place.dispute, place.telling = _Patience(), _Dispute(), _Patience()
+            # Who takes itself for a member opens by then, and need not be told what its own OPEN is answered with.
+            place.telling.not_before_ms = now_ms + LANE_RETRY_MS
         lane = place.lane
         if lane is None:
             return
         if standing is Standing.MEMBER:
             lane.is_joining = False
         is_joining = lane.is_joining or lane.state is LaneState.PROVING
-        if lane.state is LaneState.FAREWELL:
+        if lane.state in (LaneState.FAREWELL, LaneState.TELLING):
             if standing is not Standing.FORMER:
                 self._end(place, CloseCode.NORMAL)
         elif standing is Standing.FORMER or (standing is Standing.NONE and not is_joining):
@@ -393,6 +473,12 @@ class Lanes:
             self._end(place, CloseCode.NORMAL)
         self._settle(place, now_ms)
 
+    def _note_told(self, place: _Place, wish: WishId, now_ms: int) -> None:
+        """The remote side holds this device for a former member's. If it is itself held for one, it is to know why."""
+        self._effects.append(Refuse(wish))
+        place.dispute.is_on |= place.standing is Standing.FORMER
+        self._settle(place, now_ms)
+
     def _may_answer(self, place: _Place, now_ms: int) -> bool:
         if place.blame.not_before_ms > now_ms:
             return False
@@ -407,15 +493,18 @@ class Lanes:
 
     def _note_end(self, place: _Place, lane: _Lane, code: CloseCode | None, now_ms: int) -> None:
         """Decides how long to wait. A lane that this side ended, or proved for, or a farewell, costs nothing."""
+        if lane.state is LaneState.TELLING:
+            place.telling.back_off(now_ms, self._retry_ms_max)
         if lane.state not in (LaneState.OPENING, LaneState.OPEN):
             return
         if lane.state is LaneState.OPEN and now_ms - lane.since_ms >= LANE_LIVED_MS:
-            place.patience, place.blame = _Patience(), _Patience()
-        patience = place.patience
-        if code is not CloseCode.NOT_MEMBER or patience.has_asked_why:
+            place.patience, place.blame, place.dispute = _Patience(), _Patience(), _Dispute()
+        patience, dispute = place.patience, place.dispute
+        if code is not CloseCode.NOT_MEMBER or dispute.has_asked_why:
             patience.back_off(now_ms, self._retry_ms_max)
+            dispute.is_on |= lane.state is LaneState.OPENING or code is CloseCode.NOT_MEMBER
         else:
-            patience.has_asked_why = True
+            dispute.has_asked_why = True
             patience.not_before_ms = now_ms + LANE_ASK_WHY_MS
         if code is CloseCode.NOT_MEMBER and place.standing is Standing.LEAVING:
             patience.not_before_ms = math.inf  # the remote side has heard of it
@@ -448,17 +537,24 @@ class Lanes:
             self._effects.append(Accept(self._take(place, LaneState.OPEN, now_ms), wish, place.group))
         else:
             place.patience.back_off(now_ms, self._retry_ms_max)
+            place.dispute.has_told = True  # it is no former member in its own eyes, and pleads itself
             self._effects.append(Farewell(self._take(place, LaneState.FAREWELL, now_ms), wish, place.group))
 
     def _open_if_due(self, place: _Place, now_ms: int) -> None:
-        if place.standing not in _OPENS or place.admissions:
+        dispute, is_telling = place.dispute, place.standing is Standing.FORMER
+        if place.admissions or not (place.standing in _OPENS or (is_telling and (dispute.pleads or not dispute.has_told))):
             return
-        at_ms = max(self._opens_from_ms, place.patience.not_before_ms)
-        if at_ms <= now_ms:
-            self._effects.append(Open(self._take(place, LaneState.OPENING, now_ms), place.group))
-        elif at_ms < self._timer_ms:
-            self._timer_ms = at_ms
-            self._effects.append(SetTimer(int(at_ms)))
+        at_ms = max(self._opens_from_ms, (place.telling if is_telling else place.patience).not_before_ms)
+        if at_ms > now_ms:
+            if at_ms < self._timer_ms:
+                self._timer_ms = at_ms
+                self._effects.append(SetTimer(int(at_ms)))
+            return
+        pleads = dispute.pleads
+        dispute.pleas += pleads
+        dispute.has_told |= is_telling
+        lane = self._take(place, LaneState.TELLING if is_telling else LaneState.OPENING, now_ms)
+        self._effects.append((Tell if is_telling else Open)(lane, place.group, pleads))
 
     def _take(self, place: _Place, state: LaneState, now_ms: int, lane: LaneId | None = None) -> LaneId:
         assert place.lane is None

@@ -23,6 +23,9 @@ SIDE_LISTENER: Final = b"\x01"
 
 NO_BEACONS: Final = bytes(BEACONS_BYTES)
 
+NO_DIGEST: Final = bytes(DIGEST_BYTES)
+"""In ACCEPT that of a farewell. In OPEN: no session is expected, since its sender holds the receiver for a former member's."""
+
 _VECTOR_LABEL: Final = b"peersd/1 vector digest\0"
 
 
@@ -60,19 +63,26 @@ class OpenPayload:
 
     Attributes:
         token: of the group, see group_token.
-        digest: of the sender's vector, see vector_digest.
+        digest: of the sender's vector, see vector_digest; NO_DIGEST from who expects no session.
         beacons: 8 bytes over all beacon counters.
         proof: a redemption, from who is not a member yet; else None.
+        pleads: whether it is followed by a plea instead.
     """
 
     token: bytes
     digest: bytes
     beacons: bytes = NO_BEACONS
     proof: Redemption | None = None
+    pleads: bool = False
+
+    @property
+    def expects_session(self) -> bool:
+        """Whether its sender holds the receiver for a member's device, or has something to ask."""
+        return self.digest != NO_DIGEST
 
     def encode(self) -> bytes:
         """The canonical bytes."""
-        proof = self.proof.value if self.proof else None
+        proof = self.proof.value if self.proof else True if self.pleads else None
         return canonical.encode([self.token, self.digest, self.beacons, proof])
 
 
@@ -87,7 +97,8 @@ def decode_open(data: bytes) -> OpenPayload:
         read_bytes(token, "token", TOKEN_BYTES),
         read_bytes(digest, "digest", DIGEST_BYTES),
         read_bytes(beacons, "beacons", BEACONS_BYTES),
-        None if proof is None else decode_redemption(proof),
+        None if proof is None or proof is True else decode_redemption(proof),
+        proof is True,
     )
 
 

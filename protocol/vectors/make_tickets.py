@@ -9,6 +9,7 @@ from peersd_protocol.canonical import Value
 from peersd_protocol.signing import SigningKey
 from peersd_protocol.tickets import Ticket, make_redemption
 from peersd_protocol.tokens import (
+    NO_DIGEST,
     SIDE_DIALLER,
     SIDE_LISTENER,
     AcceptPayload,
@@ -53,6 +54,7 @@ BAD_OPENS: dict[str, list[Value]] = {
     "a long digest": [TOKEN, DIGEST + b"\0", BEACONS, None],
     "no beacons": [TOKEN, DIGEST, b"", None],
     "a proof that is false": [TOKEN, DIGEST, BEACONS, False],
+    "a proof that is a number": [TOKEN, DIGEST, BEACONS, 1],
     "a redemption of five elements": [TOKEN, DIGEST, BEACONS, REDEMPTION.value[:5]],
     "a redemption with a short signature": [TOKEN, DIGEST, BEACONS, [*REDEMPTION.value[:5], REDEMPTION.device_signature[:63]]],
 }
@@ -120,6 +122,13 @@ def make() -> dict[str, Any]:
             "what": "open",
             "name": "open with redemption",
             "payload": OpenPayload(TOKEN, DIGEST, BEACONS, REDEMPTION).encode().hex(),
+        },
+        {"what": "open", "name": "open with a plea", "payload": OpenPayload(TOKEN, DIGEST, BEACONS, pleads=True).encode().hex()},
+        {"what": "open", "name": "open that expects no session", "payload": OpenPayload(TOKEN, NO_DIGEST).encode().hex()},
+        {
+            "what": "open",
+            "name": "open with a plea that expects no session",
+            "payload": OpenPayload(TOKEN, NO_DIGEST, pleads=True).encode().hex(),
         },
         *(
             {

@@ -24,10 +24,13 @@ from peersd_protocol.lanes import (
     Refuse,
     SetTimer,
     Standing,
+    Tell,
+    Weigh,
 )
 
 Frame: TypeAlias = tuple[str, int, GroupId | None, CloseCode]
-"""OPEN, PROOF, ACCEPT, REFUSE or CLOSE; the channel; the group of an OPEN; the code of a CLOSE."""
+"""OPEN, TELL, PROOF, ACCEPT, REFUSE or CLOSE; the channel; the group of an OPEN; the code of a CLOSE. PLEA-OPEN and PLEA-TELL are
+OPENs with a plea."""
 
 
 @dataclass
@@ -53,7 +56,8 @@ class Side:
     Attributes:
         open: the channels that this side believes to carry a session, by group.
         farewells: groups that this side said farewell for.
-        opens: OPENs that it sent.
+        opens: OPENs that it sent, and of these those that expect no session, and those with a plea.
+        convinced: what a side stands as once it has looked at a plea, for pleas that change anything.
         admitted_count: proofs of it that were accepted.
         refusals: the probability that it admits somebody not.
     """
@@ -66,11 +70,12 @@ class Side:
         self.runs: dict[LaneId, Run] = {}
         self.open: dict[GroupId, int] = {}
         self.wishes: dict[int, bool] = {}
-        self.admissions: deque[tuple[int, GroupId]] = deque()
+        self.admissions: deque[tuple[int, GroupId, bool]] = deque()
         self.outbox: deque[Frame] = deque()
         self.timer_ms: int | None = None
         self.farewells = 0
-        self.opens = 0
+        self.opens = self.tells = self.pleas = 0
+        self.convinced: Standing | None = None
         self.admitted_count = 0
         self.refusals = 0.0
         self._next_channel = 1 + number
@@ -99,15 +104,15 @@ class Side:
     def perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Open(lane, group) | OpenWithProof(lane, group):
-                    is_proved = isinstance(effect, OpenWithProof)
-                    self._begin(lane, group, self._next_channel).is_proved = is_proved
-                    self.opens += 1
-                    kind = "PROOF" if is_proved else "OPEN"
-                    self.outbox.append((kind, self._next_channel, group, CloseCode.NORMAL))
-                    self._next_channel += 2
-                case Admit(wish, group):
-                    self.admissions.append((wish, group))
+                case OpenWithProof(lane, group):
+                    self._open(lane, group, "PROOF").is_proved = True
+                case Open(lane, group, pleads) | Tell(lane, group, pleads):
+                    kind = "TELL" if isinstance(effect, Tell) else "OPEN"
+                    self._open(lane, group, f"PLEA-{kind}" if pleads else kind)
+                    self.tells += isinstance(effect, Tell)
+                    self.pleas += pleads
+                case Admit(wish, group) | Weigh(wish, group):
+                    self.admissions.append((wish, group, isinstance(effect, Weigh)))
                 case Accept(lane, wish, group) | Farewell(lane, wish, group):
                     self._accept(lane, wish, group, is_farewell=isinstance(effect, Farewell))
                 case Refuse(wish, _):
@@ -118,6 +123,13 @@ class Side:
                 case SetTimer(at_ms):
                     assert at_ms > self.now_ms
                     self.timer_ms = at_ms
+
+    def _open(self, lane: LaneId, group: GroupId, kind: str) -> Run:
+        run = self._begin(lane, group, self._next_channel)
+        self.opens += 1
+        self.outbox.append((kind, self._next_channel, group, CloseCode.NORMAL))
+        self._next_channel += 2
+        return run
 
     def _begin(self, lane: LaneId, group: GroupId, channel: int) -> Run:
         assert all(run.group != group for run in self.runs.values()), "two channels of one group"
@@ -164,10 +176,12 @@ class Side:
     def receive_from(self, remote: Side) -> None:
         """Takes the next frame off the wire."""
         kind, channel, group, code = remote.outbox.popleft()
-        if kind in ("OPEN", "PROOF"):
+        if group is not None:
             self.wishes[channel] = True
             known = group if group in self.standings else None
-            self.perform(self.lanes.requested(channel, known, self.now_ms, proof=kind == "PROOF"))
+            pleads, expects_session = kind.startswith("PLEA"), not kind.endswith("TELL")
+            asked = partial(self.lanes.requested, channel, known, self.now_ms, proof=kind == "PROOF")
+            self.perform(asked(pleads=pleads, expects_session=expects_session))
             return
         if channel in self.wishes:
             self.wishes[channel] = False
@@ -195,8 +209,13 @@ class Side:
         """Some task of the runner comes to its turn; returns whether there was one."""
         waiting = [run.reports for run in self.runs.values() if run.reports]
         if self.admissions and (not waiting or self.random.random() < 0.3):
-            wish, group = self.admissions.popleft()
-            if group not in self.standings or self.random.random() < self.refusals:
+            wish, group, is_plea = self.admissions.popleft()
+            if is_plea:
+                has_changed = self.convinced is not None and group in self.standings
+                if has_changed:
+                    self.set(group, self.convinced)
+                self.perform(self.lanes.weighed(wish, self.now_ms, has_changed=has_changed))
+            elif group not in self.standings or self.random.random() < self.refusals:
                 self.perform(self.lanes.not_admitted(wish, "banned", self.now_ms))
             else:
                 self.set(group, Standing.MEMBER)

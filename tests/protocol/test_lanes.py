@@ -17,6 +17,7 @@ from peersd_protocol.constants import (
     LANE_RETRY_MS,
     LANE_RETRY_MS_MAX,
     LISTENER_WAIT_MS,
+    PLEAS_MAX,
 )
 from peersd_protocol.errors import CloseCode, LocalProtocolError
 from peersd_protocol.lanes import (
@@ -32,7 +33,9 @@ from peersd_protocol.lanes import (
     Refuse,
     SetTimer,
     Standing,
+    Tell,
     Turn,
+    Weigh,
     turn,
 )
 from tests.protocol.lanes_pair import Pair, Side
@@ -90,9 +93,17 @@ def in_open(machine: Lanes) -> int:
 
 
 def in_farewell(machine: Lanes) -> int:
-    machine.set_groups({G: FORMER}, NOW)
+    assert machine.set_groups({G: FORMER}, NOW) == [SetTimer(NOW + LANE_RETRY_MS)]
     [effect] = machine.requested(1, G, NOW, proof=False)
     assert isinstance(effect, Farewell)
+    return effect.lane
+
+
+def in_telling(machine: Lanes) -> int:
+    """Nobody opens what this side holds the other for a former member of."""
+    machine.set_groups({G: FORMER}, NOW - LANE_RETRY_MS)
+    [effect] = machine.timer_expired(NOW)
+    assert isinstance(effect, Tell)
     return effect.lane
 
 
@@ -112,6 +123,7 @@ STATES: Final[dict[str, Callable[[Lanes], int]]] = {
     "joining": in_joining,
     "open": in_open,
     "farewell": in_farewell,
+    "telling": in_telling,
     "ending": in_ending,
 }
 
@@ -128,12 +140,20 @@ def not_proved(machine: Lanes, _: int) -> list[Effect]:
     return machine.not_admitted(WISH, "banned", NOW)
 
 
+def pleaded(machine: Lanes, _: int) -> list[Effect]:
+    effects = machine.requested(WISH, G, NOW, pleads=True)
+    assert effects == [Weigh(WISH, G)]
+    return machine.weighed(WISH, NOW, has_changed=False)
+
+
 def stand(standing: Standing) -> Callable[[Lanes, int], list[Effect]]:
     return lambda machine, _: machine.set_groups({G: standing}, NOW)
 
 
 COMMANDS: Final[dict[str, Callable[[Lanes, int], list[Effect]]]] = {
     "OPEN": lambda machine, _: machine.requested(WISH, G, NOW, proof=False),
+    "told": lambda machine, _: machine.requested(WISH, G, NOW, expects_session=False),
+    "plea": pleaded,
     "good-proof": proved,
     "bad-proof": not_proved,
     "accepted": lambda machine, lane: machine.accepted(lane, NOW),
@@ -151,22 +171,25 @@ COMMANDS: Final[dict[str, Callable[[Lanes, int], list[Effect]]]] = {
 # A cell holds the effects, and after a colon the state they leave where it is another one; "." is nothing at all. "out" is an End
 # with NOT_MEMBER. A row ends with D or L where the dialler and the listener differ.
 TABLE: Final = """
-              none           opening      proving     redeeming   joining     open         farewell    ending
-OPEN D        accept:open    refuse       refuse      refuse      refuse      end:ending   refuse      .
-OPEN L        accept:open    end:ending   refuse      refuse      refuse      end:ending   refuse      .
-good-proof D  accept:open    end:ending   refuse      refuse      end:ending  end:ending   end:ending  .
-good-proof L  accept:open    end:ending   end:ending  end:ending  end:ending  end:ending   end:ending  .
-bad-proof     banned         banned       banned      banned      banned      banned       banned      banned
-accepted      fault          .:open       .:open      .:open      fault       fault        fault       .
-refused       fault          timer:none   .:none      .:none      fault       fault        fault       open:opening
-ended         fault          timer:none   .:none      .:none      .:none      timer:none   .:none      open:opening
-join          prove:proving  end:ending   .           .           .           end:ending   end:ending  .
-timer         open:opening   .            .           .           .           .            .           .
-member        .              .            .           .           .           .            end:ending  .
-former        .              out:ending   out:ending  out:ending  out:ending  out:ending   .           .
-leaving       open:opening   .            .           .           .           .            end:ending  .
-stranger      .              out:ending   .           .           .           out:ending   end:ending  .
-dropped       .              end:ending   end:ending  end:ending  end:ending  end:ending   end:ending  .
+              none           opening      proving     redeeming   joining     open         farewell    telling     ending
+OPEN D        accept:open    refuse       refuse      refuse      refuse      end:ending   refuse      end:ending  .
+OPEN L        accept:open    end:ending   refuse      refuse      refuse      end:ending   refuse      end:ending  .
+plea D        accept:open    refuse       refuse      refuse      refuse      end:ending   refuse      end:ending  .
+plea L        accept:open    end:ending   refuse      refuse      refuse      end:ending   refuse      end:ending  .
+told          refuse         refuse       refuse      refuse      refuse      refuse       refuse      refuse      refuse
+good-proof D  accept:open    end:ending   refuse      refuse      end:ending  end:ending   end:ending  end:ending  .
+good-proof L  accept:open    end:ending   end:ending  end:ending  end:ending  end:ending   end:ending  end:ending  .
+bad-proof     banned         banned       banned      banned      banned      banned       banned      banned      banned
+accepted      fault          .:open       .:open      .:open      fault       fault        fault       fault       .
+refused       fault          timer:none   .:none      .:none      fault       fault        fault       .:none      open:opening
+ended         fault          timer:none   .:none      .:none      .:none      timer:none   .:none      .:none      open:opening
+join          prove:proving  end:ending   .           .           .           end:ending   end:ending  end:ending  .
+timer         open:opening   .            .           .           .           .            .           .           .
+member        .              .            .           .           .           .            end:ending  end:ending  .
+former        .              out:ending   out:ending  out:ending  out:ending  out:ending   .           .           .
+leaving       open:opening   .            .           .           .           .            end:ending  end:ending  .
+stranger      .              out:ending   .           .           .           out:ending   end:ending  end:ending  .
+dropped       .              end:ending   end:ending  end:ending  end:ending  end:ending   end:ending  end:ending  .
 """
 
 
@@ -224,8 +247,8 @@ def test_an_open_that_takes_the_place_of_a_lane_is_accepted_when_that_is_over(co
     machine = lanes(is_dialler=is_dialler)
     lane = STATES[state](machine)
     COMMANDS[command](machine, lane)
-    [accept] = machine.ended(lane, None, NOW)
-    assert accept == Accept(lane + 1, WISH, G)
+    answer = Farewell if (command, state) == ("OPEN", "telling") else Accept
+    assert machine.ended(lane, None, NOW) == [answer(lane + 1, WISH, G)]
 
 
 @pytest.mark.parametrize("state", [state for state in STATES if state != "none"])
@@ -239,6 +262,7 @@ def test_a_proof_of_this_side_takes_the_place_of_any_lane_when_that_is_over(stat
 TURNS: Final = {
     # state: without proof at the dialler, at the listener; with one at the dialler, at the listener
     LaneState.OPENING: (Turn.REFUSED, Turn.REPLACES, Turn.REPLACES, Turn.REPLACES),
+    LaneState.TELLING: (Turn.REPLACES,) * 4,
     LaneState.PROVING: (Turn.REFUSED, Turn.REFUSED, Turn.REFUSED, Turn.REPLACES),
     LaneState.OPEN: (Turn.REPLACES,) * 4,
     LaneState.FAREWELL: (Turn.REPLACES,) * 4,
@@ -258,7 +282,13 @@ def test_a_lane_and_an_open_meet_as_the_specification_has_it(state: LaneState) -
 def test_the_dialler_opens_all_that_is_shared_in_one_burst() -> None:
     groups = {bytes([number]) * 32: standing for number, standing in enumerate([*Standing, *Standing])}
     effects = Lanes(is_dialler=True, now_ms=5).set_groups(groups, 5)
-    assert effects == [Open(1, b"\0" * 32), Open(2, b"\2" * 32), Open(3, b"\4" * 32), Open(4, b"\6" * 32)]
+    assert effects == [
+        Open(1, b"\0" * 32),
+        SetTimer(5 + LANE_RETRY_MS),  # to tell a former member so
+        Open(2, b"\2" * 32),
+        Open(3, b"\4" * 32),
+        Open(4, b"\6" * 32),
+    ]
 
 
 def test_the_listener_waits_and_opens_what_is_left() -> None:
@@ -279,7 +309,7 @@ def test_a_later_time_does_not_push_an_earlier_one_away() -> None:
     machine.set_groups({G: MEMBER, H: MEMBER}, 0)
     assert machine.refused(1, 0) == [SetTimer(LANE_RETRY_MS)]
     assert machine.refused(2, 10) == []
-    assert machine.timer_expired(LANE_RETRY_MS) == [Open(3, G), SetTimer(LANE_RETRY_MS + 10)]
+    assert machine.timer_expired(LANE_RETRY_MS) == [Open(3, G, pleads=True), SetTimer(LANE_RETRY_MS + 10)]
 
 
 def test_a_listener_that_redeems_does_not_wait() -> None:
@@ -494,10 +524,19 @@ def test_a_farewell_that_is_not_read_makes_room_for_the_next() -> None:
     assert machine.ended(lane, None, NOW + LANE_RETRY_MS) == [Farewell(lane + 1, WISH, G)]
 
 
-def test_a_former_member_is_not_dialled_into() -> None:
+def test_a_former_member_that_says_nothing_is_told_once() -> None:
     machine = lanes()
-    machine.set_groups({G: FORMER}, NOW)
-    assert machine.timer_expired(NOW) == []
+    assert machine.set_groups({G: FORMER}, NOW) == [SetTimer(NOW + LANE_RETRY_MS)]
+    assert machine.timer_expired(NOW + LANE_RETRY_MS) == [Tell(1, G)]
+    assert machine.refused(1, NOW + LANE_RETRY_MS) == []
+    assert machine.timer_expired(NOW + 10**9) == []
+
+
+def test_a_former_member_that_opened_the_group_need_not_be_told() -> None:
+    machine = lanes()
+    lane = in_farewell(machine)
+    assert machine.ended(lane, CloseCode.NOT_MEMBER, NOW) == []
+    assert machine.timer_expired(NOW + 10**9) == []
 
 
 def test_a_farewell_that_ends_because_its_device_is_a_members_again_is_followed_by_an_open() -> None:
@@ -529,6 +568,113 @@ def test_who_was_not_heard_tells_its_leave_again() -> None:
     assert fail(machine, opened, live(machine, 0, CloseCode.NORMAL), 3, NOW) == DOUBLING[:3]
 
 
+# --- Pleas ----------------------------------------------------------------------------------------------------------------------
+
+
+def pleas_of(machine: Lanes, opened: list[Effect], end: Callable[[int, int], list[Effect]], times: int) -> list[bool]:
+    """Which of so many lanes that follow each other are opened with a plea."""
+    now_ms, found = NOW, list[bool]()
+    for _ in range(times):
+        [effect] = opened
+        assert isinstance(effect, Open | Tell)
+        found.append(effect.pleads)
+        [timer] = end(effect.lane, now_ms)
+        assert isinstance(timer, SetTimer)
+        now_ms = timer.at_ms
+        opened = machine.timer_expired(now_ms)
+    return found
+
+
+@pytest.mark.parametrize("standing", [MEMBER, LEAVING])
+def test_who_is_refused_pleads_a_few_times(standing: Standing) -> None:
+    machine = lanes()
+    pleas = pleas_of(machine, machine.set_groups({G: standing}, NOW), machine.refused, 8)
+    assert pleas == [False, *[True] * PLEAS_MAX, False, False, False, False]
+
+
+def test_who_has_heard_why_and_holds_otherwise_pleads() -> None:
+    machine = lanes()
+    end = live(machine, 0, CloseCode.NOT_MEMBER)
+    assert pleas_of(machine, machine.set_groups({G: MEMBER}, NOW), end, 4) == [False, False, True, True]
+
+
+def test_who_lost_a_session_does_not_plead() -> None:
+    for code in (None, CloseCode.NORMAL, CloseCode.BAD_CHAIN):
+        machine = lanes()
+        opened = machine.set_groups({G: MEMBER}, NOW)
+        assert pleas_of(machine, opened, live(machine, 0, code), 4) == [False] * 4
+
+
+def test_what_is_learnt_of_the_members_is_worth_another_plea() -> None:
+    machine = lanes()
+    machine.set_groups({G: MEMBER}, NOW)
+    opened: list[Effect] = []
+    for lane in range(1, 3 + PLEAS_MAX):
+        machine.refused(lane, NOW)
+        opened = machine.timer_expired(NOW + LANE_RETRY_MS_MAX)
+    assert opened == [Open(3 + PLEAS_MAX, G)]
+    machine.members_changed(G)
+    machine.members_changed(H)
+    machine.refused(3 + PLEAS_MAX, NOW)
+    assert machine.timer_expired(NOW + LANE_RETRY_MS_MAX) == [Open(4 + PLEAS_MAX, G, pleads=True)]
+
+
+def test_who_is_told_to_be_a_former_member_pleads_if_it_holds_the_other_for_one() -> None:
+    machine = lanes()
+    lane = in_telling(machine)
+    assert machine.requested(WISH, G, NOW, expects_session=False) == [Refuse(WISH)]
+    assert machine.refused(lane, NOW) == [SetTimer(NOW + LANE_RETRY_MS)]
+    assert machine.timer_expired(NOW + LANE_RETRY_MS) == [Tell(lane + 1, G, pleads=True)]
+
+
+@pytest.mark.parametrize("standing", [MEMBER, LEAVING, NONE])
+def test_who_is_told_to_be_a_former_member_has_nothing_to_say_else(standing: Standing) -> None:
+    machine = lanes()
+    machine.set_groups({G: standing}, NOW)
+    before = machine.state_of(G)
+    assert machine.requested(WISH, G, NOW, expects_session=False) == [Refuse(WISH)]
+    assert machine.state_of(G) is before
+
+
+def test_a_plea_that_makes_its_sender_a_members_device_is_accepted_like_any_open() -> None:
+    machine = lanes()
+    machine.set_groups({G: FORMER}, NOW)
+    assert machine.requested(WISH, G, NOW, pleads=True) == [Weigh(WISH, G)]
+    assert machine.set_groups({G: MEMBER}, NOW) == []
+    assert machine.weighed(WISH, NOW, has_changed=True) == [Accept(1, WISH, G)]
+
+
+def test_a_plea_that_expects_no_session_gets_none() -> None:
+    machine = lanes()
+    machine.set_groups({G: FORMER}, NOW)
+    assert machine.requested(WISH, G, NOW, pleads=True, expects_session=False) == [Weigh(WISH, G)]
+    assert machine.set_groups({G: MEMBER}, NOW) == []
+    assert machine.weighed(WISH, NOW, has_changed=True) == [Refuse(WISH), Open(1, G)]
+
+
+def test_a_plea_is_weighed_whatever_the_standing_and_a_strangers_is_refused() -> None:
+    for standing in Standing:
+        machine = lanes(is_dialler=False)
+        machine.set_groups({G: standing}, NOW)
+        assert machine.requested(WISH, G, NOW, pleads=True) == [Weigh(WISH, G)]
+        if standing in (NONE, LEAVING):
+            assert machine.weighed(WISH, NOW, has_changed=False)[0] == Refuse(WISH)
+
+
+def test_of_one_group_one_plea_is_weighed_at_a_time_and_after_one_in_vain_none_for_a_while() -> None:
+    machine = lanes()
+    machine.set_groups({G: NONE, H: NONE}, NOW)
+    given: list[int] = []
+    for at_ms in range(0, 130_000, 250):
+        if machine.requested(at_ms, G, NOW + at_ms, pleads=True) == [Weigh(at_ms, G)]:
+            given.append(at_ms)
+            assert machine.requested(WISH, G, NOW + at_ms, pleads=True) == [Refuse(WISH)]
+            assert machine.requested(WISH, H, NOW + at_ms, pleads=True) == [Weigh(WISH, H)]
+            machine.weighed(WISH, NOW + at_ms, has_changed=True)  # what was of use starts the waits over
+            assert machine.weighed(at_ms, NOW + at_ms, has_changed=False) == [Refuse(at_ms)]
+    assert [later - earlier for earlier, later in pairwise(given)] == DOUBLING[:7]
+
+
 # --- Proofs ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -537,7 +683,7 @@ def test_while_a_proof_is_looked_at_the_group_is_not_opened() -> None:
     in_none(machine)
     machine.requested(WISH, G, NOW, proof=True)
     assert machine.timer_expired(NOW + LANE_RETRY_MS) == []
-    assert machine.not_admitted(WISH, None, NOW + LANE_RETRY_MS) == [Refuse(WISH), Open(2, G)]
+    assert machine.not_admitted(WISH, None, NOW + LANE_RETRY_MS) == [Refuse(WISH), Open(2, G, pleads=True)]
 
 
 def test_who_is_admitted_and_removed_before_the_answer_is_no_member() -> None:
@@ -631,7 +777,7 @@ def test_who_gives_up_before_its_turn_is_forgotten() -> None:
     lane = in_proving(machine)
     second, _ = machine.join(G, NOW)
     assert machine.ended(second, None, NOW) == []
-    assert machine.ended(lane, None, NOW + LANE_RETRY_MS) == [Open(second + 1, G)]
+    assert machine.ended(lane, None, NOW + LANE_RETRY_MS) == [Open(second + 1, G, pleads=True)]
 
 
 def test_the_listeners_proofs_are_given_up_when_the_dialler_proves_too() -> None:
@@ -702,6 +848,7 @@ def test_after_the_links_end_nothing_is_decided() -> None:
     assert machine.refused(lane, NOW) == []
     assert machine.admitted(1, NOW) == []
     assert machine.not_admitted(1, None, NOW) == []
+    assert machine.weighed(1, NOW, has_changed=True) == []
     assert machine.requested(2, G, NOW, proof=False) == []
     assert machine.set_groups({G: MEMBER, H: MEMBER}, NOW) == []
     assert machine.timer_expired(NOW) == []
@@ -750,6 +897,28 @@ def test_a_removed_device_that_does_not_hear_is_told_ever_more_rarely() -> None:
     share(pair, one=FORMER)
     pair.run(3_600_000)
     assert 60 <= pair.sides[0].farewells <= 66
+
+
+def test_two_who_hold_each_other_for_former_members_tell_and_plead_and_come_together() -> None:
+    pair = Pair(Random(1))
+    share(pair, one=FORMER, other=FORMER)
+    pair.sides[1].convinced = MEMBER
+    pair.run(2 * LANE_RETRY_MS)
+    assert pair.sides[1].standings == {G: MEMBER}
+    pair.sides[0].convinced = MEMBER
+    pair.run(10 * LANE_RETRY_MS)
+    assert pair.sides[0].open == pair.sides[1].open != {}
+
+
+@pytest.mark.parametrize(("one", "other"), [(FORMER, NONE), (NONE, FORMER), (FORMER, FORMER)])
+def test_what_no_plea_changes_is_left_alone(one: Standing, other: Standing) -> None:
+    pair = Pair(Random(1))
+    share(pair, one=one, other=other)
+    pair.run(3_600_000)
+    is_mutual = one is other
+    assert [side.tells for side in pair.sides] == ([1 + PLEAS_MAX] * 2 if is_mutual else [one is FORMER, other is FORMER])
+    assert [side.pleas for side in pair.sides] == ([PLEAS_MAX] * 2 if is_mutual else [0, 0])
+    assert [side.opens for side in pair.sides] == [side.tells for side in pair.sides]
 
 
 @pytest.mark.parametrize("leaver", [0, 1])

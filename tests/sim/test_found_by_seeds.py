@@ -89,3 +89,23 @@ def test_rows_by_a_schema_act_that_falls_are_kept_aside_by_all_though_another_ac
     """Whoever had shown such rows went on showing them, since the tables stayed as they were: replicas with the same entries had
     different rows for good (tests/store/test_standing_of_entries.py)."""
     assert " equal: " in run_seed(30782).trace.lines[-1]
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("seed", "parts"), [(3113, True), (21747, False)])
+def test_two_of_whom_one_is_no_member_to_the_other_come_to_agree_with_nobody_between_them(seed: int, parts: bool) -> None:
+    """Who was put out by an act that had fallen elsewhere was told why, knew better, and was not heard: the group was in two
+    parts for good (tests/store/test_pleas.py). In the first seed two members do not know where the other is, all the same."""
+    lines = run_seed(seed).trace.lines
+    assert " equal: " in lines[-1]
+    assert any(" pleads with " in line for line in lines)
+    assert any(" is in parts: " in line for line in lines) is parts
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", [20284, 2845351374])
+def test_a_leave_is_heard_by_who_came_after_all_had_left_whom_the_leaver_knew(seed: int) -> None:
+    """The leaver told who had left already, or did not know who asked it: it was a member for good to who came meanwhile."""
+    lines = run_seed(seed).trace.lines
+    assert " equal: " in lines[-1]
+    assert any(" pleads with " in line for line in lines)

@@ -120,9 +120,12 @@ class Frames:
         runs: Value = [run_value(run) for run in world.hostile.identity_runs]
         message: Value = [MessageType.RUNS, 0, pack(runs)]
         step = random.random()
-        if step < 0.35:
+        if step < 0.3:
             self._say_proof(proof.value, pack(message))
             return GOOD
+        if step < 0.4:
+            self._say_proof(True, pack(message) if random.random() < 0.5 else pack(mutate_value(random, message))[:200_000])
+            return "plea"
         if step < 0.6:
             self._say_proof(self._bad_proof(random, proof), pack(message))
             return "proof"

@@ -49,6 +49,7 @@ class Refusal:
 class _Wish:
     channel: int
     payload: OpenPayload
+    proof_follows: bool
 
 
 class Sharing:
@@ -109,8 +110,8 @@ class Sharing:
     def perform_link(self, effect: le.Effect) -> None:
         """Takes an effect of the link's that is about a channel."""
         match effect:
-            case le.OpenRequested(channel, payload, _):
-                self._request(channel, payload)
+            case le.OpenRequested(channel, payload, proof_follows):
+                self._request(channel, payload, proof_follows=proof_follows)
             case le.MessageReceived(channel, message):
                 self._receive(channel, message)
             case le.ChannelClosed(channel, code):
@@ -122,7 +123,7 @@ class Sharing:
             case _:
                 pass  # Wake, Writable and clocks: the driver looks by itself
 
-    def _request(self, channel: int, payload: bytes) -> None:
+    def _request(self, channel: int, payload: bytes, *, proof_follows: bool) -> None:
         victim = self._victim
         try:
             decoded = decode_open(payload)
@@ -131,10 +132,19 @@ class Sharing:
             self._refuse(channel, b"")
             return
         wish = next(self._wish_ids)
-        self._wishes[wish] = _Wish(channel, decoded)
+        self._wishes[wish] = _Wish(channel, decoded, proof_follows)
         is_ours = decoded.token == group_token(victim.world.group, victim.handshake_hash, self._remote_side)
         group = victim.world.group if is_ours else None
-        self._perform(self._lanes.requested(wish, group, victim.now_ms, proof=decoded.proof is not None))
+        self._perform(
+            self._lanes.requested(
+                wish,
+                group,
+                victim.now_ms,
+                proof=decoded.proof is not None,
+                pleads=decoded.pleads,
+                expects_session=decoded.expects_session,
+            )
+        )
 
     def _refuse(self, channel: int, payload: bytes) -> None:
         assert self._victim.link is not None
@@ -145,7 +155,11 @@ class Sharing:
         assert victim.link is not None
         victim.perform(victim.link.consumed(channel, len(message), victim.now_ms))
         if channel in self._admissions:
-            self._admit(self._admissions.pop(channel), message)
+            wish = self._admissions.pop(channel)
+            if self._wishes[wish].payload.pleads:
+                self._weigh(wish, message)
+            else:
+                self._admit(wish, message)
             return
         session = self._sessions.get(channel)
         if session is None:
@@ -161,8 +175,11 @@ class Sharing:
     def _closed(self, channel: int, code: CloseCode) -> None:
         wish = self._admissions.pop(channel, None)
         if wish is not None:
-            del self._wishes[wish]
-            self._perform(self._lanes.not_admitted(wish, None, self._victim.now_ms))
+            self._wishes[wish].channel = 0
+            if self._wishes[wish].payload.pleads:
+                self._perform(self._lanes.weighed(wish, self._victim.now_ms, has_changed=False))
+            else:
+                self._perform(self._lanes.not_admitted(wish, None, self._victim.now_ms))
         waiting = next((number for number, one in self._wishes.items() if one.channel == channel), None)
         if waiting is not None:
             self._wishes[waiting].channel = 0  # withdrawn: what is decided for it goes nowhere
@@ -193,8 +210,8 @@ class Sharing:
     def _perform(self, effects: Iterable[ln.Effect]) -> None:
         for effect in effects:
             match effect:
-                case ln.Open(lane, _):
-                    self._open(lane)
+                case ln.Open(lane, _, pleads):
+                    self._open(lane, pleads=pleads)
                 case ln.Accept(lane, wish, _):
                     self._accept(lane, self._wishes.pop(wish))
                 case ln.Admit(wish, _):
@@ -209,10 +226,12 @@ class Sharing:
                     self._end_lane(lane, code)
                 case ln.SetTimer(at_ms):
                     self._victim.set_timer("lanes", "", at_ms)
-                case ln.OpenWithProof() | ln.Farewell():
+                case ln.Weigh(wish, _):
+                    self._await_plea(wish)
+                case ln.OpenWithProof() | ln.Farewell() | ln.Tell():
                     raise AssertionError("nobody joins here, and former members are not served")
 
-    def _open(self, lane: int) -> None:
+    def _open(self, lane: int, *, pleads: bool) -> None:
         victim = self._victim
         link = victim.link
         assert link is not None
@@ -221,10 +240,13 @@ class Sharing:
             return
         digest, vector = victim.state_held()
         token = group_token(victim.world.group, victim.handshake_hash, self._own_side)
-        asked = OpenPayload(token, digest, victim.book.summary())
-        channel, effects = link.open_channel(asked.encode(), victim.now_ms)
+        plea = victim.store.plea(self._device) if pleads else None
+        asked = OpenPayload(token, digest, victim.book.summary(), pleads=plea is not None)
+        channel, effects = link.open_channel(asked.encode(), victim.now_ms, proof_follows=plea is not None)
         self._opening[channel] = lane, asked, vector
         victim.perform(effects)
+        if plea is not None:
+            victim.perform(link.send(channel, plea, victim.now_ms, bulk=False))
 
     def _accept(self, lane: int, wish: _Wish) -> None:
         victim = self._victim
@@ -281,6 +303,28 @@ class Sharing:
             return
         self._admissions[channel] = wish
         victim.perform(victim.link.want(channel, victim.now_ms))
+
+    def _await_plea(self, wish: int) -> None:
+        victim, one = self._victim, self._wishes[wish]
+        assert victim.link is not None
+        if not one.proof_follows:
+            self._perform(self._lanes.weighed(wish, victim.now_ms, has_changed=False))
+            return
+        self._admissions[one.channel] = wish
+        victim.perform(victim.link.want(one.channel, victim.now_ms))
+
+    def _weigh(self, wish: int, message: bytes) -> None:
+        victim = self._victim
+        has_changed = False
+        try:
+            commit = victim.store.take_plea(message)
+            has_changed = commit is not None
+            victim.tell(commit)
+        except RemoteProtocolError as error:
+            self._note("open", error)
+        if has_changed:
+            self.state_groups()
+        self._perform(self._lanes.weighed(wish, victim.now_ms, has_changed=has_changed))
 
     def _admit(self, wish: int, message: bytes) -> None:
         """The identity log came: decides."""

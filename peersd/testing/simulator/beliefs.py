@@ -1,9 +1,8 @@
 """Who takes whom for a member of a group, device by device: what the devices' own acts say, and where they cannot agree.
 
-Whoever is removed is told why and asks no more, and whoever removed it takes nothing more from it. So two who removed each other
-stay of different minds until a third one, whom both take for a member, brings each the other's acts; likewise one who removed
-somebody by whose acts it could not. Where there is no such third one, a group has several parts. So it has where whoever knew two
-members left before it could tell either where the other is: nobody is there who could.
+Whoever is removed is told why, and pleads with those it takes for members if it knows better. So those who may meet come to
+agree. A group has several parts where whoever knew two members left before it could tell either where the other is: nobody is
+there who could.
 """
 
 from __future__ import annotations
@@ -81,29 +80,13 @@ class Beliefs:
             and may_ask(device, other)
         ]
 
-    def may_tell(self, device: SimulatedDevice, replica: Replica) -> bool:
-        """Whether a claimant that takes a device for a member's is heard there: who takes it for a former member is not.
+    def may_tell(self, device: SimulatedDevice) -> bool:
+        """Whether a claimant that takes a device for a member's may meet it: then it is heard there.
 
         Args:
             device: one that does not take itself for a member's.
-            replica: its file.
         """
-        known = replica.state.member_devices
         return any(
-            device.device_id in its_replica.state.member_devices and (not replica.state.members or other.device_id in known)
-            for other, its_replica in self.claimants
-        )
-
-    @property
-    def is_split(self) -> bool:
-        """Whether some who have heard, or do not even ask, disagree for good."""
-        return any(
-            device.device_id not in its_replica.state.member_devices
-            and (
-                other.device_id not in replica.state.member_devices
-                or its_replica.state.farewell(device.device_id) <= replica.state.standing | replica.state.void
-            )
-            for device, replica in self.claimants
-            for other, its_replica in self.claimants
-            if other is not device
+            self._may_meet(device, other) and device.device_id in replica.state.member_devices
+            for other, replica in self.claimants
         )

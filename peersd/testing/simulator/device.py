@@ -212,6 +212,8 @@ class Process:
         replica.copies.set_members()
         if replica.group in self._joins:
             self._joins[replica.group].look()
+        for sharing in list(self.links.sharings.values()):
+            sharing.members_changed(replica.group)
         self._wake()
 
     def _wake(self) -> None:

@@ -117,7 +117,7 @@ class Ending:
         verdict = Verdict(
             list(files.values()),
             parts=parts,
-            outsiders=[] if beliefs.is_split else [one for name, one in files.items() if name not in claimants],
+            outsiders=[one for name, one in files.items() if name not in claimants],
             markers={name: [marker_of(name)] for name in groups},
             acknowledged=self._acknowledged[group],
             random=self._schedule.stream("order", placed[0][1].name),
@@ -225,9 +225,8 @@ class Ending:
         return any(running(device).links.ring_neighbours() > self._network.links_max for device in self._devices)
 
     def _messages_sent(self) -> list[int]:
-        """Messages of each device in each group, but for those in which who was told why it is out asks now and then."""
-        groups = [group for group in self._acknowledged if not self._beliefs(group).is_split]
-        return [replica.messages_sent for group in groups for _, replica in self._placed(group)]
+        """Messages of each device in each group."""
+        return [replica.messages_sent for group in self._acknowledged for _, replica in self._placed(group)]
 
     def _waiting(self) -> list[str]:
         """What is still to come, in words."""
@@ -253,25 +252,23 @@ class Ending:
         return waiting
 
     def _disputed(self, group: bytes) -> list[str]:
-        """Where devices do not agree on who is a member, though nothing is under way, and it is not for good."""
+        """Where devices do not agree on who is a member, though nothing is under way, and they may meet."""
         beliefs = self._beliefs(group)
         if beliefs.are_one:
             return []
         waiting = beliefs.unheard(self._may_ask)
-        if beliefs.is_split:
-            return waiting
         members = self._members(group)
         for device, replica in beliefs.claimants:
             is_wrong = device.device_id in members and replica.state.member_devices != members
             if is_wrong and self._may_hear(device, replica):
                 waiting.append(f"{device.name} is wrong about the members of {replica.name}")
         ids = {device.device_id for device, _ in beliefs.claimants}
-        outside = {device.name: replica for device, replica in self._placed(group) if device.device_id not in ids}
+        outside = {device.name for device, _ in self._placed(group) if device.device_id not in ids}
         for device in self._devices:
             if device.device_id not in members - ids:
                 continue
-            file = outside.get(device.name)
-            may_hear = beliefs.may_tell(device, file) if file is not None else self._joiners.try_again(device, group, members)
+            is_outside = device.name in outside
+            may_hear = beliefs.may_tell(device) if is_outside else self._joiners.try_again(device, group, members)
             if may_hear:
                 waiting.append(f"{device.name} does not know that it is a member's device")
         return waiting
@@ -279,8 +276,7 @@ class Ending:
     def _may_hear(self, device: SimulatedDevice, replica: Replica) -> bool:
         """Whether somebody has acts that a device lacks, and tells it, or somebody who tells it.
 
-        Who tells and who hears have met, and each takes the other for a member's. So the leave of somebody who knew of nobody but
-        members that had left already is heard by nobody.
+        Who tells and who hears may meet, and one of them takes itself and the other for members'.
         """
         may_meet, known = self._meetings(), replica.state.standing | replica.state.void
         placed, tellers = self._placed(replica.group), [(device, replica)]
@@ -288,11 +284,12 @@ class Ending:
             tellers += [
                 (other, theirs)
                 for other, theirs in placed
-                if its.is_members
-                and (other, theirs) not in tellers
+                if (other, theirs) not in tellers
                 and may_meet(hearer, other)
-                and other.device_id in its.state.member_devices
-                and hearer.device_id in theirs.state.member_devices
+                and (
+                    (its.is_members and other.device_id in its.state.member_devices)
+                    or (theirs.is_members and hearer.device_id in theirs.state.member_devices)
+                )
             ]
         return any(not theirs.state.standing | theirs.state.void <= known for _, theirs in tellers)
 

@@ -13,6 +13,7 @@ from peersd.testing.simulator.link_end import ChannelEnd, ChannelUser, LinkEnd
 from peersd.testing.simulator.plan import BACK_OFF_MS_MAX
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
+from peersd.testing.simulator.weighing import Weighing
 from peersd_protocol.constants import PARKED_BYTES_MAX
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.handshake import Role
@@ -31,11 +32,13 @@ from peersd_protocol.lanes import (
     Refuse,
     SetTimer,
     Standing,
+    Tell,
+    Weigh,
 )
 from peersd_protocol.redemption import Redemption
 from peersd_protocol.replication import ParkingLot
 from peersd_protocol.tokens import (
-    DIGEST_BYTES,
+    NO_DIGEST,
     SIDE_DIALLER,
     SIDE_LISTENER,
     AcceptPayload,
@@ -78,6 +81,8 @@ class _Lane:
         channel: None until its OPEN was sent.
         user: what runs over it once it is accepted.
         proof: what it opens with.
+        tells: whether it opens for no session.
+        pleads: whether it opens with a plea.
         asked: its OPEN, if this side sent one.
         vector: what was stated in it.
     """
@@ -86,6 +91,8 @@ class _Lane:
     channel: int | None = None
     user: ChannelUser | None = None
     proof: Proof | None = None
+    tells: bool = False
+    pleads: bool = False
     vector: Vector | None = None
     asked: OpenPayload | None = None
 
@@ -130,6 +137,11 @@ class Sharing:
             self._is_waking = True
             self._later(0, self._state_groups)
 
+    def members_changed(self, group: GroupId) -> None:
+        """What is known of a group's members has changed."""
+        self._machine.members_changed(group)
+        self.wake()
+
     def link_down(self) -> None:
         """The link is over."""
         self._is_down = True
@@ -163,15 +175,27 @@ class Sharing:
         handshake_hash, side = self._end.handshake_hash, self._remote_side
         known = self._process.replicas
         group = next((id_ for id_ in known if group_token(id_, handshake_hash, side) == wish.token), None)
-        if group is not None and wish.proof is None and self._process.asks_back(known[group], self._end.remote_device):
+        asks = wish.expects_session and wish.proof is None
+        if group is not None and asks and self._process.asks_back(known[group], self._end.remote_device):
             self._asked.add(group)
             self._state_groups()
         if wish.proof is not None and group is not None:
             self._end.users[channel] = Admission(self._schedule, self._end, channel, self._process, known[group], wish.proof)
+        if wish.pleads and group is not None:
+            self._end.users[channel] = Weighing(self._end, channel, self._process, known[group])
 
         def ask_machine() -> None:
             if channel in self._end.requested:
-                self._perform(self._machine.requested(channel, group, self._end.now_ms, proof=wish.proof is not None))
+                self._perform(
+                    self._machine.requested(
+                        channel,
+                        group,
+                        self._end.now_ms,
+                        proof=wish.proof is not None,
+                        pleads=wish.pleads,
+                        expects_session=wish.expects_session,
+                    )
+                )
 
         self._later(0, ask_machine)
 
@@ -214,8 +238,10 @@ class Sharing:
     def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Open(lane, group):
-                    self._open(lane, _Lane(group))
+                case Open(lane, group, pleads):
+                    self._open(lane, _Lane(group, pleads=pleads))
+                case Tell(lane, group, pleads):
+                    self._open(lane, _Lane(group, tells=True, pleads=pleads))
                 case OpenWithProof(lane, group):
                     self._open(lane, _Lane(group, proof=self._proofs.pop(lane)))
                 case Accept(lane, wish, group):
@@ -224,6 +250,8 @@ class Sharing:
                     self._answer(lane, wish, group, self._say_farewell)
                 case Admit(wish, _):
                     self._admit(wish)
+                case Weigh(wish, _):
+                    self._weigh(wish)
                 case Refuse(wish, reason):
                     self._refuse(wish, reason)
                 case End(lane, code):
@@ -247,20 +275,30 @@ class Sharing:
             self._over(id_, None)
             return
 
-        def open_channel(vector: Vector) -> None:
+        device = self._end.remote_device
+
+        def look() -> tuple[Vector, bytes | None]:
+            return replica.store.vector(), replica.store.plea(device) if lane.pleads else None
+
+        def open_channel(found: tuple[Vector, bytes | None]) -> None:
             if id_ not in self._lanes or not self._end.is_carrying:
                 return
-            proof = lane.proof
+            (vector, plea), proof = found, lane.proof
             digest, token = digest_of(lane.group, vector), group_token(lane.group, self._end.handshake_hash, self._own_side)
-            payload = OpenPayload(token, digest, replica.copies.book.summary(), proof.redemption if proof else None)
+            payload = OpenPayload(token, digest, replica.copies.book.summary(), proof.redemption if proof else None, bool(plea))
+            if lane.tells:
+                payload = OpenPayload(token, NO_DIGEST, pleads=bool(plea))
             lane.vector, lane.asked = vector, payload
+            follows = proof.identity if proof is not None else plea
             now_ms, link = self._end.now_ms, self._end.machine
-            lane.channel, effects = link.open_channel(payload.encode(), now_ms, proof_follows=proof is not None)
+            lane.channel, effects = link.open_channel(payload.encode(), now_ms, proof_follows=follows is not None)
             self._end.perform(effects)
-            if proof is not None:
-                self._end.put(lane.channel, proof.identity, bulk=False)
+            if follows is not None:
+                self._end.put(lane.channel, follows, bulk=False)
+            if plea is not None:
+                self._schedule.note(self._process.name, f"{replica.name} pleads with {self._end.remote}: {len(plea)} bytes")
 
-        replica.call("digest", replica.store.vector, open_channel)
+        replica.call("digest", look, open_channel)
 
     def _answer(self, id_: LaneId, channel: int, group: GroupId, answer: Callable[[LaneId, _Lane, int, Replica], None]) -> None:
         lane = self._lanes[id_] = _Lane(group, channel)
@@ -299,7 +337,7 @@ class Sharing:
             if self._may_accept(id_, channel):
                 wish = self._wishes.pop(channel)
                 self._schedule.note(self._process.name, f"{replica.name} says farewell to {self._end.remote}")
-                payload = AcceptPayload(bytes(DIGEST_BYTES)).encode(wish)
+                payload = AcceptPayload(NO_DIGEST).encode(wish)
                 self._end.perform(self._end.machine.accept(channel, payload, self._end.now_ms))
                 end = ChannelEnd(self._end, channel, lambda code: self._over(id_, code))
                 lane.user = self._end.users[channel] = Farewelling(self._schedule, self._process, replica, end, messages)
@@ -323,6 +361,21 @@ class Sharing:
                 self._perform(self._machine.not_admitted(channel, reason, self._end.now_ms))
 
         admission.begin(decided)
+
+    def _weigh(self, channel: int) -> None:
+        weighing = self._end.users.get(channel)
+        assert isinstance(weighing, Weighing)
+
+        def decided(has_changed: bool) -> None:
+            if self._is_down:
+                return
+            if self._end.users.get(channel) is weighing:
+                del self._end.users[channel]
+            if has_changed:
+                self._state_groups()
+            self._perform(self._machine.weighed(channel, self._end.now_ms, has_changed=has_changed))
+
+        weighing.begin(decided)
 
     def _refuse(self, channel: int, reason: str | None) -> None:
         self._wishes.pop(channel, None)

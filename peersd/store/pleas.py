@@ -1,0 +1,97 @@
+"""Pleas: acts by which one side of a link shows the other, to which one of the two is no member's device, why it is (SPEC: O-14).
+
+They come from who may be no member, so they are weighed before anything of them is kept: whoever was removed can write what it
+wants, but nothing of that stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from peersd.store.authority import decode_body
+from peersd_protocol.constants import PLEA_ACTS_MAX, PROOF_BYTES_MAX
+from peersd_protocol.entries import Act, Kind
+from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
+from peersd_protocol.group_state import GroupState
+from peersd_protocol.membership import evaluate
+from peersd_protocol.messages import Runs, decode_message, decode_runs
+from peersd_protocol.runs import BodyForm, Run
+
+
+def as_plea(group: bytes, messages: Sequence[bytes]) -> bytes | None:
+    """The plea that these messages of a group's acts make, if they are one that may be sent before the answer to an OPEN."""
+    if len(messages) != 1 or len(messages[0]) > PROOF_BYTES_MAX:
+        return None
+    return messages[0] if sum(len(run.entries) for run in _runs(group, messages[0])) <= PLEA_ACTS_MAX else None
+
+
+def weigh(state: GroupState, message: bytes) -> list[Run]:
+    """What of a plea is to be taken in.
+
+    Args:
+        state: of the group, by the acts that are here.
+        message: the plea.
+
+    Returns:
+        If by these acts and the plea other devices or users are members, or in other roles: of its control acts those that stand,
+        and what they rest on. Else nothing.
+
+    Raises:
+        RemoteProtocolError: it does not consist of acts with their bodies, rests on others, or is not signed by their authors.
+    """
+    runs = _runs(state.group_id, message)
+    if sum(len(run.entries) for run in runs) > PLEA_ACTS_MAX:
+        raise RemoteProtocolError(CloseCode.TOO_LARGE, "acts in a plea")
+    acts = [_acts(run) for run in runs]
+    here = state.evaluation.index.acts if state.evaluation else []
+    known = {act.hash for act in here}
+    new = {act.hash: at for at in range(len(runs)) for act in acts[at] if act.hash not in known}
+    if not new:
+        return []
+    told = _evaluate(state.group_id, here, acts)
+    if told.evaluation is None or told.membership == state.membership:
+        return []
+    index = told.evaluation.index
+    standing = [act.hash for act in index.acts if act.hash in told.standing and act.header.kind is Kind.CONTROL]
+    chosen = _closure(new, acts, index.hashes(index.closure(standing)))
+    # What is left out is void and decides nothing; but acts that mean something else without it are not taken.
+    if _evaluate(state.group_id, here, [acts[at] for at in chosen]).membership != told.membership:
+        return []
+    for at in chosen:
+        runs[at].check_signature()
+    return [runs[at] for at in chosen]
+
+
+def _runs(group: bytes, message: bytes) -> list[Run]:
+    packed = decode_message(message)
+    if not isinstance(packed, Runs):
+        raise RemoteProtocolError(CloseCode.PROTOCOL, "a plea is one RUNS message")
+    return decode_runs(packed, group)
+
+
+def _acts(run: Run) -> list[Act]:
+    acts = []
+    for entry in run.entries:
+        if entry.header.kind is Kind.DATA or entry.body.form is not BodyForm.INLINE:
+            raise RemoteProtocolError(CloseCode.PROTOCOL, "a plea holds more than acts, or less")
+        acts.append(Act(entry.header, decode_body(list(entry.body.blocks))))
+    return acts
+
+
+def _evaluate(group: bytes, here: Iterable[Act], acts: Iterable[Iterable[Act]]) -> GroupState:
+    try:
+        return evaluate(group, [*here, *(act for some in acts for act in some)])
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(CloseCode.BAD_CHAIN, "a plea rests on acts that are neither in it nor here") from error
+
+
+def _closure(new: dict[bytes, int], acts: Sequence[Sequence[Act]], wanted: Collection[bytes]) -> list[int]:
+    """The runs, by index, that hold acts which are wanted and new, and those on which these runs rest; in their order."""
+    chosen: set[int] = set()
+    left = [hash_ for hash_ in wanted if hash_ in new]
+    while left:
+        at = new[left.pop()]
+        if at not in chosen:
+            chosen.add(at)
+            left += [parent for act in acts[at] for parent in act.parents if parent in new]
+    return sorted(chosen)

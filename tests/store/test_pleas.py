@@ -1,0 +1,195 @@
+"""What is taken of the acts by which somebody shows that it is a member's device, or the receiver none (SPEC: O-14 to O-16)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from peersd_protocol.acts import Invite, Leave, Remove, Settings, encode_body
+from peersd_protocol.constants import PLEA_ACTS_MAX, PROOF_BYTES_MAX
+from peersd_protocol.entries import Kind
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.messages import Runs, decode_message, decode_runs, encode_runs
+from peersd_protocol.roles import Role
+from peersd_protocol.runs import Run
+from tests.store.pools import by_hand, runs_of
+from tests.store.stores import Meeting, Replica, fetch
+
+
+@pytest.fixture
+def meeting(tmp_path: Path) -> Meeting:
+    return Meeting(tmp_path)
+
+
+def remove(by: Replica, target: Replica) -> None:
+    by.store.take_right(by.user, lambda cuts: encode_body(Remove(target.user, cuts(target.user))))
+
+
+def plea(source: Replica, target: Replica) -> bytes:
+    message = source.store.plea(target.person.keys.device)
+    assert message is not None and len(message) <= PROOF_BYTES_MAX
+    return message
+
+
+def runs_in(source: Replica, message: bytes) -> list[Run]:
+    packed = decode_message(message)
+    assert isinstance(packed, Runs)
+    return decode_runs(packed, source.store.group)
+
+
+def acts_of(replica: Replica) -> set[bytes]:
+    return {entry.header.hash for _, entry, _, _ in replica.store.log.all_entries() if entry.header.kind is not Kind.DATA}
+
+
+def hashes(runs: Iterable[Run]) -> set[bytes]:
+    return {hash_ for run in runs for hash_ in run.hashes}
+
+
+def split(meeting: Meeting) -> tuple[Replica, Replica, Replica]:
+    """An admin, a member whom it has removed, and another one who knows of that: by acts of the founder, which neither the admin
+    nor the other one knows, the admin had been removed before."""
+    admin, member, other = meeting.join("admin", Role.ADMIN), meeting.join("member"), meeting.join("other")
+    for replica in (admin, member, other):
+        fetch(replica.store, meeting.founder.store)
+    remove(admin, member)
+    fetch(other.store, admin.store)
+    remove(meeting.founder, admin)
+    fetch(member.store, meeting.founder.store)
+    return admin, member, other
+
+
+def test_who_is_held_for_a_former_member_brings_the_acts_by_which_it_is_one(meeting: Meeting) -> None:
+    admin, member, other = split(meeting)
+    assert other.store.state.role_of(member.user) is Role.NONE and member.store.state.role_of(member.user) is Role.WRITER
+    assert other.store.take_plea(plea(member, other)) is not None
+    assert other.store.state.membership == member.store.state.membership
+    assert other.store.state.role_of(admin.user) is Role.NONE
+    assert other.store.take_plea(plea(member, other)) is None, "there is nothing new in it"
+
+
+def test_of_two_who_hold_each_other_for_former_members_each_brings_the_others_farewell(meeting: Meeting) -> None:
+    admin, member, _ = split(meeting)
+    said = plea(member, admin)
+    assert hashes(runs_in(member, said)) == member.store.state.farewell(admin.person.keys.device)
+    assert member.store.take_plea(plea(admin, member)) is None, "the founder's act says otherwise"
+    assert admin.store.take_plea(said) is not None
+    assert admin.store.state.membership == member.store.state.membership
+
+
+def test_a_leave_is_heard_by_who_holds_the_leaver_for_a_member(meeting: Meeting) -> None:
+    leaver, other = meeting.join("leaver"), meeting.join("other")
+    fetch(leaver.store, meeting.founder.store)
+    leaver.store.take_right(leaver.user, lambda cuts: encode_body(Leave(cuts(leaver.user))))
+    assert other.store.take_plea(plea(leaver, other)) is not None
+    assert other.store.state.members[leaver.user].ended == "left"
+
+
+def test_who_was_admitted_where_the_other_could_not_hear_it_brings_its_admission(meeting: Meeting) -> None:
+    early = meeting.join("early")
+    late = meeting.join("late")
+    assert not early.store.state.is_member_device(late.person.keys.device)
+    late.note("n", "not for pleas")
+    assert early.store.take_plea(plea(late, early)) is not None
+    assert early.store.state.role_of(late.user) is Role.WRITER
+    assert early.notes() == []
+
+
+def test_nothing_of_a_truly_removed_members_plea_is_kept(meeting: Meeting) -> None:
+    member, other = meeting.join("member", Role.ADMIN), meeting.join("other")
+    fetch(member.store, meeting.founder.store)
+    remove(meeting.founder, member)
+    remove(member, other)
+    for name in ("mine", "mine again"):
+        member.store.act(member.user, Kind.CONTROL, encode_body(Settings(name=name)))
+    before, held = meeting.founder.store.log.position, meeting.founder.store.vector()
+    assert meeting.founder.store.take_plea(plea(member, meeting.founder)) is None
+    assert (meeting.founder.store.log.position, meeting.founder.store.vector()) == (before, held)
+    assert meeting.founder.store.state.name == "group"
+
+
+def test_what_stands_not_is_left_out_of_a_plea_that_brings_something(meeting: Meeting) -> None:
+    admin, member, other = split(meeting)
+    useful = runs_in(member, plea(member, other))
+    heads = admin.store.log.act_heads.copy()
+    void = by_hand(admin, Kind.CONTROL, *[encode_body(Settings(name=str(number))) for number in range(200)], heads=heads)
+    strangers = [meeting.stranger(f"stranger {number}").person for number in range(5)]
+    made_up = [run for person in strangers for run in person.identity_runs]
+    before = acts_of(other)
+    assert other.store.take_plea(encode_runs([*made_up, void, *useful])) is not None
+    assert acts_of(other) - before == hashes(useful) - before != set()
+
+
+def test_an_act_that_stands_and_changes_no_membership_is_not_taken(meeting: Meeting) -> None:
+    member, other = meeting.join("member", Role.ADMIN), meeting.join("other")
+    fetch(member.store, meeting.founder.store)
+    fetch(other.store, member.store)
+    member.store.act(member.user, Kind.CONTROL, encode_body(Settings(name="renamed")))
+    before = other.store.log.position
+    assert other.store.take_plea(plea(member, other)) is None
+    assert other.store.log.position == before
+
+
+@pytest.mark.parametrize("wrong", ["data", "signature", "parents", "message", "rubbish", "many"])
+def test_a_plea_that_is_none_changes_nothing_and_says_why(meeting: Meeting, wrong: str) -> None:
+    _, member, other = split(meeting)
+    runs = runs_in(member, plea(member, other))
+    known = acts_of(other)
+    new = [run for run in runs if not known.issuperset(run.hashes)]
+    member.note("n", "a row")
+    match wrong:
+        case "data":
+            message = encode_runs([*runs, *(run for run in runs_of(member.store) if run.log.kind is Kind.DATA)])
+        case "signature":
+            message = encode_runs([Run(run.entries, bytes(64)) if run in new else run for run in runs])
+        case "parents":
+            orphan = by_hand(member, Kind.CONTROL, encode_body(Settings(name="x")), heads=[bytes(32)])
+            message = encode_runs([*runs, orphan])
+        case "message":
+            message = b"\x91\x07"
+        case "many":
+            heads = member.store.log.act_heads.copy()
+            made = [by_hand(member, Kind.CONTROL, *[b""] * 256, heads=heads)]
+            while len(made) * 256 < PLEA_ACTS_MAX:
+                made.append(by_hand(member, Kind.CONTROL, *[b""] * 256, after=made[-1].last))
+            message = encode_runs([*runs, *made])
+        case _:
+            message = b"rubbish"
+    before = other.store.log.position
+    with pytest.raises(RemoteProtocolError) as caught:
+        other.store.take_plea(message)
+    codes = {"signature": CloseCode.BAD_SIGNATURE, "parents": CloseCode.BAD_CHAIN, "rubbish": CloseCode.MALFORMED}
+    assert caught.value.close_code is ({**codes, "many": CloseCode.TOO_LARGE}.get(wrong, CloseCode.PROTOCOL))
+    assert other.store.log.position == before
+    assert other.store.take_plea(encode_runs(runs)) is not None
+
+
+def test_more_than_fits_is_not_pleaded(meeting: Meeting) -> None:
+    member, random = meeting.join("member"), Random(1)
+    founder, device = meeting.founder, member.person.keys.device
+    assert founder.store.plea(device) is not None
+    for _ in range(5):
+        founder.store.act(founder.user, Kind.CONTROL, encode_body(Settings(avatar=random.randbytes(60_000))))
+    assert founder.store.plea(device) is None
+
+
+def test_more_acts_than_are_weighed_are_not_pleaded(meeting: Meeting) -> None:
+    member, founder = meeting.join("member"), meeting.founder
+    run = by_hand(founder, Kind.CONTROL, *[b""] * 256, heads=founder.store.log.act_heads.copy())
+    for _ in range(PLEA_ACTS_MAX // 256):
+        founder.store.take_runs([run])
+        run = by_hand(founder, Kind.CONTROL, *[b""] * 256, after=run.last)
+    assert founder.store.plea(member.person.keys.device) is None
+
+
+def test_a_plea_shows_an_outsider_no_more_than_its_farewell(meeting: Meeting) -> None:
+    member, other = meeting.join("member"), meeting.join("other")
+    remove(meeting.founder, member)
+    since, _ = meeting.founder.store.act(meeting.founder.user, Kind.CONTROL, encode_body(Invite(20, 1, 1, bytes(32))))
+    remove(meeting.founder, other)
+    said = hashes(runs_in(meeting.founder, plea(meeting.founder, member)))
+    assert said == meeting.founder.store.state.farewell(member.person.keys.device)
+    assert since.hash not in said
+    assert meeting.founder.store.plea(meeting.stranger("stranger").person.keys.device) is None
