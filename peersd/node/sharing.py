@@ -411,7 +411,8 @@ class Sharing:
                 async with group.use() as opened:
                     has_changed = await opened.store.take_plea(message)
         except RemoteProtocolError as error:
-            fields = {"group": ids.format_id(ids.GROUP, group_id), "detail": error.detail}
+            device = ids.format_id(ids.DEVICE, self._handle.remote_device)
+            fields = {"group": ids.format_id(ids.GROUP, group_id), "device": device, "detail": error.detail}
             _log.warning("plea_refused", extra={"fields": fields})
         except (ChannelIsClosed, PeersdError):
             pass

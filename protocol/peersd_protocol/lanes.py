@@ -194,6 +194,12 @@ class _Place:
     pleas: _Patience = field(default_factory=_Patience)
 
     @property
+    def has_to_open(self) -> bool:
+        if self.standing is Standing.FORMER:
+            return self.dispute.pleads or not self.dispute.has_told
+        return self.standing in _OPENS
+
+    @property
     def is_idle(self) -> bool:
         return self.lane is None and not self.joins and not self.admissions
 
@@ -541,9 +547,9 @@ class Lanes:
             self._effects.append(Farewell(self._take(place, LaneState.FAREWELL, now_ms), wish, place.group))
 
     def _open_if_due(self, place: _Place, now_ms: int) -> None:
-        dispute, is_telling = place.dispute, place.standing is Standing.FORMER
-        if place.admissions or not (place.standing in _OPENS or (is_telling and (dispute.pleads or not dispute.has_told))):
+        if not place.has_to_open or place.admissions:
             return
+        dispute, is_telling = place.dispute, place.standing is Standing.FORMER
         at_ms = max(self._opens_from_ms, (place.telling if is_telling else place.patience).not_before_ms)
         if at_ms > now_ms:
             if at_ms < self._timer_ms:

@@ -11,11 +11,13 @@ import trio
 
 from peersd.errors import PeersdError
 from peersd.net.channels import OpenRefused
-from peersd.testing.forging import receive_all
+from peersd.testing.forging import Rogue, open_forger, receive_all
 from peersd.testing.fuzzing.live import send_messages, world_of
 from peersd.testing.swarm import Swarm, SwarmFailed, open_swarm
 from peersd_protocol import ids
+from peersd_protocol.acts import Invite, Settings
 from peersd_protocol.errors import CloseCode
+from peersd_protocol.messages import Runs, decode_message, decode_runs, encode_runs
 
 SCHEMA = ["CREATE TABLE note (id TEXT PRIMARY KEY DEFAULT (uuid7()), text TEXT)"]
 INSERT = "INSERT INTO note (text) VALUES (?)"
@@ -92,3 +94,52 @@ async def test_a_link_to_nobody_is_refused(autojump_clock: trio.testing.MockCloc
             with pytest.raises(ValueError, match=sentence):
                 async with mal.link(name):
                     pytest.fail("there is a link")
+
+
+async def plead_for_a_minute(link: Rogue, group: str, plea: bytes) -> list[bytes | None]:
+    """What is answered to each of many pleas: None to most, the messages of a farewell to some."""
+    answers: list[bytes | None] = []
+    end_s = trio.current_time() + 60
+    while trio.current_time() < end_s:
+        try:
+            messages, code = await receive_all(await link.plead(group, plea))
+            assert code is CloseCode.NOT_MEMBER
+            answers.append(b"".join(messages))
+        except OpenRefused as refused:
+            answers.append(refused.payload or None)
+        await trio.sleep(0.1)
+    return answers
+
+
+async def test_a_removed_member_that_pleads_without_end_gains_nothing_and_is_looked_at_ever_more_rarely(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_swarm(devices=["ada", "ben", "mal"], schema=SCHEMA, seed=3) as swarm:
+        group = swarm.group_id()
+        id_ = ids.parse_id(ids.GROUP, group)
+        await swarm.peers("ada").call("member.set_role", group=group, user="mal", role="admin")
+        await swarm.converged()
+        await swarm.peers("ada").call("member.remove", group=group, user="mal")
+        await swarm.converged()
+        ada, path = swarm.devices["ada"].node.groups[id_], swarm.devices["mal"].node.groups[id_].path
+        async with swarm.hostile("mal") as mal:
+            with open_forger(path) as forger:
+                farewell = decode_message(forger.farewell(mal.keys.device)[0])
+                forged = [forger.forge_act(Settings(name=f"mine {number}")).message for number in range(20)]
+                forged.append(forger.forge_act(Invite(40, 1 << 47, 1000, bytes(32))).message)
+            packed = [farewell, *map(decode_message, forged)]
+            plea = encode_runs([run for one in packed if isinstance(one, Runs) for run in decode_runs(one, id_)])
+            async with ada.use() as opened:
+                before = opened.store.store.log.position, opened.sync.vector(), opened.state.membership
+                async with mal.link("ada") as link:
+                    answers = await plead_for_a_minute(link, group, plea)
+                assert (opened.store.store.log.position, opened.sync.vector(), opened.state.membership) == before
+            farewells = [answer for answer in answers if answer is not None]
+            assert len(answers) > 400 and 5 <= len(farewells) <= 7 and len(set(farewells)) == 1
+            caplog.clear()
+            async with mal.link("ada") as link:
+                assert len(await plead_for_a_minute(link, group, b"rubbish")) > 400
+            looked_at = [record for record in caplog.records if record.getMessage() == "plea_refused"]
+            assert 5 <= len(looked_at) <= 7, "after one second, two, four and so on"
+        await swarm.execute("ben", INSERT, ["after"])
+        await swarm.converged()

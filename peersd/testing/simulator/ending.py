@@ -276,7 +276,7 @@ class Ending:
     def _may_hear(self, device: SimulatedDevice, replica: Replica) -> bool:
         """Whether somebody has acts that a device lacks, and tells it, or somebody who tells it.
 
-        Who tells and who hears may meet, and one of them takes itself and the other for members'.
+        Who tells and who hears may meet, and one of them takes the other for a member's.
         """
         may_meet, known = self._meetings(), replica.state.standing | replica.state.void
         placed, tellers = self._placed(replica.group), [(device, replica)]
@@ -286,10 +286,7 @@ class Ending:
                 for other, theirs in placed
                 if (other, theirs) not in tellers
                 and may_meet(hearer, other)
-                and (
-                    (its.is_members and other.device_id in its.state.member_devices)
-                    or (theirs.is_members and hearer.device_id in theirs.state.member_devices)
-                )
+                and (other.device_id in its.state.member_devices or hearer.device_id in theirs.state.member_devices)
             ]
         return any(not theirs.state.standing | theirs.state.void <= known for _, theirs in tellers)
 

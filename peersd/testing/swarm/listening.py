@@ -14,7 +14,7 @@ from peersd_protocol.errors import CloseCode
 SPEAKER: Final = ContextVar("speaker", default="")
 """The device that a task runs for, by its name."""
 
-_REFUSING: Final = frozenset(("session closed for a fault of the remote side", "alarm", "redemption_refused"))
+_REFUSING: Final = frozenset(("session closed for a fault of the remote side", "alarm", "redemption_refused", "plea_refused"))
 
 _LINK_FAULTS: Final = frozenset(
     code.name.lower() for code in CloseCode if code.is_fault_of_other and code is not CloseCode.HANDSHAKE
