@@ -222,8 +222,7 @@ class Sharing:
         group = self._group_of(payload.token)
         if (
             group is not None
-            and payload.expects_session
-            and payload.proof is None
+            and payload.may_be_asked_back
             and self._node.asks_back(self._node.groups[group], self._handle.remote_device)
         ):
             self._asked.add(group)

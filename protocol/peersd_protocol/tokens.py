@@ -80,6 +80,11 @@ class OpenPayload:
         """Whether its sender holds the receiver for a member's device, or has something to ask."""
         return self.digest != NO_DIGEST
 
+    @property
+    def may_be_asked_back(self) -> bool:
+        """Whether its sender would answer an OPEN: who redeems knows nothing yet, and who expects no session has said all."""
+        return self.expects_session and self.proof is None
+
     def encode(self) -> bytes:
         """The canonical bytes."""
         proof = self.proof.value if self.proof else True if self.pleads else None

@@ -62,6 +62,12 @@ def test_the_payload_of_open_survives(case: dict[str, Any]) -> None:
     assert decode_open(bytes.fromhex(case["payload"])).encode().hex() == case["payload"]
 
 
+@pytest.mark.parametrize("case", cases("valid", "open"))
+def test_who_redeems_or_expects_no_session_is_not_asked_back(case: dict[str, Any]) -> None:
+    payload = decode_open(bytes.fromhex(case["payload"]))
+    assert payload.may_be_asked_back is (case["name"] in ("open", "open with a plea"))
+
+
 @pytest.mark.parametrize("case", cases("valid", "accept"))
 def test_the_payload_of_accept_says_what_differs_from_open(case: dict[str, Any]) -> None:
     payload, asked = bytes.fromhex(case["payload"]), decode_open(bytes.fromhex(case["open"]))

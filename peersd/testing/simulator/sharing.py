@@ -175,8 +175,7 @@ class Sharing:
         handshake_hash, side = self._end.handshake_hash, self._remote_side
         known = self._process.replicas
         group = next((id_ for id_ in known if group_token(id_, handshake_hash, side) == wish.token), None)
-        asks = wish.expects_session and wish.proof is None
-        if group is not None and asks and self._process.asks_back(known[group], self._end.remote_device):
+        if group is not None and wish.may_be_asked_back and self._process.asks_back(known[group], self._end.remote_device):
             self._asked.add(group)
             self._state_groups()
         if wish.proof is not None and group is not None:
