@@ -408,7 +408,7 @@ class Sharing:
                 message = await incoming.receive_proof() if incoming.proof_follows else b""
             if group is not None and message:
                 async with group.use() as opened:
-                    has_changed = await opened.store.take_plea(message)
+                    has_changed = await opened.store.take_plea(message, self._handle.remote_device)
         except RemoteProtocolError as error:
             device = ids.format_id(ids.DEVICE, self._handle.remote_device)
             fields = {"group": ids.format_id(ids.GROUP, group_id), "device": device, "detail": error.detail}

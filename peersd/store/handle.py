@@ -350,13 +350,13 @@ class StoreHandle:
         """See Store.plea."""
         return await self.call(self.store.plea, device)
 
-    async def take_plea(self, message: bytes) -> bool:
+    async def take_plea(self, message: bytes, sender: bytes) -> bool:
         """Whether something of a plea was taken, see Store.take_plea.
 
         Raises:
             RemoteProtocolError: it is none; nothing was kept.
         """
-        commit = await self.call(self.store.take_plea, message)
+        commit = await self.call(self.store.take_plea, message, sender)
         self._tell(commit, None)
         return commit is not None
 

@@ -34,10 +34,10 @@ def weigh(state: GroupState, message: bytes) -> list[Run]:
 
     Returns:
         If by these acts and the plea other devices or users are members, or in other roles: of its control acts those that stand,
-        and what they rest on. Else nothing.
+        and what they rest on, in runs the signatures of which are still to be verified. Else nothing.
 
     Raises:
-        RemoteProtocolError: it does not consist of acts with their bodies, rests on others, or is not signed by their authors.
+        RemoteProtocolError: it does not consist of acts with their bodies, or rests on others.
     """
     runs = _runs(state.group_id, message)
     if sum(len(run.entries) for run in runs) > PLEA_ACTS_MAX:
@@ -55,11 +55,8 @@ def weigh(state: GroupState, message: bytes) -> list[Run]:
     standing = [act.hash for act in index.acts if act.hash in told.standing and act.header.kind is Kind.CONTROL]
     chosen = _closure(new, acts, index.hashes(index.closure(standing)))
     # What is left out is void and decides nothing; but acts that mean something else without it are not taken.
-    if _evaluate(state.group_id, here, [acts[at] for at in chosen]).membership != told.membership:
-        return []
-    for at in chosen:
-        runs[at].check_signature()
-    return [runs[at] for at in chosen]
+    taken = _evaluate(state.group_id, here, [acts[at] for at in chosen])
+    return [runs[at] for at in chosen] if taken.membership == told.membership else []
 
 
 def _runs(group: bytes, message: bytes) -> list[Run]:

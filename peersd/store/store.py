@@ -542,12 +542,20 @@ class Store:
         is_members = bool(state.is_member_device(device))
         return as_plea(self.log.group, streams.read_farewell(self.log, state.standing if is_members else state.farewell(device)))
 
-    def take_plea(self, message: bytes) -> Commit | None:
+    def take_plea(self, message: bytes, sender: bytes) -> Commit | None:
         """Takes of a plea what changes who is a member; None if that is nothing.
+
+        Args:
+            message: the plea.
+            sender: the device that sent it. One of a member's need not plead with another: a session of the two brings all, and
+                what its user wrote before it left before the leave.
 
         Raises:
             RemoteProtocolError: it is none, or a signature in it is not good; nothing was kept.
         """
+        state, device = self.state, self._context.key.public
+        if state.is_member_device(sender) and state.is_member_device(device):
+            return None
         runs = weigh(self.state, message)
         return self.take_runs(runs) if runs else None
 

@@ -34,6 +34,11 @@ def plea(source: Replica, target: Replica) -> bytes:
     return message
 
 
+def pleaded(source: Replica, target: Replica) -> bool:
+    """Whether the target takes anything of what the source pleads with."""
+    return target.store.take_plea(plea(source, target), source.person.keys.device) is not None
+
+
 def runs_in(source: Replica, message: bytes) -> list[Run]:
     packed = decode_message(message)
     assert isinstance(packed, Runs)
@@ -64,27 +69,47 @@ def split(meeting: Meeting) -> tuple[Replica, Replica, Replica]:
 def test_who_is_held_for_a_former_member_brings_the_acts_by_which_it_is_one(meeting: Meeting) -> None:
     admin, member, other = split(meeting)
     assert other.store.state.role_of(member.user) is Role.NONE and member.store.state.role_of(member.user) is Role.WRITER
-    assert other.store.take_plea(plea(member, other)) is not None
+    assert pleaded(member, other)
     assert other.store.state.membership == member.store.state.membership
     assert other.store.state.role_of(admin.user) is Role.NONE
-    assert other.store.take_plea(plea(member, other)) is None, "there is nothing new in it"
+    assert not pleaded(member, other), "there is nothing new in it"
 
 
 def test_of_two_who_hold_each_other_for_former_members_each_brings_the_others_farewell(meeting: Meeting) -> None:
     admin, member, _ = split(meeting)
     said = plea(member, admin)
     assert hashes(runs_in(member, said)) == member.store.state.farewell(admin.person.keys.device)
-    assert member.store.take_plea(plea(admin, member)) is None, "the founder's act says otherwise"
-    assert admin.store.take_plea(said) is not None
+    assert not pleaded(admin, member), "the founder's act says otherwise"
+    assert admin.store.take_plea(said, member.person.keys.device) is not None
     assert admin.store.state.membership == member.store.state.membership
 
 
-def test_a_leave_is_heard_by_who_holds_the_leaver_for_a_member(meeting: Meeting) -> None:
+def leave(replica: Replica) -> None:
+    replica.store.take_right(replica.user, lambda cuts: encode_body(Leave(cuts(replica.user))))
+
+
+def test_of_the_last_two_admins_who_left_apart_the_senior_hears_that_it_is_a_member_still(meeting: Meeting) -> None:
+    founder, owner = meeting.founder, meeting.join("owner", Role.OWNER)
+    reader = meeting.join("reader", Role.READER)
+    fetch(owner.store, founder.store)
+    leave(founder)
+    leave(owner)
+    assert not founder.store.state.role_of(founder.user) and not owner.store.state.role_of(owner.user)
+    assert pleaded(owner, founder)
+    assert founder.store.state.role_of(founder.user) is Role.FOUNDER
+    assert founder.store.state.members[owner.user].ended == "left"
+    fetch(reader.store, founder.store)
+    assert reader.store.state.membership == founder.store.state.membership
+
+
+def test_the_leave_of_who_is_a_members_device_is_left_to_the_session_which_brings_its_rows(meeting: Meeting) -> None:
     leaver, other = meeting.join("leaver"), meeting.join("other")
     fetch(leaver.store, meeting.founder.store)
-    leaver.store.take_right(leaver.user, lambda cuts: encode_body(Leave(cuts(leaver.user))))
-    assert other.store.take_plea(plea(leaver, other)) is not None
-    assert other.store.state.members[leaver.user].ended == "left"
+    leaver.note("n", "the last one")
+    leave(leaver)
+    assert not pleaded(leaver, other)
+    fetch(other.store, leaver.store)
+    assert other.store.state.members[leaver.user].ended == "left" and len(other.notes()) == 1
 
 
 def test_who_was_admitted_where_the_other_could_not_hear_it_brings_its_admission(meeting: Meeting) -> None:
@@ -92,7 +117,7 @@ def test_who_was_admitted_where_the_other_could_not_hear_it_brings_its_admission
     late = meeting.join("late")
     assert not early.store.state.is_member_device(late.person.keys.device)
     late.note("n", "not for pleas")
-    assert early.store.take_plea(plea(late, early)) is not None
+    assert pleaded(late, early)
     assert early.store.state.role_of(late.user) is Role.WRITER
     assert early.notes() == []
 
@@ -105,7 +130,7 @@ def test_nothing_of_a_truly_removed_members_plea_is_kept(meeting: Meeting) -> No
     for name in ("mine", "mine again"):
         member.store.act(member.user, Kind.CONTROL, encode_body(Settings(name=name)))
     before, held = meeting.founder.store.log.position, meeting.founder.store.vector()
-    assert meeting.founder.store.take_plea(plea(member, meeting.founder)) is None
+    assert not pleaded(member, meeting.founder)
     assert (meeting.founder.store.log.position, meeting.founder.store.vector()) == (before, held)
     assert meeting.founder.store.state.name == "group"
 
@@ -118,7 +143,7 @@ def test_what_stands_not_is_left_out_of_a_plea_that_brings_something(meeting: Me
     strangers = [meeting.stranger(f"stranger {number}").person for number in range(5)]
     made_up = [run for person in strangers for run in person.identity_runs]
     before = acts_of(other)
-    assert other.store.take_plea(encode_runs([*made_up, void, *useful])) is not None
+    assert other.store.take_plea(encode_runs([*made_up, void, *useful]), member.person.keys.device) is not None
     assert acts_of(other) - before == hashes(useful) - before != set()
 
 
@@ -128,7 +153,7 @@ def test_an_act_that_stands_and_changes_no_membership_is_not_taken(meeting: Meet
     fetch(other.store, member.store)
     member.store.act(member.user, Kind.CONTROL, encode_body(Settings(name="renamed")))
     before = other.store.log.position
-    assert other.store.take_plea(plea(member, other)) is None
+    assert other.store.take_plea(plea(member, other), meeting.stranger("stranger").person.keys.device) is None
     assert other.store.log.position == before
 
 
@@ -159,11 +184,11 @@ def test_a_plea_that_is_none_changes_nothing_and_says_why(meeting: Meeting, wron
             message = b"rubbish"
     before = other.store.log.position
     with pytest.raises(RemoteProtocolError) as caught:
-        other.store.take_plea(message)
+        other.store.take_plea(message, member.person.keys.device)
     codes = {"signature": CloseCode.BAD_SIGNATURE, "parents": CloseCode.BAD_CHAIN, "rubbish": CloseCode.MALFORMED}
     assert caught.value.close_code is ({**codes, "many": CloseCode.TOO_LARGE}.get(wrong, CloseCode.PROTOCOL))
     assert other.store.log.position == before
-    assert other.store.take_plea(encode_runs(runs)) is not None
+    assert other.store.take_plea(encode_runs(runs), member.person.keys.device) is not None
 
 
 def test_more_than_fits_is_not_pleaded(meeting: Meeting) -> None:

@@ -109,12 +109,14 @@ async def test_a_leave_is_heard_by_who_came_when_all_had_left_whom_the_leaver_kn
         await swarm.peers("ada").call("group.leave", group=group)
         await trio.sleep(20)
         await swarm.stop("ada")
+        await swarm.execute("ben", "INSERT INTO note (text) VALUES ('the last one')")
         await swarm.peers("ben").call("group.leave", group=group)
         assert await open_to(swarm, "ben", group) == {"ada": None, "ben": "left"}
         assert await open_to(swarm, "cem", group) == {"ada": "left", "ben": None, "cem": None}
         swarm.heal()
         await trio.sleep(120)
         assert await open_to(swarm, "cem", group) == {"ada": "left", "ben": "left", "cem": None}
+        assert await swarm.query("cem", "SELECT text FROM note") == [("the last one",)]
         assert not next(iter(swarm.devices["ben"].node.users.values())).untold
         await swarm.restart("ada")
         await swarm.converged()

@@ -70,9 +70,9 @@ class Weighing:
         self._look()
 
     def _look(self) -> None:
-        plea = self._plea
+        plea, sender = self._plea, self._end.remote_device
         if plea is not None and self._weighed is not None:
-            self._replica.call("weigh", lambda: self._replica.store.take_plea(plea), self._taken)
+            self._replica.call("weigh", lambda: self._replica.store.take_plea(plea, sender), self._taken)
 
     def _taken(self, commit: Commit | None) -> None:
         self._replica.tell(commit)
