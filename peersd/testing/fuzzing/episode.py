@@ -50,7 +50,7 @@ class Campaign:
 
     seed: int = 0
     kinds: tuple[str, ...] = KINDS
-    measured_every: int = 32
+    measured_every: int = 16
 
     def replay(self, episode: int, count: int = 1) -> str:
         """The command that runs some episodes again, `count` from that one on."""
