@@ -92,6 +92,8 @@ class _Wish:
     def __init__(self, incoming: IncomingOpen, payload: OpenPayload) -> None:
         self.incoming = incoming
         self.payload = payload
+        self.rebuttal: list[bytes] = []
+        """What is to be said against its plea, in place of the farewell."""
 
 
 class _Join:
@@ -386,7 +388,7 @@ class Sharing:
                 return
             device = self._handle.remote_device
             async with group.use() as opened:
-                messages = await opened.store.farewell(device)
+                messages = wish.rebuttal or await opened.store.farewell(device)
             answer = AcceptPayload(NO_DIGEST).encode(wish.payload)
             channel = self._channels[lane] = wish.incoming.accept(answer)
             with trio.move_on_after(FAREWELL_TIMEOUT_S):
@@ -400,24 +402,27 @@ class Sharing:
 
     async def _weigh(self, wish_id: WishId, group_id: bytes) -> None:
         """Looks at a plea. Whatever it was, its sender is told no more than what becomes of its OPEN."""
-        incoming, group = self._wishes[wish_id].incoming, self._node.groups.get(group_id)
-        has_changed = False
+        wish, group = self._wishes[wish_id], self._node.groups.get(group_id)
+        incoming, device, has_changed = wish.incoming, self._handle.remote_device, False
         try:
             message = b""
             with trio.move_on_after(PROOF_TIMEOUT_S):
                 message = await incoming.receive_proof() if incoming.proof_follows else b""
             if group is not None and message:
                 async with group.use() as opened:
-                    has_changed = await opened.store.take_plea(message, self._handle.remote_device)
+                    has_changed = await opened.store.take_plea(message, device)
+                    if not has_changed:
+                        wish.rebuttal = await opened.store.rebuttal(message, device)
         except RemoteProtocolError as error:
-            device = ids.format_id(ids.DEVICE, self._handle.remote_device)
-            fields = {"group": ids.format_id(ids.GROUP, group_id), "device": device, "detail": error.detail}
+            shown = ids.format_id(ids.DEVICE, device)
+            fields = {"group": ids.format_id(ids.GROUP, group_id), "device": shown, "detail": error.detail}
             _log.warning("plea_refused", extra={"fields": fields})
         except (ChannelIsClosed, PeersdError):
             pass
         if has_changed:
             self._state_groups()
-        self._perform(self._machine.weighed(wish_id, monotonic_ms(), has_changed=has_changed))
+        is_rebutted = bool(wish.rebuttal)
+        self._perform(self._machine.weighed(wish_id, monotonic_ms(), has_changed=has_changed, is_rebutted=is_rebutted))
 
     async def _admit(self, wish_id: WishId, group_id: bytes) -> None:
         """Looks at a proof. Whatever is not an answer to who holds a ticket is the one constant REFUSE."""

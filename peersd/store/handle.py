@@ -360,6 +360,10 @@ class StoreHandle:
         self._tell(commit, None)
         return commit is not None
 
+    async def rebuttal(self, message: bytes, sender: bytes) -> list[bytes]:
+        """See Store.rebuttal."""
+        return await self.call(self.store.rebuttal, message, sender)
+
     async def voided(self, user: bytes) -> list[VoidedEntry]:
         """See Store.voided."""
         return await self.call(self.store.voided, user)

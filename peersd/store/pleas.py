@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from peersd.store.authority import decode_body
+from peersd_protocol.act_index import bits_of
 from peersd_protocol.constants import PLEA_ACTS_MAX, PROOF_BYTES_MAX
 from peersd_protocol.entries import Act, Kind
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
@@ -57,6 +58,36 @@ def weigh(state: GroupState, message: bytes) -> list[Run]:
     # What is left out is void and decides nothing; but acts that mean something else without it are not taken.
     taken = _evaluate(state.group_id, here, [acts[at] for at in chosen])
     return [runs[at] for at in chosen] if taken.membership == told.membership else []
+
+
+def rebut(state: GroupState, message: bytes, device: bytes) -> frozenset[bytes]:
+    """The acts that show who pleads in vain what it has not heard of.
+
+    Args:
+        state: of the group, by the acts that are here.
+        message: a plea of which nothing is taken.
+        device: who sent it.
+
+    Returns:
+        The hashes of acts that are here: the farewell of the device, and those by which other acts in the plea do not stand.
+        Empty unless the device is a member's by its plea alone, its farewell, if it has one, among that: who leaves that out
+        learns no more than it.
+
+    Raises:
+        RemoteProtocolError: as `weigh`.
+    """
+    acts = [act for run in _runs(state.group_id, message) for act in _acts(run)]
+    here = state.evaluation.index.acts if state.evaluation else []
+    union = _evaluate(state.group_id, here, [acts])
+    if union.evaluation is None or union.is_member_device(device):
+        return frozenset()
+    index = union.evaluation.index
+    shown = index.closure([act.hash for act in acts])
+    claim = _evaluate(state.group_id, [index.acts[position] for position in bits_of(shown)], [])
+    own = state.farewell(device)
+    if not claim.is_member_device(device) or not own <= index.hashes(shown):
+        return frozenset()
+    return own | (union.rebuttal(claim) & {act.hash for act in here})
 
 
 def _runs(group: bytes, message: bytes) -> list[Run]:

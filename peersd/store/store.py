@@ -30,7 +30,7 @@ from peersd.store.late_bodies import LateBodies
 from peersd.store.log import Log
 from peersd.store.mark import MarkKeeper
 from peersd.store.merge import Merge
-from peersd.store.pleas import as_plea, weigh
+from peersd.store.pleas import as_plea, rebut, weigh
 from peersd.store.reader import admit_schema
 from peersd.store.recorder import EntryRecorder
 from peersd.store.refusals import not_allowed
@@ -558,6 +558,22 @@ class Store:
             return None
         runs = weigh(self.state, message)
         return self.take_runs(runs) if runs else None
+
+    def rebuttal(self, message: bytes, sender: bytes) -> list[bytes]:
+        """The messages from which who pleaded in vain learns what it had not heard of; as a farewell's, which they hold.
+
+        Args:
+            message: the plea.
+            sender: the device that sent it.
+
+        Returns:
+            Empty if there is nothing to be said beside its farewell.
+
+        Raises:
+            RemoteProtocolError: it is none.
+        """
+        self.fence()
+        return streams.read_farewell(self.log, rebut(self.state, message, sender))
 
     # --- Looking ----------------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from peersd_protocol.act_index import bits_of
-from peersd_protocol.acts import Cut
+from peersd_protocol.acts import Admit, Cut
 from peersd_protocol.cuts import Ending, has_later_grant
 from peersd_protocol.entries import LogKey
 from peersd_protocol.identity import UserState
@@ -217,6 +217,28 @@ class GroupState:
             for fallen in bits_of(evaluation.roster.grants[user] & ~evaluation.stands):
                 taken |= evaluation.taking & evaluation.stands & ~evaluation.index.past[fallen]
         return evaluation.index.hashes(evaluation.index.closure([evaluation.index.acts[it].hash for it in bits_of(taken)]))
+
+    def rebuttal(self, claim: GroupState) -> frozenset[bytes]:
+        """The acts by which what stands by some acts alone does not stand by all of them.
+
+        Args:
+            claim: what some of the acts of this state amount to by themselves.
+
+        Returns:
+            The hashes of the acts that took the rights of those who wrote what fell, or who invited whom it admits, or revoked
+            the invite, without being in its past; and of all acts before these.
+        """
+        evaluation = self.evaluation
+        if evaluation is None:
+            return frozenset()
+        index, taken = evaluation.index, 0
+        for fallen in (index.position[hash_] for hash_ in claim.standing - self.standing):
+            took, body = evaluation.takes_on.get(index.acts[fallen].header.acting_user, 0), evaluation.bodies[fallen]
+            if isinstance(body, Admit):
+                invite = index.position[body.invite_hash]
+                took |= evaluation.takes_on.get(index.acts[invite].header.acting_user, 0) | evaluation.revocations.get(invite, 0)
+            taken |= took & evaluation.stands & ~index.past[fallen]
+        return index.hashes(index.closure([index.acts[position].hash for position in bits_of(taken)]))
 
     # --- Invites ---
 

@@ -348,13 +348,14 @@ class Lanes:
             self._settle(place, now_ms)
         return self._finish()
 
-    def weighed(self, wish: WishId, now_ms: int, *, has_changed: bool) -> list[Effect]:
-        """A plea was looked at; its OPEN is like any other from here on.
+    def weighed(self, wish: WishId, now_ms: int, *, has_changed: bool, is_rebutted: bool = False) -> list[Effect]:
+        """A plea was looked at; its OPEN is like any other from here on, or answered by why the plea is in vain.
 
         Args:
             wish: whose it is.
             now_ms: now.
             has_changed: whether something of it was taken, in which case `set_groups` has said before what follows from it.
+            is_rebutted: whether there is something to be said against it.
         """
         place = self._end_admission(wish)
         if place is not None:
@@ -363,11 +364,13 @@ class Lanes:
                 place.pleas = _Patience()
             else:
                 place.pleas.back_off(now_ms, self._retry_ms_max)
-            if self._pleas.pop(wish):
+            if not self._pleas.pop(wish):
+                self._note_told(place, wish, now_ms)
+            elif is_rebutted and place.lane is None and place.blame.not_before_ms <= now_ms:
+                self._bid_farewell(place, wish, now_ms)
+            else:
                 self._judge(place, wish, now_ms, is_proved=False)
                 self._settle(place, now_ms)
-            else:
-                self._note_told(place, wish, now_ms)
         return self._finish()
 
     # --- What becomes of lanes --------------------------------------------------------------------------------------------------
@@ -450,7 +453,8 @@ class Lanes:
             lane.is_joining = False
         is_joining = lane.is_joining or lane.state is LaneState.PROVING
         if lane.state in (LaneState.FAREWELL, LaneState.TELLING):
-            if standing is not Standing.FORMER:
+            # A farewell may be a stranger's, too, who pleaded in vain.
+            if standing is not Standing.FORMER and (standing is not Standing.NONE or lane.state is LaneState.TELLING):
                 self._end(place, CloseCode.NORMAL)
         elif standing is Standing.FORMER or (standing is Standing.NONE and not is_joining):
             # Who knows of its own membership by now, and that the remote device is no member's, must not send it anything.
@@ -542,9 +546,12 @@ class Lanes:
         if place.standing is Standing.MEMBER:
             self._effects.append(Accept(self._take(place, LaneState.OPEN, now_ms), wish, place.group))
         else:
-            place.patience.back_off(now_ms, self._retry_ms_max)
-            place.dispute.has_told = True  # it is no former member in its own eyes, and pleads itself
-            self._effects.append(Farewell(self._take(place, LaneState.FAREWELL, now_ms), wish, place.group))
+            self._bid_farewell(place, wish, now_ms)
+
+    def _bid_farewell(self, place: _Place, wish: WishId, now_ms: int) -> None:
+        place.patience.back_off(now_ms, self._retry_ms_max)
+        place.dispute.has_told = True  # it is no former member in its own eyes, and pleads itself
+        self._effects.append(Farewell(self._take(place, LaneState.FAREWELL, now_ms), wish, place.group))
 
     def _open_if_due(self, place: _Place, now_ms: int) -> None:
         if not place.has_to_open or place.admissions:

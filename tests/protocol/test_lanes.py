@@ -188,7 +188,7 @@ timer         open:opening   .            .           .           .           . 
 member        .              .            .           .           .           .            end:ending  end:ending  .
 former        .              out:ending   out:ending  out:ending  out:ending  out:ending   .           .           .
 leaving       open:opening   .            .           .           .           .            end:ending  end:ending  .
-stranger      .              out:ending   .           .           .           out:ending   end:ending  end:ending  .
+stranger      .              out:ending   .           .           .           out:ending   .           end:ending  .
 dropped       .              end:ending   end:ending  end:ending  end:ending  end:ending   end:ending  end:ending  .
 """
 
@@ -659,6 +659,24 @@ def test_a_plea_is_weighed_whatever_the_standing_and_a_strangers_is_refused() ->
         assert machine.requested(WISH, G, NOW, pleads=True) == [Weigh(WISH, G)]
         if standing in (NONE, LEAVING):
             assert machine.weighed(WISH, NOW, has_changed=False)[0] == Refuse(WISH)
+
+
+@pytest.mark.parametrize("standing", [FORMER, NONE])
+def test_a_plea_against_which_something_is_to_be_said_is_answered_by_that_even_a_strangers(standing: Standing) -> None:
+    machine = lanes()
+    machine.set_groups({G: standing}, NOW)
+    assert machine.requested(WISH, G, NOW, pleads=True) == [Weigh(WISH, G)]
+    assert machine.weighed(WISH, NOW, has_changed=False, is_rebutted=True) == [Farewell(1, WISH, G)]
+    assert machine.set_groups({G: standing}, NOW) == []
+    assert machine.ended(1, CloseCode.NOT_MEMBER, NOW) == []
+    assert machine.requested(WISH + 1, G, NOW, pleads=True) == [Refuse(WISH + 1)], "not at once again"
+
+
+def test_a_plea_that_expects_no_session_is_refused_whatever_is_to_be_said_against_it() -> None:
+    machine = lanes()
+    machine.set_groups({G: FORMER}, NOW)
+    machine.requested(WISH, G, NOW, pleads=True, expects_session=False)
+    assert machine.weighed(WISH, NOW, has_changed=False, is_rebutted=True)[0] == Refuse(WISH)
 
 
 def test_of_one_group_one_plea_is_weighed_at_a_time_and_after_one_in_vain_none_for_a_while() -> None:

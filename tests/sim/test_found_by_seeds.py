@@ -109,3 +109,10 @@ def test_a_leave_is_heard_by_who_came_after_all_had_left_whom_the_leaver_knew(se
     lines = run_seed(seed).trace.lines
     assert " equal: " in lines[-1]
     assert any(" pleads with " in line for line in lines)
+
+
+@pytest.mark.sim
+def test_who_is_a_member_by_acts_that_fell_hears_why_they_fell() -> None:
+    """Whoever was admitted by somebody who had been removed apart was told of its own removal, which it knew, or refused as a
+    stranger, and took itself for a member for good (tests/store/test_pleas.py)."""
+    assert " equal: " in run_seed(116).trace.lines[-1]

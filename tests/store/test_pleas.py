@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from peersd.testing.simulator.founding import admit
 from peersd_protocol.acts import Invite, Leave, Remove, Settings, encode_body
 from peersd_protocol.constants import PLEA_ACTS_MAX, PROOF_BYTES_MAX
 from peersd_protocol.entries import Kind
@@ -82,6 +83,71 @@ def test_of_two_who_hold_each_other_for_former_members_each_brings_the_others_fa
     assert not pleaded(admin, member), "the founder's act says otherwise"
     assert admin.store.take_plea(said, member.person.keys.device) is not None
     assert admin.store.state.membership == member.store.state.membership
+
+
+def readmitted(meeting: Meeting) -> tuple[Replica, Replica, Replica]:
+    """A member who was removed and whom an admin has admitted anew, a newcomer of that admin's, and another one who knows that
+    the admin had been removed by then, and nothing of what it did since."""
+    admin, member, other = meeting.join("admin", Role.ADMIN), meeting.join("member"), meeting.join("other")
+    remove(meeting.founder, member)
+    fetch(admin.store, meeting.founder.store)
+    newcomer = meeting.stranger("newcomer")
+    for replica in (member, newcomer):
+        admit(admin.store, admin.person, replica.person, Role.WRITER)
+        fetch(replica.store, admin.store)
+    remove(meeting.founder, admin)
+    fetch(other.store, meeting.founder.store)
+    return member, newcomer, other
+
+
+def hear(replica: Replica, message: bytes) -> None:
+    packed = decode_message(message)
+    assert isinstance(packed, Runs)
+    replica.store.take(packed)
+
+
+def rebuttal(source: Replica, target: Replica) -> list[bytes]:
+    return target.store.rebuttal(plea(source, target), source.person.keys.device)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["who was a member before", "who never was"])
+def test_who_pleads_by_acts_that_fell_is_told_why_they_fell(meeting: Meeting, which: int) -> None:
+    source, other = readmitted(meeting)[which], meeting.founder
+    before = acts_of(other)
+    assert source.store.state.role_of(source.user) is Role.WRITER
+    assert not pleaded(source, other)
+    for message in rebuttal(source, other):
+        hear(source, message)
+    assert source.store.state.role_of(source.user) is Role.NONE
+    assert acts_of(other) == before
+
+
+def test_what_is_said_against_a_plea_is_no_more_than_what_made_its_acts_fall(meeting: Meeting) -> None:
+    member, _, other = readmitted(meeting)
+    for name in ("later", "last"):
+        remove(meeting.founder, meeting.join(name))
+    meeting.founder.store.act(meeting.founder.user, Kind.CONTROL, encode_body(Settings(description="of members only")))
+    fetch(other.store, meeting.founder.store)
+    said = {hash_ for message in rebuttal(member, other) for hash_ in hashes(runs_in(other, message))}
+    assert said and said < acts_of(other)
+    removal = max(other.store.state.farewell(member.person.keys.device), key=lambda hash_: hash_ in said)
+    assert removal in said
+    late = [act for act in acts_of(other) - said if act in other.store.state.standing]
+    assert len(late) >= 5, "the removals of others and the setting"
+
+
+def test_who_leaves_its_removal_out_of_its_plea_or_shows_no_membership_is_told_no_more(meeting: Meeting) -> None:
+    other, member = meeting.join("other"), meeting.join("member")
+    fetch(other.store, meeting.founder.store)
+    ignorant = plea(member, other)
+    remove(meeting.founder, member)
+    remove(meeting.founder, meeting.join("later"))
+    fetch(other.store, meeting.founder.store)
+    device = member.person.keys.device
+    assert other.store.rebuttal(ignorant, device) == []
+    for message in other.store.farewell(device):
+        hear(member, message)
+    assert other.store.rebuttal(plea(other, member), device) == [], "shown by itself it is no member"
 
 
 def leave(replica: Replica) -> None:

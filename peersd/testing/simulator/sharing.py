@@ -116,6 +116,7 @@ class Sharing:
         self._lanes: dict[LaneId, _Lane] = {}
         self._proofs: dict[LaneId, Proof] = {}
         self._wishes: dict[int, OpenPayload] = {}
+        self._rebuttals: dict[int, list[bytes]] = {}
         self._asked: set[GroupId] = set()
         self._lot = ParkingLot()
         self._timer_ms = 0
@@ -342,7 +343,8 @@ class Sharing:
                 lane.user = self._end.users[channel] = Farewelling(self._schedule, self._process, replica, end, messages)
                 lane.user.send_soon()
 
-        replica.call("farewell", lambda: replica.store.farewell(device), accept)
+        rebuttal = self._rebuttals.pop(channel, [])
+        replica.call("farewell", lambda: rebuttal or replica.store.farewell(device), accept)
 
     def _admit(self, channel: int) -> None:
         admission = self._end.users.get(channel)
@@ -365,19 +367,23 @@ class Sharing:
         weighing = self._end.users.get(channel)
         assert isinstance(weighing, Weighing)
 
-        def decided(has_changed: bool) -> None:
+        def decided(has_changed: bool, rebuttal: list[bytes]) -> None:
             if self._is_down:
                 return
             if self._end.users.get(channel) is weighing:
                 del self._end.users[channel]
             if has_changed:
                 self._state_groups()
-            self._perform(self._machine.weighed(channel, self._end.now_ms, has_changed=has_changed))
+            if rebuttal:
+                self._rebuttals[channel] = rebuttal
+            now_ms = self._end.now_ms
+            self._perform(self._machine.weighed(channel, now_ms, has_changed=has_changed, is_rebutted=bool(rebuttal)))
 
         weighing.begin(decided)
 
     def _refuse(self, channel: int, reason: str | None) -> None:
         self._wishes.pop(channel, None)
+        self._rebuttals.pop(channel, None)
         self._end.users.pop(channel, None)
         if self._end.is_carrying and channel in self._end.requested:
             self._end.requested.discard(channel)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from peersd.store.store import Commit
@@ -14,8 +14,8 @@ from peersd_protocol.errors import CloseCode
 if TYPE_CHECKING:
     from peersd.testing.simulator.device import Process
 
-Weighed = Callable[[bool], None]
-"""Gets whether something of the plea was taken."""
+Weighed = Callable[[bool, "list[bytes]"], None]
+"""Gets whether something of the plea was taken, and else what is to be said against it."""
 
 
 class Weighing:
@@ -54,7 +54,7 @@ class Weighing:
 
     def note_closed(self, code: CloseCode) -> None:
         """The remote side withdrew."""
-        self._tell(False)
+        self._tell()
 
     def end(self, code: CloseCode) -> None:
         """The link is over."""
@@ -66,7 +66,7 @@ class Weighing:
         """Looks at the plea; `weighed` is told once."""
         self._weighed = weighed
         self._end.perform(self._end.machine.want(self._channel, self._end.now_ms))
-        self._process.later(HANDSHAKE_TIMEOUT_MS, lambda: self._tell(False))
+        self._process.later(HANDSHAKE_TIMEOUT_MS, self._tell)
         self._look()
 
     def _look(self) -> None:
@@ -76,9 +76,15 @@ class Weighing:
 
     def _taken(self, commit: Commit | None) -> None:
         self._replica.tell(commit)
-        self._tell(commit is not None)
+        plea, sender = self._plea, self._end.remote_device
+        if commit is not None:
+            self._tell(has_changed=True)
+        elif plea is not None:
+            self._replica.call(
+                "rebut", lambda: self._replica.store.rebuttal(plea, sender), lambda said: self._tell(rebuttal=said)
+            )
 
-    def _tell(self, has_changed: bool) -> None:
+    def _tell(self, *, has_changed: bool = False, rebuttal: Sequence[bytes] = ()) -> None:
         weighed, self._weighed = self._weighed, None
         if weighed is not None:
-            weighed(has_changed)
+            weighed(has_changed, list(rebuttal))
