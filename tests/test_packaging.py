@@ -85,4 +85,4 @@ def test_importing_the_client_loads_nothing_else_of_ours_but_what_both_ends_of_t
     code = (
         "import sys, peersd.client; print(*sorted({'.'.join(n.split('.')[:2]) for n in sys.modules if n.startswith('peersd')}))"
     )
-    assert run(place / "bin" / "python", "-c", code, cwd=place).split() == ["peersd", "peersd.client", "peersd.local_socket"]
+    assert run(place / "bin" / "python", "-c", code, cwd=place).split() == ["peersd", "peersd.client", "peersd.prompt_socket"]

@@ -30,7 +30,7 @@ from peersd.api.line_reader import LineReader, LineTooLong
 from peersd.api.outbox import Outbox
 from peersd.api.registry import Caller
 from peersd.api.subscriptions import RequestCaller, Subscriptions
-from peersd.local_socket import LocalSocket, Parked
+from peersd.prompt_socket import Parked, PromptSocket
 
 _log = logging.getLogger("peersd.api")
 
@@ -98,7 +98,7 @@ class Connection:
 
     def __init__(self, stream: trio.SocketStream, dispatcher: Dispatcher) -> None:
         self._stream = stream
-        self._socket = LocalSocket(stream)
+        self._socket = PromptSocket(stream)
         self._lines = LineReader(self._socket, LINE_BYTES_MAX)
         self._dispatcher = dispatcher
         self._outbox = Outbox()

@@ -15,7 +15,7 @@ import trio
 from peersd.client.errors import NoDaemon, PeersError
 from peersd.client.events import EventQueue
 from peersd.client.values import decode_json, encode_json
-from peersd.local_socket import LocalSocket, Parked
+from peersd.prompt_socket import Parked, PromptSocket
 
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 """API.md; checked before sending, for a clearer error than the daemon's."""
@@ -57,7 +57,7 @@ class Connection:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self._socket = LocalSocket(stream)
+        self._socket = PromptSocket(stream)
         self._last_id = 0
         self._waiting: dict[int, _Waiting] = {}
         self._events: dict[int, EventQueue] = {}

@@ -17,12 +17,16 @@ import trio
 from peersd.errors import PeersdError
 from peersd.net.websocket_frames import FrameError, FrameReader, Ping, encode_close, encode_message, encode_pong
 from peersd.net.websocket_upgrade import NONCE_BYTES, ClientUpgrade, ServerUpgrade, UpgradeFailed
+from peersd.prompt_socket import PromptSocket
 from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS, TRANSPORT_MESSAGE_BYTES_MAX
 
 RECEIVE_BYTES_MIN: Final = 16 * 1024
 RECEIVE_BYTES_MAX: Final = 256 * 1024
 """Asked from the socket at a time. Four times as much where the last was used up, half where a quarter was not: a short message
 does not take a buffer for bulk (measured: with 1 MiB the socket takes twice as long, since each buffer's memory is new)."""
+
+LONG_BYTES: Final = 16 * 1024
+"""After a message of so many bytes others have a turn: where more waits a link sends twice as much at least."""
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a transport waits for the other end when it closes (guess): the link has said its GOAWAY before."""
@@ -85,14 +89,19 @@ class CountingStream(trio.abc.Stream):
         bytes_out: sent so far.
     """
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
+        self._socket = PromptSocket(stream)
         self.bytes_in = 0
         self.bytes_out = 0
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """See trio.abc.SendStream."""
-        await self._stream.send_all(data)
+        """See trio.abc.SendStream; what is short gives nobody a turn unless it has to wait for room."""
+        sent = self._socket.send_now(data)
+        if sent < len(data):
+            await self._stream.send_all(memoryview(data)[sent:])
+        elif sent >= LONG_BYTES:
+            await trio.lowlevel.checkpoint()
         self.bytes_out += len(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -101,7 +110,7 @@ class CountingStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio.abc.ReceiveStream."""
-        received = await self._stream.receive_some(max_bytes)
+        received = await self._socket.receive_some(max_bytes)
         self.bytes_in += len(received)
         return received
 

@@ -1,4 +1,4 @@
-"""The local socket, at either end: waited for only when there is nothing to be had, or no room. And who waits for its lines."""
+"""A connected socket, local or a link's: waited for only when there is nothing to be had, or no room. And who waits for lines."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Parked:
         return task is not None
 
 
-class LocalSocket(trio.abc.ReceiveStream):
+class PromptSocket(trio.abc.ReceiveStream):
     """Reads from a socket, and sends what it takes at once.
 
     Trio's own stream tries first and waits then, and gives others a turn after each piece: a call in vain and a turn of the event
-    loop for each line of a client that waits for its answers.
+    loop for each line or message of who waits for the next one.
 
     Args:
         stream: the socket; closed by its owner, who sends by it what found no room.
@@ -69,7 +69,7 @@ class LocalSocket(trio.abc.ReceiveStream):
             except OSError as error:
                 raise trio.BrokenResourceError(f"cannot read: {error}") from error
 
-    def send_now(self, data: bytes) -> int:
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
         """Sends as much as there is room for; how many bytes that was. Nobody else may be sending.
 
         Raises:

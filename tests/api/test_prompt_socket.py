@@ -5,13 +5,13 @@ import socket
 import pytest
 import trio
 
-from peersd.local_socket import LocalSocket
+from peersd.prompt_socket import PromptSocket
 
 
 async def test_a_socket_that_was_closed_neither_reads_nor_writes_what_has_its_number_now() -> None:
     one, other = trio.socket.socketpair()
     number = one.fileno()
-    local = LocalSocket(trio.SocketStream(one))
+    local = PromptSocket(trio.SocketStream(one))
     await local.aclose()
     later, other_end = socket.socketpair()
     with other, later, other_end:
@@ -26,7 +26,7 @@ async def test_a_socket_that_was_closed_neither_reads_nor_writes_what_has_its_nu
 async def test_what_arrives_is_read_and_what_finds_room_is_sent() -> None:
     one, other = trio.socket.socketpair()
     with other:
-        async with LocalSocket(trio.SocketStream(one)) as local:
+        async with PromptSocket(trio.SocketStream(one)) as local:
             assert local.send_now(b"there") == 5
             assert await other.recv(100) == b"there"
             await other.send(b"back")
