@@ -91,16 +91,24 @@ class Admitted:
     def endings_of(self, device: bytes) -> Past:
         """The acts by which a device's users ceased to be members, or were left without it, and that no appointment has seen.
 
-        Whether such an appointment stands does not matter: while it was thought to, the device was a member's.
+        Whether such an appointment stands does not matter: while it was thought to, the device was a member's. So it was while
+        an act was thought to stand by which the ending one falls: there is none that takes from who wrote that, without having
+        it in its past, and does not stand.
         """
         found: set[bytes] = set()
         for user in self.state.former_users(device):
             appointments = [act for act, body in self._bodies.items() if isinstance(body, Admit | SetRole) and body.user == user]
             for act, body in self._takes.items():
                 ends = isinstance(body, Leave | Remove | Ban) or (isinstance(body, DropDevice) and body.device == device)
-                if ends and self._target(act) == user and not any(act in self._past(other) for other in appointments):
+                is_seen = any(act in self._past(other) for other in appointments)
+                if ends and self._target(act) == user and not is_seen and not self._may_have_fallen(act):
                     found.add(act)
         return frozenset(found)
+
+    def _may_have_fallen(self, act: bytes) -> bool:
+        author = self._acts[act].header.user
+        void = {take: body for take, body in self._bodies.items() if isinstance(body, _TAKING) and take not in self._standing}
+        return any(self._taken_from(take, body) == author and act not in self._past(take) for take, body in void.items())
 
     def _judge(self, user: bytes, device: bytes, past: Past) -> bool:
         return self._role(user, past) >= Role.WRITER and self._is_live(user, device, past)
@@ -149,7 +157,9 @@ class Admitted:
     # --- Roles ------------------------------------------------------------------------------------------------------------------
 
     def _target(self, act: bytes) -> bytes:
-        body = self._standing[act]
+        return self._taken_from(act, self._standing[act])
+
+    def _taken_from(self, act: bytes, body: object) -> bytes:
         return self._acts[act].header.user if isinstance(body, Leave) else getattr(body, "user", b"")
 
     def _granted(self, act: bytes) -> tuple[bytes, int] | None:

@@ -80,13 +80,13 @@ class Beliefs:
             and may_ask(device, other)
         ]
 
-    def may_tell(self, device: SimulatedDevice) -> bool:
-        """Whether a claimant that takes a device for a member's may meet it: then it is heard there.
+    def may_tell(self, device: SimulatedDevice, may_reach: MayMeet) -> bool:
+        """Whether a claimant that takes a device for a member's is linked to it, or may dial it.
 
         Args:
-            device: one that does not take itself for a member's.
+            device: one that does not take itself for a member's, and so dials nobody for this group.
+            may_reach: whether the first device has a link to the second, or its address.
         """
         return any(
-            self._may_meet(device, other) and device.device_id in replica.state.member_devices
-            for other, replica in self.claimants
+            device.device_id in replica.state.member_devices and may_reach(other, device) for other, replica in self.claimants
         )

@@ -167,10 +167,10 @@ class Ending:
                 return may_meet
 
     def _know(self, one: SimulatedDevice, other: SimulatedDevice) -> bool:
-        return any(
-            far.device_id in near.notes.addresses or running(near).links.to_device(far.device_id) is not None
-            for near, far in ((one, other), (other, one))
-        )
+        return self._reaches(one, other) or self._reaches(other, one)
+
+    def _reaches(self, near: SimulatedDevice, far: SimulatedDevice) -> bool:
+        return far.device_id in near.notes.addresses or running(near).links.to_device(far.device_id) is not None
 
     def _members(self, group: bytes) -> frozenset[bytes]:
         """The members' devices by all acts that any device has."""
@@ -268,7 +268,7 @@ class Ending:
             if device.device_id not in members - ids:
                 continue
             is_outside = device.name in outside
-            may_hear = beliefs.may_tell(device) if is_outside else self._joiners.try_again(device, group, members)
+            may_hear = beliefs.may_tell(device, self._reaches) if is_outside else self._joiners.try_again(device, group, members)
             if may_hear:
                 waiting.append(f"{device.name} does not know that it is a member's device")
         return waiting
