@@ -81,9 +81,16 @@ class _Inbox:
             await trio.lowlevel.checkpoint()  # others have a turn between messages that came at once
         if not self._messages:
             await self._await_message()
-        if not self._messages:
+        message = self.take_nowait()
+        if message is None:
             assert self.closed is not None
             raise ChannelIsClosed(self.closed)
+        return message
+
+    def take_nowait(self) -> bytes | None:
+        """Takes the next message if it is here; None if it is not."""
+        if not self._messages:
+            return None
         message = self._messages.popleft()
         self._handle.consumed(self.number, len(message))
         return message
@@ -173,6 +180,10 @@ class Channel:
             ChannelIsClosed: the channel is closed and all messages that came before were taken.
         """
         return await self._inbox.take()
+
+    def receive_nowait(self) -> bytes | None:
+        """As `receive`, of what is here already; None where nothing is."""
+        return self._inbox.take_nowait()
 
     def close(self, code: CloseCode = CloseCode.NORMAL) -> None:
         """Closes the channel at once, without waiting: queued and untaken messages are dropped. May be called again."""

@@ -60,10 +60,17 @@ class Lane:
                 self._kept.append(await self._channel.receive())
             # A message that came in the moment in which its session is suspended is kept for the next one.
             await trio.lowlevel.checkpoint_if_cancelled()
-            message = self._kept.popleft()
+            message = self.receive_nowait()
+            if message is not None:
+                return message
+
+    def receive_nowait(self) -> bytes | None:
+        """The same, if it is here already; see GroupSync."""
+        while (message := self._kept.popleft() if self._kept else self._channel.receive_nowait()) is not None:
             if not is_beacon_message(message):
                 return message
             self._take_beacons(self.number, message)
+        return None
 
     def close(self, code: CloseCode) -> None:
         """See GroupSync."""

@@ -81,6 +81,10 @@ class SessionChannel:
         except ChannelIsClosed as error:
             raise ChannelClosed from error
 
+    def receive_nowait(self) -> bytes | None:
+        """See GroupSync."""
+        return self._channel.receive_nowait()
+
     def close(self, code: CloseCode) -> None:
         """See GroupSync."""
         self._channel.close(code)

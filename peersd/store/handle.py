@@ -301,22 +301,25 @@ class StoreHandle:
 
     # --- Replication ------------------------------------------------------------------------------------------------------------
 
-    async def take(self, packed: Runs | Block, origin: SessionId | None, sender: bytes = b"") -> Ingested:
-        """Takes a message in; what it committed has been told to `on_commit` when this returns.
+    async def take(
+        self, messages: Sequence[tuple[Runs | Block, bytes]], origin: SessionId | None, taken: Callable[[Ingested], None]
+    ) -> None:
+        """Takes messages in, in one transaction.
 
         Args:
-            packed: the message.
-            origin: the session it came by.
-            sender: see Store.take.
+            messages: see Store.take_all.
+            origin: the session they came by.
+            taken: called of each, once `on_commit` has been told what it committed.
 
         Raises:
-            RemoteProtocolError: nothing of the message was kept.
+            RemoteProtocolError: nothing of the messages was kept.
         """
-        ingested, commit = await self.call(self.store.take, packed, sender)
+        outcomes = await self.call(self.store.take_all, messages)
         reach(CrashPoint.INTAKE_FENCED)
-        self._tell(commit, origin)
+        for ingested, commit in outcomes:
+            self._tell(commit, origin)
+            taken(ingested)
         reach(CrashPoint.INTAKE_TOLD)
-        return ingested
 
     async def take_runs(self, runs: Sequence[Run]) -> None:
         """Takes in runs that are at hand, such as a joining user's identity log.

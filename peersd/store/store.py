@@ -25,7 +25,7 @@ from peersd.store.capture import Capture
 from peersd.store.changes import SQLValue
 from peersd.store.cutting import VoidedEntry, find_cuts, find_voided
 from peersd.store.epochs import Epochs
-from peersd.store.intake import Intake
+from peersd.store.intake import Intake, Outcome
 from peersd.store.late_bodies import LateBodies
 from peersd.store.log import Log
 from peersd.store.mark import MarkKeeper
@@ -406,7 +406,7 @@ class Store:
 
     def _encode_small(self, runs: Sequence[Run]) -> bytes | None:
         """The runs as one message, if that is small and complete in itself; then it may be sent as it is, so the mark is set."""
-        if not self.is_listening or not runs or sum(map(streams.run_bytes_estimated, runs)) > STREAM_MESSAGE_BYTES // 2:
+        if not self.is_listening or not runs or not self._are_small(runs):
             return None
         bodies = [entry.body for run in runs for entry in run.entries]
         if any(body.form is not BodyForm.INLINE for body in bodies):
@@ -417,6 +417,10 @@ class Store:
             return None  # the entries are durable all the same; a stream tells of them once the mark can be written
         return encode_runs(runs)
 
+    def _are_small(self, runs: Sequence[Run]) -> bool:
+        """Whether runs are few enough bytes to be sent at once."""
+        return sum(map(streams.run_bytes_estimated, runs)) <= STREAM_MESSAGE_BYTES // 2
+
     def _is_forked(self, committed: Iterable[Committed]) -> bool:
         rows = [self.log.log(entry.log) for entry in committed]
         return any(row is not None and row.forked for row in rows)
@@ -424,21 +428,34 @@ class Store:
     # --- Taking in --------------------------------------------------------------------------------------------------------------
 
     def take(self, packed: Runs | Block, sender: bytes = b"") -> tuple[Ingested, Commit | None]:
-        """Takes in a message of another device.
+        """Takes in a message of another device; see `take_all`."""
+        (taken,) = self.take_all([(packed, sender)])
+        return taken
+
+    def take_all(self, messages: Sequence[tuple[Runs | Block, bytes]]) -> list[tuple[Ingested, Commit | None]]:
+        """Takes in messages of other devices, one after the other and in one transaction.
 
         Args:
-            packed: the message.
-            sender: the device that sent it: an act by which it goes waits for what it wrote before. Empty where nothing waits.
+            messages: each with the device that sent it: an act by which that goes waits for what it wrote before. Empty where
+                nothing waits.
+
+        Returns:
+            What each has brought, to be told in this order.
 
         Raises:
-            RemoteProtocolError: nothing of it was kept.
+            RemoteProtocolError: something in one of them is not as SPEC says; nothing of any of them was kept.
         """
-        # Before anything is touched: what is malformed costs no rollback, after which all is read anew.
-        received = packed if isinstance(packed, Block) else decode_runs(packed, self.group)
         rows_changed = self._connection.total_changes()
+        outcomes: list[Outcome] = []
         try:
             with self._transaction():
-                outcome = self._intake.take(received, sender)
+                for packed, sender in messages:
+                    # One by one: what a message becomes in memory has a bound for one of them.
+                    received = packed if isinstance(packed, Block) else decode_runs(packed, self.group)
+                    outcome = self._intake.take(received, sender)
+                    if not self._are_small(outcome.runs):
+                        outcome.runs = []
+                    outcomes.append(outcome)
                 reach(CrashPoint.INTAKE_APPLIED)
         except BaseException as error:
             # What is kept in memory changes with the rows alone, so before those it is still what the file says.
@@ -446,6 +463,10 @@ class Store:
                 self._reload()
             raise
         reach(CrashPoint.INTAKE_COMMITTED)
+        return [self._taken(outcome) for outcome in outcomes]
+
+    def _taken(self, outcome: Outcome) -> tuple[Ingested, Commit | None]:
+        """What is told of a message that was taken in, by what the store holds now."""
         if not outcome.committed and not outcome.irregular:
             return outcome.ingested, None
         acts_changed = any(entry.log.kind is not Kind.DATA for entry in outcome.committed)

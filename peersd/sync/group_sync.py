@@ -6,8 +6,9 @@ import itertools
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -17,9 +18,10 @@ from peersd.monotonic import monotonic_ms
 from peersd.store.handle import StoreHandle
 from peersd.store.store import Commit
 from peersd_protocol import ids
+from peersd_protocol.constants import KIB
 from peersd_protocol.entries import LogKey
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
-from peersd_protocol.messages import Block, Runs
+from peersd_protocol.messages import Runs
 from peersd_protocol.replication import (
     BecameEqual,
     Compare,
@@ -49,6 +51,12 @@ OUTBOX_MESSAGES_MAX = 64
 TAKE_AGAIN_S: Final = 1.0
 """Between two tries to write what came into a file that another program holds (guess; each waits for a lock itself)."""
 
+INTAKE_MESSAGES_MAX: Final = 8
+INTAKE_BYTES_MAX: Final = 512 * KIB
+"""Messages that are taken in together where so many wait, and their bytes, but for the last one's: each transaction writes every
+page that it touches, and those of the keys' indexes are touched at random. Messages of 100 KiB take a quarter less time so than
+one by one (measured; four at a time: a fifth), and others wait 80 ms for the file where they waited 30."""
+
 _session_ids = itertools.count(1)
 
 
@@ -71,6 +79,10 @@ class Channel(Protocol):
 
     async def receive(self) -> bytes:
         """The next message; raises when the channel is closed."""
+        ...
+
+    def receive_nowait(self) -> bytes | None:
+        """The next message if it is here already, else None."""
         ...
 
     def close(self, code: CloseCode) -> None:
@@ -335,14 +347,25 @@ class GroupSync:
             message = await session.channel.receive()
             is_first, session.is_working = not session.is_working, True
             try:
-                self._perform(self._machine.receive(session.id, message, self._clock_ms()))
-                self._note_progress()
-                if is_first:
-                    await self._do_jobs(session)
+                try:
+                    self._receive(session, message)
+                finally:  # what came before a message at fault is taken in all the same
+                    self._note_progress()
+                    if is_first:
+                        await self._do_jobs(session)
             finally:
                 session.is_working = session.is_working and not is_first
             while session.jobs:  # credit is given back only when the store has kept up
                 await session.worked.park()
+
+    def _receive(self, session: Session, message: bytes | None) -> None:
+        """Gives the machine a message, and with it those that are here already and may be taken in with it."""
+        size = 0
+        while message is not None:
+            size += len(message)
+            self._perform(self._machine.receive(session.id, message, self._clock_ms()))
+            has_room = size < INTAKE_BYTES_MAX and len(session.jobs) < INTAKE_MESSAGES_MAX
+            message = session.channel.receive_nowait() if has_room else None
 
     async def _run_jobs(self, session: Session) -> None:
         """Does what other sessions' messages give this one to do; what its own do is the receiver's."""
@@ -359,19 +382,21 @@ class GroupSync:
     async def _do_jobs(self, session: Session) -> None:
         """Does all jobs, those too that arise meanwhile, for who has set `is_working`."""
         while session.jobs:
-            await self._do_job(session, session.jobs[0])
-            session.jobs.popleft()
+            job, done = session.jobs[0], 1
+            if isinstance(job, Ingest):
+                together = _ingests_together(session.jobs)
+                await self._ingest(session, together)
+                done = len(together)
+            else:
+                await self._do_job(session, job)
+            for _ in range(done):
+                session.jobs.popleft()
         session.worked.unpark_all()
         self._note_progress()
 
-    async def _do_job(self, session: Session, job: StoreJob) -> None:
+    async def _do_job(self, session: Session, job: Compare | Locate | LookUp) -> None:
         now_ms = self._clock_ms
-        if isinstance(job, Ingest):
-            sender = b"" if job.is_final else session.device
-            ingested = await self._take(session, job.packed, sender)
-            self.stalled = None
-            self._perform(self._machine.ingested(session.id, ingested, now_ms()))
-        elif isinstance(job, Compare):
+        if isinstance(job, Compare):
             comparison = await self._store.compare(job.vector)
             self._perform(self._machine.compared(session.id, comparison, now_ms()))
         elif isinstance(job, Locate):
@@ -382,11 +407,23 @@ class GroupSync:
         else:
             self._perform(self._machine.looked_up(session.id, await self._store.look_up(job.hashes)))
 
-    async def _take(self, session: Session, packed: Runs | Block, sender: bytes) -> Ingested:
+    async def _ingest(self, session: Session, jobs: Sequence[Ingest]) -> None:
         """Takes entries in; while another program holds the file they wait, and so does what the other side sends after them."""
+
+        def taken(ingested: Ingested) -> None:
+            self.stalled = None
+            self._perform(self._machine.ingested(session.id, ingested, self._clock_ms()))
+
+        messages = [(job.packed, b"" if job.is_final else session.device) for job in jobs]
         while True:
             try:
-                return await self._store.take(packed, origin=session.id, sender=sender)
+                return await self._store.take(messages, session.id, taken)
+            except RemoteProtocolError:
+                if len(jobs) == 1:
+                    raise
+                for job in jobs:  # what came before the one at fault is kept
+                    await self._ingest(session, [job])
+                return None
             except PeersdError as error:
                 if error.code != "busy":
                     raise
@@ -423,6 +460,18 @@ class GroupSync:
                     if read is not None:
                         self._perform(self._machine.read_done(session.id, await self._store.read(read)))
             session.is_sending = False
+
+
+def _ingests_together(jobs: Iterable[StoreJob]) -> list[Ingest]:
+    """The first jobs, as far as they take in messages that go into one transaction."""
+    together: list[Ingest] = []
+    size = 0
+    for job in islice(jobs, INTAKE_MESSAGES_MAX):
+        if not isinstance(job, Ingest) or size >= INTAKE_BYTES_MAX:
+            break
+        together.append(job)
+        size += len(job.packed.payload if isinstance(job.packed, Runs) else job.packed.data)
+    return together
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:

@@ -44,6 +44,9 @@ class FedChannel:
             await self._changed.wait()
         return self.messages.popleft()
 
+    def receive_nowait(self) -> bytes | None:
+        return self.messages.popleft() if self.messages else None
+
     def close(self, code: CloseCode) -> None:
         self._is_closed = True
         self.push()

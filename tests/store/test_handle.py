@@ -58,7 +58,7 @@ async def test_of_acts_the_group_is_told_before_anything_is_pushed(meeting: Meet
         handle.on_acts = lambda: told.append(f"acts: {handle.store.state.role_of(member.user).name}")
         handle.on_commit = lambda commit, origin: told.append(f"commit of {len(commit.entries)} by {origin}")
         await handle.act(founder.user, Kind.CONTROL, encode_body(Settings(name="renamed")))
-        await handle.take(packed(*data), 7)
+        await handle.take([(packed(*data), b"")], 7, lambda ingested: told.append(f"{len(ingested.held)} held"))
         header = await handle.take_right(founder.user, lambda cuts: encode_body(Remove(member.user, cuts(member.user))))
         assert header.hash in handle.store.state.standing
         assert handle.store.state.role_of(member.user) is Role.NONE
@@ -68,6 +68,7 @@ async def test_of_acts_the_group_is_told_before_anything_is_pushed(meeting: Meet
         "acts: WRITER",
         "commit of 1 by None",
         "commit of 1 by 7",
+        "1 held",
         "acts: NONE",
         "commit of 1 by None",
     ]

@@ -58,6 +58,9 @@ class PipeEnd:
             await self._changed.wait()
         return self._inbox.popleft()
 
+    def receive_nowait(self) -> bytes | None:
+        return self._inbox.popleft() if self._inbox else None
+
     def close(self, code: CloseCode) -> None:
         self.closed = self.closed or code
         self._is_over = self.peer._is_over = True

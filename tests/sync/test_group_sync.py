@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from peersd.store.database import open_reader
 from peersd.store.handle import StoreHandle
 from peersd.store.handle import open_store as open_handle
 from peersd.sync.group_sync import OUTBOX_MESSAGES_MAX, GroupSync
@@ -42,7 +43,12 @@ class Side:
         self.codes.append(await self.sync.run_session(remote.device, end, ParkingLot(), None))
 
     def notes(self) -> list[tuple[object, ...]]:
-        return self.replica.notes()
+        # By a connection of its own: the writer's is its thread's.
+        reader = open_reader(self.replica.path)
+        try:
+            return list(reader.execute("SELECT * FROM note ORDER BY id"))
+        finally:
+            reader.close()
 
     async def note(self, id_: str, body: bytes | None = None) -> None:
         commit = await self.handle.call(self.replica.note, id_, None, body)
