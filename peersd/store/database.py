@@ -18,6 +18,10 @@ SQLITE_VERSION_MIN: Final = (3, 51, 3)
 
 FILE_MODE: Final = 0o600
 
+_WRITER_CACHE_KIB: Final = 4096
+"""Twice SQLite's default. Pages of the keys' indexes are touched at random while others' rows are taken in: those of 100,000 rows
+fit, which saves a fifteenth of the processor's time (measured; 8 or 16 MiB save no more there)."""
+
 
 def assert_sqlite_version(version: str | None = None) -> None:
     """Stops the process early on a SQLite that can corrupt a WAL database.
@@ -53,6 +57,7 @@ def open_writer(path: str | os.PathLike[str], *, uuid7: Callable[[], str] | None
     connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs=vfs or None)
     try:
         prepare_connection(connection, uuid7)
+        connection.pragma("cache_size", -_WRITER_CACHE_KIB)
         if connection.pragma("journal_mode", "wal") != "wal":
             raise RuntimeError(f"{path}: SQLite cannot use a write-ahead log here")
         # FULL: a commit is durable before any client or peer hears of it (DESIGN 6).

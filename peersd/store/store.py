@@ -9,8 +9,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, cast
 
@@ -156,7 +156,7 @@ class Store:
                 self._open_meta(group, is_new=is_new)
                 self._authority = Authority(self._connection, self.log)
                 self._restating = Restating(self._connection, self.log, self._authority)
-                self._merge = Merge(self._connection, self.log.rank, self._applying)
+                self._merge = Merge(self._connection, self.log.rank, self._capture.paused)
                 self._rows = Rows(self.log, self._authority, self._merge)
                 if self._merge.set_schema(self.state.schema):
                     self._rows.rebuild()
@@ -242,15 +242,6 @@ class Store:
         """Sets such a value, durably."""
         with self._transaction():
             self.log.save_meta(f"local_{key}", value)
-
-    @contextmanager
-    def _applying(self) -> Generator[None, None, None]:
-        """While what others wrote is applied, nothing is captured."""
-        self._capture.applying = True
-        try:
-            yield
-        finally:
-            self._capture.applying = False
 
     # --- Transactions and the mark ----------------------------------------------------------------------------------------------
 
@@ -448,7 +439,7 @@ class Store:
         rows_changed = self._connection.total_changes()
         outcomes: list[Outcome] = []
         try:
-            with self._transaction():
+            with self._transaction(), self._capture.paused():
                 for packed, sender in messages:
                     # One by one: what a message becomes in memory has a bound for one of them.
                     received = packed if isinstance(packed, Block) else decode_runs(packed, self.group)

@@ -183,13 +183,33 @@ def test_several_tables_are_captured_apart(rig: Rig) -> None:
 
 
 def test_nothing_is_noted_while_entries_are_applied(rig: Rig) -> None:
-    rig.capture.applying = True
-    rig.writer.execute("INSERT INTO t (id) VALUES ('1')")
-    rig.capture.applying = False
+    with rig.capture.paused():
+        with rig.capture.paused():
+            rig.writer.execute("INSERT INTO t (id) VALUES ('1')")
+        rig.writer.execute("INSERT INTO t (id) VALUES ('0')")
     assert rig.capture.take() == []
     rig.writer.execute("INSERT INTO t (id) VALUES ('2')")
     assert net(rig.capture.take()) == {"insert": [("2", None, None)]}
     assert rig.capture.take() == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t (id) VALUES ('3')",
+        "UPDATE t SET a = 7 WHERE id = '1'",
+        "DELETE FROM t WHERE id = '1'",
+        "INSERT OR REPLACE INTO t (id, a) VALUES ('1', 7)",
+    ],
+)
+def test_what_was_prepared_while_nothing_was_noted_is_noted_when_it_runs_again(two_rows: Rig, sql: str) -> None:
+    with two_rows.capture.paused():
+        two_rows.writer.execute("SAVEPOINT undone")
+        two_rows.writer.execute(sql)  # stays prepared in the connection's cache
+        two_rows.writer.execute("ROLLBACK TO undone")
+        two_rows.writer.execute("RELEASE undone")
+    two_rows.writer.execute(sql)
+    assert two_rows.capture.take() != []
 
 
 def test_a_row_that_is_given_another_rowid_is_a_pure_move(two_rows: Rig) -> None:
