@@ -6,7 +6,7 @@ verifies them. One machine serves all sessions of a group, because what is asked
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from peersd_protocol.constants import ASK_HASHES_MAX, GAP_DELAY_MS, HAVE_DELAY_MS, VECTOR_LOGS_MAX, VECTOR_TIPS_MAX
 from peersd_protocol.entries import LogKey
@@ -246,7 +246,7 @@ class Replication:
         shown = [Committed(0, log, *tip) for log, tip in (*outcome.held.items(), *outcome.void_tips)]
         effects += self._asking.arrived(shown, now_ms)
         if outcome.void:
-            effects += self._retry_parked(set(outcome.void), now_ms)
+            effects += self._retry_parked(outcome.void, now_ms)
         for log in outcome.new & state.blockless:
             state.blockless.discard(log)
             effects += self._asking.ask_again(state, log, now_ms)
@@ -302,7 +302,7 @@ class Replication:
         # What was here and void, and so not asked for, may count by the acts that came, and lack its body (SPEC: E-29).
         for state in self._sessions.values() if vector is not None else ():
             effects += self._asking.note_named(state, list(state.durable), now_ms)
-        return effects + self._retry_parked({name for entry in entries for name in entry.hashes}, now_ms)
+        return effects + self._retry_parked((name for entry in entries for name in entry.hashes), now_ms)
 
     def _hold(self, entries: Sequence[Committed], vector: Mapping[LogKey, tuple[Tip, ...]] | None) -> Set[LogKey]:
         """Notes what this side holds now; returns the logs whose tips changed, where `entries` alone do not tell that."""
@@ -319,12 +319,15 @@ class Replication:
         state.announce |= logs
         return [*self._timers.set(TIMER_HAVE, now_ms + HAVE_DELAY_MS)] if logs else []
 
-    def _retry_parked(self, hashes: set[bytes], now_ms: int) -> list[Effect]:
+    def _retry_parked(self, arrived: Iterable[bytes], now_ms: int) -> list[Effect]:
         """Hands what waited for these entries to the store again.
 
         A tip that is still missing after GAP_DELAY_MS is asked for.
         """
         effects: list[Effect] = []
+        if not any(state.parked for state in self._sessions.values()):
+            return effects
+        hashes = set(arrived)
         for session, state in self._sessions.items():
             for parked in state.unpark(hashes):
                 effects.append(Ingest(session, parked.packed))

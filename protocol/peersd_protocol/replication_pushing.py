@@ -5,6 +5,7 @@ Plumtree: Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", 2007.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 from peersd_protocol.constants import ORIGINS_MAX, PRUNE_INTERVAL_MS
@@ -21,14 +22,14 @@ class Pushing:
 
     def __init__(self, sessions: Mapping[SessionId, SessionState]) -> None:
         self._sessions = sessions
-        self._origins: dict[bytes, SessionId | None] = {}
+        self._origins: OrderedDict[bytes, SessionId | None] = OrderedDict()
 
     def note_origin(self, hashes: Iterable[bytes], origin: SessionId | None) -> None:
         """Remembers where entries came from first; None is this device."""
         for name in hashes:
             self._origins.setdefault(name, origin)
         while len(self._origins) > ORIGINS_MAX:
-            del self._origins[next(iter(self._origins))]
+            self._origins.popitem(last=False)
 
     def push(
         self, id_: SessionId, entries: Sequence[Committed], message: bytes | None
