@@ -159,7 +159,9 @@ class Merge:
 
     def apply_inserts(self, first: int, planned: PlannedInserts) -> None:
         """Writes checked inserts of consecutive entries, the first of which has this id."""
-        entries = [first + index for index, count in enumerate(planned.counts) for _ in range(count)]
+        entries: Sequence[int] = range(first, first + len(planned.counts))
+        if len(planned.plan.rows) != len(entries):
+            entries = [entry for entry, count in zip(entries, planned.counts, strict=True) for _ in range(count)]
         with self._applying():
             self._applier.apply_inserts(entries, planned.plan)
 

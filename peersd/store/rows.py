@@ -74,17 +74,8 @@ class Rows:
             What `apply_inserts` takes. None where any of them does something else than to insert into the same table, has to be
             kept aside, or is not as it has to be: then each is decoded by itself.
         """
-        bodies: list[bytes] = []
-        size = 0
-        for block in blocks:
-            try:
-                bodies.append(block_codec.decode_block(block))
-            except (RemoteProtocolError, block_codec.UnknownCodec):
-                return None
-            size += len(bodies[-1])
-            if size > CHANGESET_ARRAYS_MAX:
-                return None
-        found = changesets.decode_inserts(bodies)
+        bodies = block_codec.decode_small_blocks(blocks, CHANGESET_ARRAYS_MAX)
+        found = changesets.decode_inserts(bodies) if bodies is not None else None
         try:
             if found is None or not self._is_shown(found[0], past):
                 return None

@@ -102,14 +102,12 @@ class Segments:
         s = segment
         row = (s.id, s.log, s.branch, s.seq, s.count, s.author, s.hlc, s.hash, s.prev, s.signature, packed)
         self._connection.execute(_INSERT, row)
-        prefixes = zip(map(_prefix, hashes), range(segment.first_id, segment.id + 1), strict=True)
-        self._connection.executemany(_INSERT_PREFIX, sorted(prefixes))
+        self._connection.executemany(_INSERT_PREFIX, sorted(_places(segment, hashes)))
 
     def remove(self, segment: Segment, hashes: list[bytes]) -> None:
         """Removes a segment whose entries, with these hashes, become rows of their own."""
         self._connection.execute("DELETE FROM _peers_segment WHERE id = ?", (segment.id,))
-        prefixes = zip(map(_prefix, hashes), range(segment.first_id, segment.id + 1), strict=True)
-        self._connection.executemany(_DROP_PREFIX, list(prefixes))
+        self._connection.executemany(_DROP_PREFIX, _places(segment, hashes))
         self._unpacked.pop(segment.id, None)
 
     def unpack(self, segment: Segment) -> tuple[list[int], list[bytes]]:
@@ -158,6 +156,12 @@ class Segments:
     def _select(self, where: str, *bindings: int) -> Iterator[Segment]:
         for row in self._connection.execute(f"SELECT {_COLUMNS} FROM _peers_segment WHERE {where}", bindings):
             yield Segment(*cast("_Row", row))
+
+
+def _places(segment: Segment, hashes: Sequence[bytes]) -> list[tuple[int, int]]:
+    """The rows of the index of a segment's entries."""
+    prefixes = [int.from_bytes(hash_[:_PREFIX_BYTES], "big") for hash_ in hashes]
+    return list(zip(prefixes, range(segment.first_id, segment.id + 1), strict=True))
 
 
 def _prefix(hash_: bytes) -> int:

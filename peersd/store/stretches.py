@@ -83,6 +83,8 @@ class Stretches:
 
 def _end(entries: ParsedEntries, start: int) -> int:
     """The index after the last of the entries from `start` on that have one inline block and neither links nor fields unknown."""
+    if not entries.links and not entries.exts and set(map(type, entries.bodies)) == {bytes}:
+        return len(entries)
     for index in range(start, len(entries)):
         if index in entries.links or index in entries.exts or not isinstance(entries.bodies[index], bytes):
             return index

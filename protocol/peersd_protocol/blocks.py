@@ -28,6 +28,8 @@ SEALED: Final = 2
 CHUNK_BYTES: Final = BLOCK_BYTES_MAX - 1
 """What an author puts into one block: with its codec byte an incompressible chunk is still within BLOCK_BYTES_MAX."""
 
+_RAW_START: Final = bytes([RAW])
+
 _LEVEL: Final = 1
 _BODY_LEVEL: Final = 3
 _STEP_BYTES: Final = 8 * KIB
@@ -152,6 +154,33 @@ def decode_block(block: bytes) -> bytes:
     if codec == RAW:
         return block[1:]
     raise UnknownCodec(f"codec {codec}")
+
+
+def decode_small_blocks(blocks: Sequence[bytes], bytes_max: int) -> list[bytes] | None:
+    """The raw bytes of many blocks, each that of another body.
+
+    Args:
+        blocks: not empty.
+        bytes_max: bound on all raw bytes together.
+
+    Returns:
+        The bodies; None above the bound, and where one is not as it has to be or of a codec that is not known: then each is
+        decoded by itself.
+    """
+    if sum(map(len, blocks)) > bytes_max:
+        return None
+    if {block[:1] for block in blocks} == {_RAW_START} and min(map(len, blocks)) >= 2:
+        return [block[1:] for block in blocks]
+    bodies: list[bytes] = []
+    for block in blocks:
+        try:
+            bodies.append(decode_block(block))
+        except (RemoteProtocolError, UnknownCodec):
+            return None
+        bytes_max -= len(bodies[-1])
+        if bytes_max < 0:
+            return None
+    return bodies
 
 
 def block_hash(block: bytes) -> bytes:

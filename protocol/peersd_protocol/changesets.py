@@ -210,7 +210,7 @@ def _join_inserts(bodies: Sequence[bytes]) -> tuple[Changeset, Sequence[int]] | 
     pack = canonical.make_encoder()
     # Made from what the body says, and not cut out of it, where a length would have to be believed.
     start = encode(Changeset((TableChangeset(table.table, table.added),)))[: -len(_NOTHING)]
-    if not all(body.startswith(start) and body.endswith(_NO_MORE) for body in bodies):
+    if {body[: len(start)] for body in bodies} != {start} or {body[-len(_NO_MORE) :] for body in bodies} != {_NO_MORE}:
         return None
     # What is alike in all of them was read in the first; only what differs is unpacked.
     inserts = _unpack_all([body[len(start) : -len(_NO_MORE)] for body in bodies], pack)

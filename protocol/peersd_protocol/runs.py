@@ -7,10 +7,10 @@ for them all, because each names the one before.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final, TypeAlias, cast, overload
 
 from peersd_protocol import blocks as block_codec
@@ -193,10 +193,11 @@ def chain_entries(
     """
     pack = canonical.make_encoder()
     start = encode_header_start(group, log.kind, user, log.device, log.epoch)
+    body_hashes = [sha256(sha256(block)) for block in blocks]
     hashes: list[bytes] = []
     before = prev
-    for seq, (stamp, block) in enumerate(zip(stamps, blocks, strict=True), first_seq):
-        before = sha256(start + pack((seq, before, stamp, (), (), sha256(sha256(block)), ()))[1:])
+    for seq, (stamp, hash_of_body) in enumerate(zip(stamps, body_hashes, strict=True), first_seq):
+        before = sha256(start + pack((seq, before, stamp, (), (), hash_of_body, ()))[1:])
         hashes.append(before)
     return ParsedEntries(log, (group, group), user, first_seq, prev, stamps, hashes, blocks, {}, {})
 
@@ -359,6 +360,8 @@ def _parse_entries(
     kind: Kind, group: bytes, user: bytes, device: bytes, epoch: bytes, first_seq: int, prev: bytes, deltas: list[Value]
 ) -> ParsedEntries:
     """Reads the entries of a run and works out their hashes, each of which the next one names."""
+    if kind is Kind.DATA and (plain := _read_plain(deltas)) is not None:
+        return chain_entries(LogKey(kind, b"", device, epoch), group, user, first_seq, prev, *plain)
     groups = (b"", b"") if kind is Kind.IDENTITY else (group, group)
     pack = canonical.make_encoder()
     start = encode_header_start(groups[1], kind, user, device, epoch)
@@ -403,6 +406,31 @@ def _parse_entries(
         bodies.append(body)
     log = LogKey(kind, (user or hashes[0]) if kind is Kind.IDENTITY else b"", device, epoch)
     return ParsedEntries(log, groups, user, first_seq, prev, stamps, hashes, bodies, links, exts)
+
+
+def _read_plain(deltas: list[Value]) -> tuple[list[int], Sequence[bytes]] | None:
+    """The stamps and blocks of entries that have one inline block each and name nothing but the one before, a column at a time.
+
+    None where one of them is something else, or not as it has to be: then each is read by itself.
+    """
+    if not (_are_lists(deltas) and set(map(len, cast("list[list[Value]]", deltas))) == {5}):
+        return None
+    steps, deps, heads, bodies, exts = zip(*cast("list[list[Value]]", deltas), strict=True)
+    if not all(_are_lists(column) and not any(column) for column in (deps, heads, exts)):
+        return None
+    if not (_are_lists(bodies) and set(map(len, bodies)) == {2}):
+        return None
+    forms, blocks = zip(*bodies, strict=True)
+    if set(map(type, forms)) != {int} or any(forms) or set(map(type, blocks)) != {bytes}:
+        return None
+    if set(map(type, steps)) != {int} or min(steps) < 1 or max(map(len, blocks)) > INLINE_BODY_BYTES_MAX:
+        return None
+    stamps = list(accumulate(steps))
+    return (stamps, blocks) if stamps[-1] <= HLC_MAX else None
+
+
+def _are_lists(values: Iterable[Value]) -> bool:
+    return set(map(type, values)) == {list}
 
 
 def _only_block(value: Value) -> bytes | None:

@@ -23,10 +23,12 @@ PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 HASH_BYTES: Final = 32
 
+_sha256: Final = hashlib.sha256
+
 
 def sha256(data: bytes) -> bytes:
     """The SHA-256 digest, 32 bytes."""
-    return hashlib.sha256(data).digest()
+    return _sha256(data).digest()
 
 
 class SigningKey:

@@ -151,3 +151,18 @@ def test_threads_do_not_share_a_compressor_at_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         for body, made in zip(bodies * 5, pool.map(blocks.split_body, bodies * 5), strict=True):
             assert blocks.join_blocks(made) == body
+
+
+def test_small_blocks_are_decoded_together_to_what_each_is_by_itself() -> None:
+    bodies = [b"one", b"another", TEXT]
+    small = [blocks.encode_block(body) for body in bodies]
+    assert small[2][0] == blocks.ZSTD
+    assert blocks.decode_small_blocks(small, 10_000) == bodies
+    assert blocks.decode_small_blocks(small[:2], 10_000) == bodies[:2]
+    assert blocks.decode_small_blocks(small, len(b"".join(bodies)) - 1) is None
+    assert blocks.decode_small_blocks(small[:2], len(b"".join(small[:2])) - 1) is None
+
+
+@pytest.mark.parametrize("bad", [b"", b"\x00", b"\x01", b"\x01x", b"\x02sealed"])
+def test_small_blocks_of_which_one_is_not_as_it_has_to_be_are_not_decoded_together(bad: bytes) -> None:
+    assert blocks.decode_small_blocks([b"\x00one", bad, b"\x00three"], 10_000) is None

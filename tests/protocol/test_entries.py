@@ -139,6 +139,54 @@ logs = st.builds(
 tips = st.sets(st.tuples(st.integers(1, 2**53), st.binary(min_size=32, max_size=32)), min_size=1, max_size=8)
 
 
+def plain_deltas() -> list[list[Any]]:
+    return [[step, [], [], [0, b"\0block %d" % step], []] for step in (1 << 40, 1, 70_000)]
+
+
+def data_run(deltas: Any) -> list[Any]:
+    return [3, b"u" * 32, KEY.public, b"e" * 16, 7, b"p" * 32, bytes(64), deltas]
+
+
+def test_entries_that_are_read_together_have_the_hashes_of_their_headers() -> None:
+    entries = parse_run(data_run(plain_deltas()), GROUP).entries
+    assert [entry.header.hash for entry in entries] == [sha256(entry.header.encoded) for entry in entries]
+    assert [entry.header.prev for entry in entries] == [b"p" * 32, entries[0].header.hash, entries[1].header.hash]
+    assert [entry.header.hlc for entry in entries] == [1 << 40, (1 << 40) + 1, (1 << 40) + 70_001]
+    assert [entry.body.blocks for entry in entries] == [(block,) for _, _, _, (_, block), _ in plain_deltas()]
+
+
+BAD_STEPS: list[Any] = [0, -1, True, None, b"", "1", 1.0, [], 2**63 - (1 << 40)]
+NO_ARRAYS: list[Any] = [None, False, 0, b"", "", 0.0]
+BAD_BODIES: list[Any] = [None, 0, b"", [], [0.0, b"x"], [False, b"x"], [0, "x"], [0, [b"x"]], [None, b"x"], [3, b"x"]]
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [(field, bad) for field, values in enumerate([BAD_STEPS, NO_ARRAYS, NO_ARRAYS, BAD_BODIES, NO_ARRAYS]) for bad in values],
+)
+def test_among_entries_that_are_read_together_one_that_is_not_as_it_has_to_be_is_refused(field: int, bad: Any) -> None:
+    deltas = plain_deltas()
+    deltas[1][field] = bad
+    with pytest.raises(RemoteProtocolError) as refused:
+        parse_run(data_run(deltas), GROUP)
+    assert refused.value.close_code is CloseCode.MALFORMED
+
+
+@pytest.mark.parametrize("bad", [[], [1, [], [], [0, b"x"]], [1, [], [], [0, b"x"], [], []], None, b"", "12345"])
+def test_among_entries_that_are_read_together_one_of_another_shape_is_refused(bad: Any) -> None:
+    with pytest.raises(RemoteProtocolError) as refused:
+        parse_run(data_run([plain_deltas()[0], bad, plain_deltas()[2]]), GROUP)
+    assert refused.value.close_code is CloseCode.MALFORMED
+
+
+def test_a_block_above_the_bound_among_entries_that_are_read_together_is_too_large() -> None:
+    deltas = plain_deltas()
+    deltas[1][3] = [0, bytes(INLINE_BODY_BYTES_MAX + 1)]
+    with pytest.raises(RemoteProtocolError) as refused:
+        parse_run(data_run(deltas), GROUP)
+    assert refused.value.close_code is CloseCode.TOO_LARGE
+
+
 @given(st.dictionaries(logs, tips.map(lambda found: tuple(sorted(found))), max_size=5))
 def test_a_vector_has_one_encoding_and_reads_as_itself(vector: Vector) -> None:
     backwards = dict(reversed(list(vector.items())))
