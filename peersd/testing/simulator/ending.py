@@ -276,17 +276,21 @@ class Ending:
     def _may_hear(self, device: SimulatedDevice, replica: Replica) -> bool:
         """Whether somebody has acts that a device lacks, and tells it, or somebody who tells it.
 
-        Who tells and who hears may meet, and one of them takes the other for a member's.
+        Of who tells and who hears one takes the other for a member's, and they are linked, or it dials the other: that does who
+        takes itself for a member.
         """
         may_meet, known = self._meetings(), replica.state.standing | replica.state.void
         placed, tellers = self._placed(replica.group), [(device, replica)]
-        for hearer, its in tellers:  # which grows
+
+        def may_ask(one: Placed, other: Placed) -> bool:
+            is_linked = running(one[0]).links.to_device(other[0].device_id) is not None
+            return other[0].device_id in one[1].state.member_devices and (one[1].is_members or is_linked)
+
+        for hearer in tellers:  # which grows
             tellers += [
-                (other, theirs)
-                for other, theirs in placed
-                if (other, theirs) not in tellers
-                and may_meet(hearer, other)
-                and (other.device_id in its.state.member_devices or hearer.device_id in theirs.state.member_devices)
+                other
+                for other in placed
+                if other not in tellers and may_meet(hearer[0], other[0]) and (may_ask(hearer, other) or may_ask(other, hearer))
             ]
         return any(not theirs.state.standing | theirs.state.void <= known for _, theirs in tellers)
 
