@@ -142,12 +142,16 @@ class StoreHandle:
             return called.result()
         except apsw.Error as error:
             failure = convert_sqlite_error(error)
-            if failure.code == "store_corrupt" and not self.is_damaged:
-                self.is_damaged = True
-                _log.error("file_damaged", extra={"fields": {"file": os.path.basename(self.path), "reason": failure.message}})
+            self._note_failure(failure)
             raise failure from error
         except OSError as error:  # the mark
             raise convert_sqlite_error(error) from error
+
+    def _note_failure(self, failure: PeersdError) -> None:
+        """Something could not be done with the file."""
+        if failure.code == "store_corrupt" and not self.is_damaged:
+            self.is_damaged = True
+            _log.error("file_damaged", extra={"fields": {"file": os.path.basename(self.path), "reason": failure.message}})
 
     def _take_turn(self, start: Callable[[], None]) -> None:
         """Has `start` called when the writer's thread is free, now or after all that asked before: to begin a call there.
@@ -226,6 +230,9 @@ class StoreHandle:
             if batch[0].outcome is None:
                 self.is_ahead = True
                 _answer(batch, durable, _failed_inside())
+            for outcome in durable:
+                if isinstance(outcome, PeersdError):
+                    self._note_failure(outcome)
 
         def write() -> Commit | None:
             # What came since is taken along.

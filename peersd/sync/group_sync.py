@@ -52,10 +52,10 @@ TAKE_AGAIN_S: Final = 1.0
 """Between two tries to write what came into a file that another program holds (guess; each waits for a lock itself)."""
 
 INTAKE_MESSAGES_MAX: Final = 8
-INTAKE_BYTES_MAX: Final = 512 * KIB
+INTAKE_BYTES_MAX: Final = 256 * KIB
 """Messages that are taken in together where so many wait, and their bytes, but for the last one's: each transaction writes every
-page that it touches, and those of the keys' indexes are touched at random. Messages of 100 KiB take a quarter less time so than
-one by one (measured; four at a time: a fifth), and others wait 80 ms for the file where they waited 30."""
+page that it touches, and those of the keys' indexes are touched at random. Messages of 100 KiB take a fifth less time four at a
+time than one by one (measured), and a client's write into the same group waits for so many, some 50 ms (a guess)."""
 
 _session_ids = itertools.count(1)
 

@@ -145,7 +145,7 @@ class DaemonProcess:
         Raises:
             AssertionError: it ended instead.
         """
-        assert self.process is None, "the daemon runs already"
+        assert self.process is None or self.process.poll() is not None, "the daemon runs already"
         if not self.config_path.exists():
             self.configure()
         command = [
@@ -291,7 +291,6 @@ class DaemonProcess:
                 if may_crash and ended == -signal.SIGKILL:
                     return
                 if ended is not None:
-                    self.process = None
                     raise AssertionError(f"the daemon ended with {ended}:\n{self.log()[-4000:]}")
                 try:
                     async with self.client() as peers:
