@@ -94,7 +94,7 @@ class Node:
     Args:
         data_dir: the data folder, locked by the caller.
         advertise: addresses to put into tickets and beacons instead of the machine's own.
-        patience: the waits between dials.
+        patience: the waits between dials, and before a group is opened again.
         keeping: how long stores stay open.
         environment: what it runs in.
     """
@@ -123,7 +123,7 @@ class Node:
         self.keeping = keeping
         self.places = Places(self.groups.values, keeping.open_max, keeping.patience_s)
         self._advertise = tuple(advertise)
-        self._patience = patience
+        self.patience = patience or Patience()
         self._nursery: trio.Nursery | None = None
         self._mesh: Meshing | None = None
         self._limits: tuple[int, frozenset[bytes]] = LINKS_MAX, frozenset()
@@ -178,7 +178,7 @@ class Node:
             self._serve_link,
             self._wake_mesh,
             self.environment,
-            self._patience,
+            self.patience,
             on_link=self._note_link,
             on_alarm=self._note_alarm,
             addresses=self._look_for_addresses,

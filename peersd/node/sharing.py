@@ -129,7 +129,7 @@ class Sharing:
         self._node = node
         is_dialler = handle.direction == "out"
         self._own_side, self._remote_side = (SIDE_DIALLER, SIDE_LISTENER) if is_dialler else (SIDE_LISTENER, SIDE_DIALLER)
-        self._machine = Lanes(is_dialler=is_dialler, now_ms=monotonic_ms())
+        self._machine = Lanes(is_dialler=is_dialler, now_ms=monotonic_ms(), retry_ms_max=node.patience.reopen_ms_max)
         self._lot = ParkingLot()
         self._scopes: dict[LaneId, trio.CancelScope] = {}
         self._channels: dict[LaneId, Channel] = {}

@@ -20,6 +20,7 @@ from peersd_protocol.constants import (
     DIAL_LIVED_MS,
     DIAL_REFUSED_MS,
     DIALS_IN_FLIGHT_MAX,
+    LANE_RETRY_MS_MAX,
 )
 from peersd_protocol.errors import LocalProtocolError
 
@@ -57,19 +58,21 @@ Effect: TypeAlias = Dial | SetTimer | CancelTimer
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait between rounds of dials.
+    """How long to wait between rounds of dials, and before a group is opened again.
 
     Attributes:
         delay_ms: the longest wait after the first failed round; doubles with each.
         delay_ms_max: where doubling ends.
         lived_ms: a link that lived this long starts the waits over.
         refused_ms: the longest wait after the first link that the other side did not want.
+        reopen_ms_max: where the doubling of the waits ends before a group is opened again on a link.
     """
 
     delay_ms: int = DIAL_DELAY_MS
     delay_ms_max: int = DIAL_DELAY_MS_MAX
     lived_ms: int = DIAL_LIVED_MS
     refused_ms: int = DIAL_REFUSED_MS
+    reopen_ms_max: int = LANE_RETRY_MS_MAX
 
     def wait_ms(self, failed_rounds: int, jitter: float, *, is_refused: bool = False) -> int:
         """The wait after this many failed rounds (from 1): from half to all of the doubled delay, as `jitter` (0 to 1) says."""

@@ -36,8 +36,9 @@ NOTED: Final = frozenset(("sql.execute", "sql.transaction", "invite.accept"))
 """Methods whose answers promise something: that rows are kept, that a user is in a group."""
 
 
-PATIENCE: Final = Patience(delay_ms_max=5_000, refused_ms=5_000)
-"""A device that comes back is met within seconds, where a daemon in the field may wait a minute before it dials again."""
+PATIENCE: Final = Patience(delay_ms_max=5_000, refused_ms=5_000, reopen_ms_max=5_000)
+"""A device that comes back is met within seconds, and so is a group whose disk was full, where a daemon in the field may wait a
+minute before it dials, or opens the group, again."""
 
 
 @dataclass(frozen=True, slots=True)
