@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from peersd.store.authority import decode_body
+from peersd_protocol import blocks as block_codec
 from peersd_protocol.act_index import bits_of
-from peersd_protocol.constants import PLEA_ACTS_MAX, PROOF_BYTES_MAX
+from peersd_protocol.constants import MESSAGE_BYTES_MAX, PLEA_ACTS_MAX, PROOF_BYTES_MAX
 from peersd_protocol.entries import Act, Kind
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
 from peersd_protocol.group_state import GroupState
@@ -23,7 +24,11 @@ def as_plea(group: bytes, messages: Sequence[bytes]) -> bytes | None:
     """The plea that these messages of a group's acts make, if they are one that may be sent before the answer to an OPEN."""
     if len(messages) != 1 or len(messages[0]) > PROOF_BYTES_MAX:
         return None
-    return messages[0] if sum(len(run.entries) for run in _runs(group, messages[0])) <= PLEA_ACTS_MAX else None
+    try:
+        _read(group, messages[0])
+    except RemoteProtocolError:
+        return None  # who gets it would refuse it
+    return messages[0]
 
 
 def weigh(state: GroupState, message: bytes) -> list[Run]:
@@ -40,10 +45,7 @@ def weigh(state: GroupState, message: bytes) -> list[Run]:
     Raises:
         RemoteProtocolError: it does not consist of acts with their bodies, or rests on others.
     """
-    runs = _runs(state.group_id, message)
-    if sum(len(run.entries) for run in runs) > PLEA_ACTS_MAX:
-        raise RemoteProtocolError(CloseCode.TOO_LARGE, "acts in a plea")
-    acts = [_acts(run) for run in runs]
+    runs, acts = _read(state.group_id, message)
     here = state.evaluation.index.acts if state.evaluation else []
     known = {act.hash for act in here}
     new = {act.hash: at for at in range(len(runs)) for act in acts[at] if act.hash not in known}
@@ -76,7 +78,10 @@ def rebut(state: GroupState, message: bytes, device: bytes) -> frozenset[bytes]:
     Raises:
         RemoteProtocolError: as `weigh`.
     """
-    acts = [act for run in _runs(state.group_id, message) for act in _acts(run)]
+    if state.is_member_device(device):
+        return frozenset()
+    _, acts_of_runs = _read(state.group_id, message)
+    acts = [act for some in acts_of_runs for act in some]
     here = state.evaluation.index.acts if state.evaluation else []
     union = _evaluate(state.group_id, here, [acts])
     if union.evaluation is None or union.is_member_device(device):
@@ -90,20 +95,33 @@ def rebut(state: GroupState, message: bytes, device: bytes) -> frozenset[bytes]:
     return own | (union.rebuttal(claim) & {act.hash for act in here})
 
 
-def _runs(group: bytes, message: bytes) -> list[Run]:
+def _read(group: bytes, message: bytes) -> tuple[list[Run], list[list[Act]]]:
+    """The runs of a plea and the acts in each, within its bounds; signatures are not looked at."""
     packed = decode_message(message)
     if not isinstance(packed, Runs):
         raise RemoteProtocolError(CloseCode.PROTOCOL, "a plea is one RUNS message")
-    return decode_runs(packed, group)
+    runs = decode_runs(packed, group)
+    if sum(len(run.entries) for run in runs) > PLEA_ACTS_MAX:
+        raise RemoteProtocolError(CloseCode.TOO_LARGE, "acts in a plea")
+    room_bytes = MESSAGE_BYTES_MAX  # all are held at once, and a few bytes may state a block of 256 KiB
+    acts: list[list[Act]] = []
+    for run in runs:
+        acts.append([])
+        for entry in run.entries:
+            if entry.header.kind is Kind.DATA or entry.body.form is not BodyForm.INLINE:
+                raise RemoteProtocolError(CloseCode.PROTOCOL, "a plea holds more than acts, or less")
+            room_bytes -= sum(map(_unpacked_bytes, entry.body.blocks))
+            if room_bytes < 0:
+                raise RemoteProtocolError(CloseCode.TOO_LARGE, "bodies in a plea")
+            acts[-1].append(Act(entry.header, decode_body(list(entry.body.blocks))))
+    return runs, acts
 
 
-def _acts(run: Run) -> list[Act]:
-    acts = []
-    for entry in run.entries:
-        if entry.header.kind is Kind.DATA or entry.body.form is not BodyForm.INLINE:
-            raise RemoteProtocolError(CloseCode.PROTOCOL, "a plea holds more than acts, or less")
-        acts.append(Act(entry.header, decode_body(list(entry.body.blocks))))
-    return acts
+def _unpacked_bytes(block: bytes) -> int:
+    try:
+        return len(block_codec.decode_block(block))
+    except block_codec.UnknownCodec:
+        return len(block)
 
 
 def _evaluate(group: bytes, here: Iterable[Act], acts: Iterable[Iterable[Act]]) -> GroupState:

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from peersd.testing.simulator.founding import admit
+from peersd_protocol import canonical
 from peersd_protocol.acts import Invite, Leave, Remove, Settings, encode_body
 from peersd_protocol.constants import PLEA_ACTS_MAX, PROOF_BYTES_MAX
 from peersd_protocol.entries import Kind
@@ -263,6 +264,25 @@ def test_more_than_fits_is_not_pleaded(meeting: Meeting) -> None:
     assert founder.store.plea(device) is not None
     for _ in range(5):
         founder.store.act(founder.user, Kind.CONTROL, encode_body(Settings(avatar=random.randbytes(60_000))))
+    assert founder.store.plea(device) is None
+
+
+def test_a_few_bytes_that_unpack_to_many_are_neither_weighed_nor_pleaded(meeting: Meeting) -> None:
+    member, founder = meeting.join("member"), meeting.founder
+    device, log = member.person.keys.device, founder.store.log
+    raw = canonical.encode([200, *[0] * 250_000])
+    run = by_hand(founder, Kind.CONTROL, raw, heads=log.act_heads.copy())
+    founder.store.take_runs([run])
+    assert founder.store.plea(device) is not None
+    rest = by_hand(founder, Kind.CONTROL, *[raw] * 5, after=run.last)
+    message = encode_runs([rest])
+    assert len(message) < 512, "of acts as many as there may be, 4 KiB would unpack to a gigabyte"
+    stranger = meeting.stranger("stranger").person.keys.device
+    for look in (founder.store.take_plea, founder.store.rebuttal):
+        with pytest.raises(RemoteProtocolError) as caught:
+            look(message, stranger)
+        assert (caught.value.close_code, caught.value.detail) == (CloseCode.TOO_LARGE, "bodies in a plea")
+    founder.store.take_runs([rest])
     assert founder.store.plea(device) is None
 
 
