@@ -76,11 +76,11 @@ def rebut(state: GroupState, message: bytes, device: bytes) -> frozenset[bytes]:
         learns no more than it.
 
     Raises:
-        RemoteProtocolError: as `weigh`.
+        RemoteProtocolError: as `weigh`; also where a signature in it is not good and something would be said.
     """
     if state.is_member_device(device):
         return frozenset()
-    _, acts_of_runs = _read(state.group_id, message)
+    runs, acts_of_runs = _read(state.group_id, message)
     acts = [act for some in acts_of_runs for act in some]
     here = state.evaluation.index.acts if state.evaluation else []
     union = _evaluate(state.group_id, here, [acts])
@@ -92,7 +92,11 @@ def rebut(state: GroupState, message: bytes, device: bytes) -> frozenset[bytes]:
     own = state.farewell(device)
     if not claim.is_member_device(device) or not own <= index.hashes(shown):
         return frozenset()
-    return own | (union.rebuttal(claim) & {act.hash for act in here})
+    known = {act.hash for act in here}
+    for run in runs:
+        if not known.issuperset(run.hashes):  # or anybody could make up what others wrote, and hear who took their rights
+            run.check_signature()
+    return own | (union.rebuttal(claim) & known)
 
 
 def _read(group: bytes, message: bytes) -> tuple[list[Run], list[list[Act]]]:

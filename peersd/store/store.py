@@ -582,7 +582,7 @@ class Store:
             Empty if there is nothing to be said beside its farewell.
 
         Raises:
-            RemoteProtocolError: it is none.
+            RemoteProtocolError: it is none, or a signature in it is not good.
         """
         self.fence()
         return streams.read_farewell(self.log, rebut(self.state, message, sender))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -149,6 +150,18 @@ def test_who_leaves_its_removal_out_of_its_plea_or_shows_no_membership_is_told_n
     for message in other.store.farewell(device):
         hear(member, message)
     assert other.store.rebuttal(plea(other, member), device) == [], "shown by itself it is no member"
+
+
+def test_who_makes_up_what_a_removed_admin_wrote_is_not_told_of_the_removal(meeting: Meeting) -> None:
+    member, _, other = readmitted(meeting)
+    device, known = member.person.keys.device, acts_of(other)
+    runs = runs_in(member, plea(member, other))
+    assert other.store.rebuttal(encode_runs(runs), device)
+    made_up = [run if known.issuperset(run.hashes) else replace(run, signature=bytes(64)) for run in runs]
+    assert other.store.take_plea(encode_runs(made_up), device) is None
+    with pytest.raises(RemoteProtocolError) as caught:
+        other.store.rebuttal(encode_runs(made_up), device)
+    assert caught.value.close_code is CloseCode.BAD_SIGNATURE
 
 
 def leave(replica: Replica) -> None:
