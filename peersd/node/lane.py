@@ -65,11 +65,11 @@ class Lane:
                 return message
 
     def receive_nowait(self) -> bytes | None:
-        """The same, if it is here already; see GroupSync."""
-        while (message := self._kept.popleft() if self._kept else self._channel.receive_nowait()) is not None:
-            if not is_beacon_message(message):
-                return message
-            self._take_beacons(self.number, message)
+        """The same, if it is here and none about beacons before it, which is taken first; see GroupSync."""
+        message = self._kept.popleft() if self._kept else self._channel.receive_nowait()
+        if message is None or not is_beacon_message(message):
+            return message
+        self._take_beacons(self.number, message)
         return None
 
     def close(self, code: CloseCode) -> None:

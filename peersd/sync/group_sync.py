@@ -360,11 +360,12 @@ class GroupSync:
 
     def _receive(self, session: Session, message: bytes | None) -> None:
         """Gives the machine a message, and with it those that are here already and may be taken in with it."""
-        size = 0
+        count = size = 0
         while message is not None:
-            size += len(message)
+            count, size = count + 1, size + len(message)
             self._perform(self._machine.receive(session.id, message, self._clock_ms()))
-            has_room = size < INTAKE_BYTES_MAX and len(session.jobs) < INTAKE_MESSAGES_MAX
+            # Those count, too, that give the store nothing to do: no other task has a turn meanwhile.
+            has_room = size < INTAKE_BYTES_MAX and max(count, len(session.jobs)) < INTAKE_MESSAGES_MAX
             message = session.channel.receive_nowait() if has_room else None
 
     async def _run_jobs(self, session: Session) -> None:

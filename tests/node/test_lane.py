@@ -101,3 +101,13 @@ async def test_messages_about_beacons_are_sent_one_at_a_time_while_nothing_else_
             await trio.testing.wait_all_tasks_blocked()
             assert (channel.sent, sent) == ([BEACONS] * number, [7] * number)
         nursery.cancel_scope.cancel()
+
+
+async def test_of_beacons_that_wait_one_is_taken_at_a_time() -> None:
+    channel, taken = FedChannel(), list[bytes]()
+    lane = make_lane(channel, taken)
+    channel.push(*[BEACONS] * 100, b"a message")
+    assert lane.receive_nowait() is None
+    assert (len(taken), len(channel.messages)) == (1, 100), "who takes no message gives others a turn"
+    assert await lane.receive() == b"a message"
+    assert len(taken) == 100

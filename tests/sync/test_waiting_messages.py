@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -94,3 +95,18 @@ async def test_what_came_before_a_message_that_is_none_is_kept(tmp_path: Path) -
     async with syncing(meeting.founder) as side:
         near = await take_in(side, bob, messages, 3)
         assert near.closed is CloseCode.MALFORMED
+
+
+async def test_others_have_a_turn_between_messages_that_give_the_store_nothing_to_do(tmp_path: Path) -> None:
+    meeting = Meeting(tmp_path)
+    bob = meeting.join("bob")
+    near, _ = open_pipe()
+    near._inbox.extend([encode_prune()] * 100 * INTAKE_MESSAGES_MAX)
+    at_turns = [len(near._inbox)]
+    async with syncing(meeting.founder) as side, trio.open_nursery() as nursery:
+        nursery.start_soon(side.run, Side(bob, side.handle), near)
+        while at_turns[-1]:
+            await trio.lowlevel.checkpoint()
+            at_turns.append(len(near._inbox))
+        nursery.cancel_scope.cancel()
+    assert max(before - after for before, after in pairwise(at_turns)) <= 2 * INTAKE_MESSAGES_MAX
