@@ -157,6 +157,8 @@ class Group:
     Attributes:
         copies: what is known of other devices' copies.
         admitting: held while an admission is decided, so that two at once cannot both take the last use of an invite.
+        weighing: held while a plea is looked at, or while one waits until the next may be.
+        weighs_from_s: when that is, on the event loop's clock.
         failure: the code of the error that kept the store from being opened last, or None.
     """
 
@@ -180,6 +182,8 @@ class Group:
         self.is_current = is_current
         self.failure: str | None = None
         self.admitting = trio.Lock()
+        self.weighing = trio.Lock()
+        self.weighs_from_s = 0.0
         self._own_device = own_device
         self._opened: Opened | None = None
         self._turning: _Turning | None = None

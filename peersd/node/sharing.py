@@ -15,6 +15,7 @@ from peersd.monotonic import monotonic_ms
 from peersd.net.channels import Channel, ChannelIsClosed, IncomingOpen, LinkHandle, OpenRefused
 from peersd.node.admission import PROOF_TIMEOUT_S, Refusal, admit
 from peersd.node.group import Group, Stated
+from peersd.node.weighing import weigh
 from peersd.sync.group_sync import ChannelClosed
 from peersd_protocol import ids
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
@@ -413,10 +414,7 @@ class Sharing:
             with trio.move_on_after(PROOF_TIMEOUT_S):
                 message = await incoming.receive_proof() if incoming.proof_follows else b""
             if group is not None and message:
-                async with group.use() as opened:
-                    has_changed = await opened.store.take_plea(message, device)
-                    if not has_changed:
-                        wish.rebuttal = await opened.store.rebuttal(message, device)
+                has_changed, wish.rebuttal = await weigh(group, message, device)
         except RemoteProtocolError as error:
             shown = ids.format_id(ids.DEVICE, device)
             fields = {"group": ids.format_id(ids.GROUP, group_id), "device": shown, "detail": error.detail}

@@ -390,7 +390,7 @@ group on that link was a moment ago; the others are there for that (guess)."""
 
 PLEA_ACTS_MAX: Final = 4_096
 """Acts in a plea: a group that a thousand users have been in. All of them are evaluated before any is known to be worth anything,
-which takes 0.4 s at most for so many that were made for it (measured)."""
+and again to see whether something is to be said against them: 0.3 and 0.5 s for so many that were made for it (measured)."""
 
 ADMISSIONS_MAX: Final = 8
 """OPENs of one link whose proofs are looked at at once: each may keep its place for HANDSHAKE_TIMEOUT_MS. A device proves for one

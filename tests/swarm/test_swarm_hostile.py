@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import permutations
 from pathlib import Path
 
@@ -143,3 +144,23 @@ async def test_a_removed_member_that_pleads_without_end_gains_nothing_and_is_loo
             assert 5 <= len(looked_at) <= 7, "after one second, two, four and so on"
         await swarm.execute("ben", INSERT, ["after"])
         await swarm.converged()
+
+
+async def test_who_links_anew_for_each_plea_is_looked_at_no_oftener(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_swarm(devices=["ada", "mal"], schema=SCHEMA, seed=3) as swarm:
+        group = swarm.group_id()
+        await swarm.peers("ada").call("member.remove", group=group, user="mal")
+        await swarm.converged()
+        async with swarm.hostile("mal") as mal:
+            caplog.clear()
+            tries, end_s = 0, trio.current_time() + 30
+            while trio.current_time() < end_s:
+                async with mal.link("ada") as link:
+                    with trio.move_on_after(0.1), suppress(OpenRefused):
+                        await link.plead(group, b"rubbish")
+                    await trio.sleep(0.1)
+                    tries += 1
+            looked_at = [record for record in caplog.records if record.getMessage() == "plea_refused"]
+            assert tries > 100 and 25 <= len(looked_at) <= 31
