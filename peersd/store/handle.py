@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -298,12 +298,21 @@ class StoreHandle:
         self._tell(await self.call(self.store.write_own, user, statements), None)
 
     def _tell(self, commit: Commit | None, origin: SessionId | None) -> None:
-        if commit is None:
-            return
-        if commit.state is not None:
-            self.state = commit.state
-            self.on_acts()  # first: a session with a device that has ceased to be a member's ends before anything is pushed to it
-        if commit.entries or commit.vector is not None:
+        self._tell_acts([commit])
+        self._tell_entries(commit, origin)
+
+    def _tell_acts(self, commits: Iterable[Commit | None]) -> None:
+        """Tells of the acts of one transaction, before anything else of it is told.
+
+        A session with a device that has ceased to be a member's ends before anything is pushed to it.
+        """
+        states = [commit.state for commit in commits if commit is not None and commit.state is not None]
+        if states:
+            self.state = states[-1]
+            self.on_acts()
+
+    def _tell_entries(self, commit: Commit | None, origin: SessionId | None) -> None:
+        if commit is not None and (commit.entries or commit.vector is not None):
             self.on_commit(commit, origin)
 
     # --- Replication ------------------------------------------------------------------------------------------------------------
@@ -323,8 +332,9 @@ class StoreHandle:
         """
         outcomes = await self.call(self.store.take_all, messages)
         reach(CrashPoint.INTAKE_FENCED)
+        self._tell_acts(commit for _, commit in outcomes)
         for ingested, commit in outcomes:
-            self._tell(commit, origin)
+            self._tell_entries(commit, origin)
             taken(ingested)
         reach(CrashPoint.INTAKE_TOLD)
 

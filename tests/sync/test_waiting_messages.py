@@ -11,13 +11,15 @@ from random import Random
 import trio
 
 from peersd.sync.group_sync import INTAKE_BYTES_MAX, INTAKE_MESSAGES_MAX
+from peersd_protocol.acts import Remove, encode_body
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.messages import encode_prune, encode_runs
+from peersd_protocol.replication import ParkingLot
 from peersd_protocol.runs import Run
 from tests.store.pools import runs_of
-from tests.store.stores import Meeting, Replica
+from tests.store.stores import Meeting, Replica, fetch
 from tests.sync.pipes import PipeEnd, open_pipe, until
-from tests.sync.test_group_sync import Side, syncing
+from tests.sync.test_group_sync import Side, linked, syncing
 
 NOTES = 2 * INTAKE_MESSAGES_MAX
 
@@ -110,3 +112,24 @@ async def test_others_have_a_turn_between_messages_that_give_the_store_nothing_t
             at_turns.append(len(near._inbox))
         nursery.cancel_scope.cancel()
     assert max(before - after for before, after in pairwise(at_turns)) <= 2 * INTAKE_MESSAGES_MAX
+
+
+async def test_what_waits_together_with_a_removal_is_not_pushed_to_who_was_removed(tmp_path: Path) -> None:
+    meeting = Meeting(tmp_path)
+    bob, carol, dora = (meeting.join(name) for name in ("bob", "carol", "dora"))
+    for replica in (bob, carol):
+        fetch(replica.store, meeting.founder.store)
+    (row,) = written(bob, 1)
+    header, _ = meeting.founder.store.take_right(
+        meeting.founder.user, lambda cuts: encode_body(Remove(carol.user, cuts(carol.user)))
+    )
+    (removal,) = (run for run in runs_of(meeting.founder.store) if header.hash in run.hashes)
+    async with syncing(dora) as side, syncing(carol) as removed, linked(side, removed) as (near, _):
+        side.handle.on_acts = lambda: side.sync.drop_outsiders(lambda device: bool(side.handle.state.is_member_device(device)))
+        said, (from_bob, _) = len(near.sent), open_pipe()
+        from_bob._inbox.extend([encode_runs([row]), encode_runs([removal])])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(side.sync.run_session, bob.person.keys.device, from_bob, ParkingLot(), None)
+            await until(lambda: near.closed is not None, trio.lowlevel.checkpoint)
+            nursery.cancel_scope.cancel()
+        assert (near.closed, near.sent[said:], len(side.notes())) == (CloseCode.NOT_MEMBER, [], 1)
