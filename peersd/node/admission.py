@@ -11,11 +11,11 @@ from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.net.channels import IncomingOpen, LinkHandle
 from peersd.node.group import Group, Opened
-from peersd.store.authority import decode_body
+from peersd.store.authority import decode_acts
 from peersd_protocol import ids
 from peersd_protocol.acts import encode_body
 from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS
-from peersd_protocol.entries import Act, Kind
+from peersd_protocol.entries import Kind
 from peersd_protocol.errors import LocalProtocolError, RemoteProtocolError
 from peersd_protocol.identity import evaluate_user
 from peersd_protocol.messages import Runs, decode_message, decode_runs
@@ -94,9 +94,8 @@ async def _admit(
 
 def _owns(runs: list[Run], user: bytes, device: bytes) -> bool:
     """Whether these identity acts, by themselves, make the device one of the user's."""
-    entries = [entry for run in runs for entry in run.entries]
     try:
-        acts = [Act(entry.header, decode_body(list(entry.body.blocks))) for entry in entries]
+        acts = decode_acts(entry for run in runs for entry in run.entries)
         return device in evaluate_user(user, acts).devices
     except (RemoteProtocolError, LocalProtocolError):
         return False  # its bodies do not decode, or it names acts that are not among them

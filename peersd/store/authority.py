@@ -15,12 +15,13 @@ from peersd_protocol import blocks as block_codec
 from peersd_protocol import canonical
 from peersd_protocol.acts import TAKING_ACTS, Cut, RevokeInvite, UnknownAct
 from peersd_protocol.canonical import Value
-from peersd_protocol.constants import ACT_BYTES_MAX, BLOCK_BYTES_MAX
+from peersd_protocol.constants import ACT_BYTES_MAX, BLOCK_BYTES_MAX, MESSAGE_BYTES_MAX
 from peersd_protocol.cuts import take_of
 from peersd_protocol.entries import Act, Header, Kind, LogKey
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.identity import decode_or_none
 from peersd_protocol.membership import GroupState, evaluate
+from peersd_protocol.runs import Entry
 
 Past: TypeAlias = frozenset[bytes]
 """A control past, by the heads that a log has named up to an entry; evaluation takes all acts before them as named too."""
@@ -54,6 +55,31 @@ def decode_body(blocks: list[bytes] | None) -> list[Value]:
         return canonical.decode(block_codec.join_blocks(blocks), bytes_max=ACT_BYTES_MAX)
     except block_codec.UnknownCodec:
         return [_TYPE_OF_UNREADABLE]
+
+
+def decode_acts(entries: Iterable[Entry]) -> list[Act]:
+    """The acts in what came before the answer to an OPEN, whose bodies are inline.
+
+    All are held at once, and a few bytes may state a block of 256 KiB: of anybody's, as many are as one message may unpack to.
+
+    Raises:
+        RemoteProtocolError: TOO_LARGE where the bodies have more than MESSAGE_BYTES_MAX in sum, unpacked; as `decode_body`.
+    """
+    acts: list[Act] = []
+    room_bytes = MESSAGE_BYTES_MAX
+    for entry in entries:
+        room_bytes -= sum(map(_unpacked_bytes, entry.body.blocks))
+        if room_bytes < 0:
+            raise RemoteProtocolError(CloseCode.TOO_LARGE, "bodies of acts")
+        acts.append(Act(entry.header, decode_body(list(entry.body.blocks))))
+    return acts
+
+
+def _unpacked_bytes(block: bytes) -> int:
+    try:
+        return len(block_codec.decode_block(block))
+    except block_codec.UnknownCodec:
+        return len(block)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ wants, but nothing of that stands.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 
-from peersd.store.authority import decode_body
-from peersd_protocol import blocks as block_codec
+from peersd.store.authority import decode_acts
 from peersd_protocol.act_index import bits_of
-from peersd_protocol.constants import MESSAGE_BYTES_MAX, PLEA_ACTS_MAX, PROOF_BYTES_MAX
+from peersd_protocol.constants import PLEA_ACTS_MAX, PROOF_BYTES_MAX
 from peersd_protocol.entries import Act, Kind
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
 from peersd_protocol.group_state import GroupState
@@ -107,25 +107,11 @@ def _read(group: bytes, message: bytes) -> tuple[list[Run], list[list[Act]]]:
     runs = decode_runs(packed, group)
     if sum(len(run.entries) for run in runs) > PLEA_ACTS_MAX:
         raise RemoteProtocolError(CloseCode.TOO_LARGE, "acts in a plea")
-    room_bytes = MESSAGE_BYTES_MAX  # all are held at once, and a few bytes may state a block of 256 KiB
-    acts: list[list[Act]] = []
-    for run in runs:
-        acts.append([])
-        for entry in run.entries:
-            if entry.header.kind is Kind.DATA or entry.body.form is not BodyForm.INLINE:
-                raise RemoteProtocolError(CloseCode.PROTOCOL, "a plea holds more than acts, or less")
-            room_bytes -= sum(map(_unpacked_bytes, entry.body.blocks))
-            if room_bytes < 0:
-                raise RemoteProtocolError(CloseCode.TOO_LARGE, "bodies in a plea")
-            acts[-1].append(Act(entry.header, decode_body(list(entry.body.blocks))))
-    return runs, acts
-
-
-def _unpacked_bytes(block: bytes) -> int:
-    try:
-        return len(block_codec.decode_block(block))
-    except block_codec.UnknownCodec:
-        return len(block)
+    entries = [entry for run in runs for entry in run.entries]
+    if any(entry.header.kind is Kind.DATA or entry.body.form is not BodyForm.INLINE for entry in entries):
+        raise RemoteProtocolError(CloseCode.PROTOCOL, "a plea holds more than acts, or less")
+    acts = iter(decode_acts(entries))
+    return runs, [list(islice(acts, len(run.entries))) for run in runs]
 
 
 def _evaluate(group: bytes, here: Iterable[Act], acts: Iterable[Iterable[Act]]) -> GroupState:

@@ -294,7 +294,7 @@ def test_a_few_bytes_that_unpack_to_many_are_neither_weighed_nor_pleaded(meeting
     for look in (founder.store.take_plea, founder.store.rebuttal):
         with pytest.raises(RemoteProtocolError) as caught:
             look(message, stranger)
-        assert (caught.value.close_code, caught.value.detail) == (CloseCode.TOO_LARGE, "bodies in a plea")
+        assert (caught.value.close_code, caught.value.detail) == (CloseCode.TOO_LARGE, "bodies of acts")
     founder.store.take_runs([rest])
     assert founder.store.plea(device) is None
 
