@@ -97,10 +97,10 @@ async def test_a_link_to_nobody_is_refused(autojump_clock: trio.testing.MockCloc
                     pytest.fail("there is a link")
 
 
-async def plead_for_a_minute(link: Rogue, group: str, plea: bytes) -> list[bytes | None]:
+async def plead_for_50_seconds(link: Rogue, group: str, plea: bytes) -> list[bytes | None]:
     """What is answered to each of many pleas: None to most, the messages of a farewell to some."""
     answers: list[bytes | None] = []
-    end_s = trio.current_time() + 60
+    end_s = trio.current_time() + 50  # after 60 without a channel a stranger's link ends
     while trio.current_time() < end_s:
         try:
             messages, code = await receive_all(await link.plead(group, plea))
@@ -133,15 +133,15 @@ async def test_a_removed_member_that_pleads_without_end_gains_nothing_and_is_loo
             async with ada.use() as opened:
                 before = opened.store.store.log.position, opened.sync.vector(), opened.state.membership
                 async with mal.link("ada") as link:
-                    answers = await plead_for_a_minute(link, group, plea)
+                    answers = await plead_for_50_seconds(link, group, plea)
                 assert (opened.store.store.log.position, opened.sync.vector(), opened.state.membership) == before
             farewells = [answer for answer in answers if answer is not None]
-            assert len(answers) > 400 and 5 <= len(farewells) <= 7 and len(set(farewells)) == 1
+            assert len(answers) > 350 and 10 <= len(farewells) <= 13 and len(set(farewells)) == 1
             caplog.clear()
             async with mal.link("ada") as link:
-                assert len(await plead_for_a_minute(link, group, b"rubbish")) > 400
+                assert len(await plead_for_50_seconds(link, group, b"rubbish")) > 350
             looked_at = [record for record in caplog.records if record.getMessage() == "plea_refused"]
-            assert 5 <= len(looked_at) <= 7, "after one second, two, four and so on"
+            assert 10 <= len(looked_at) <= 13, "after one second, two, four, and then five, a swarm's longest wait"
         await swarm.execute("ben", INSERT, ["after"])
         await swarm.converged()
 
