@@ -33,6 +33,7 @@ class Outcome:
         runs: the runs they came in, to be passed on.
         void: hashes of entries that were taken in and may not be told of.
         void_tips: ends of runs that are here and void.
+        blocked_tips: ends of runs that are here, and count once a body before them has come.
         new: the logs of what was taken in and was not here.
         rests_on_void: whether an entry that is void has to be held for the sake of one that came, or came and is named by a cut.
         irregular: whether the vector does not follow from `committed` alone (forks, entries that became void or valid).
@@ -45,6 +46,7 @@ class Outcome:
     runs: list[Run] = field(default_factory=list)
     void: list[bytes] = field(default_factory=list)
     void_tips: list[tuple[LogKey, Tip]] = field(default_factory=list)
+    blocked_tips: list[tuple[LogKey, Tip]] = field(default_factory=list)
     new: set[LogKey] = field(default_factory=set)
     rests_on_void: bool = False
     irregular: bool = False
@@ -53,7 +55,8 @@ class Outcome:
     @property
     def ingested(self) -> Ingested:
         """For the replication machine."""
-        return Ingested(self.held, tuple(self.parked), tuple(self.void), tuple(self.void_tips), frozenset(self.new))
+        void, tips, blocked = tuple(self.void), tuple(self.void_tips), tuple(self.blocked_tips)
+        return Ingested(self.held, tuple(self.parked), void, tips, blocked, frozenset(self.new))
 
 
 class Intake:
@@ -189,8 +192,9 @@ class Intake:
             if self._log.is_told(found):
                 outcome.held[run.log] = tip
                 return
-            if entry is run.entries[-1] and not self._log.log_by_id(found.log).is_blocked(found.branch, found.seq):
-                outcome.void_tips.append((run.log, tip))
+            if entry is run.entries[-1]:
+                is_blocked = self._log.log_by_id(found.log).is_blocked(found.branch, found.seq)
+                (outcome.blocked_tips if is_blocked else outcome.void_tips).append((run.log, tip))
 
     def _missing(self, run: Run, start: int) -> set[bytes]:
         """Hashes that the entries of a run from an index on rest on, and that are not here."""

@@ -241,8 +241,9 @@ class Replication:
         effects = self._pushing.took(session, outcome, now_ms)
         for log, tip in outcome.held.items():
             state.prove_durable(log, tip)
-        state.brought_void.update(outcome.void_tips)
-        state.note_held(self._own, {log for log, _ in outcome.void_tips})
+        not_held = dict((*outcome.void_tips, *outcome.blocked_tips))
+        state.brought_void.update(not_held)
+        state.note_held(self._own, not_held.keys())
         shown = [Committed(0, log, *tip) for log, tip in (*outcome.held.items(), *outcome.void_tips)]
         effects += self._asking.arrived(shown, now_ms)
         if outcome.void:

@@ -88,6 +88,7 @@ class Ingested:
         parked: what has to wait.
         void: hashes of entries that were taken in and are not told of, which others may wait for all the same.
         void_tips: ends of runs that it brought and that are here and void, so that they need not be asked for.
+        blocked_tips: ends of runs that it brought and that are here, and count once a body before them has come.
         new: the logs of what it brought and that was not here.
     """
 
@@ -95,6 +96,7 @@ class Ingested:
     parked: tuple[Parked, ...] = ()
     void: tuple[bytes, ...] = ()
     void_tips: tuple[tuple[LogKey, Tip], ...] = ()
+    blocked_tips: tuple[tuple[LogKey, Tip], ...] = ()
     new: frozenset[LogKey] = frozenset()
 
 

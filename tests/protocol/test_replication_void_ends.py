@@ -30,6 +30,15 @@ def test_who_sent_what_was_void_here_is_known_to_hold_it_once_it_is_held_here(is
     assert not machine.is_equal(2)
 
 
+def test_who_sent_what_lacked_a_body_here_is_known_to_hold_it_once_that_body_has_come() -> None:
+    """It may come from another device; who sent the end does not say again that it holds it."""
+    machine = opened(1, 2)
+    machine.ingested(1, Ingested({}, void=(tip(3)[1],), blocked_tips=((THEIRS, tip(3)),)), 50)
+    assert THEIRS not in machine.durable_vector(1)
+    machine.committed([committed(7, THEIRS, 3)], 60, origin=2, vector={**START, THEIRS: (tip(3),)})
+    assert machine.is_equal(1)
+
+
 def test_an_end_that_stays_void_says_nothing_of_who_sent_it() -> None:
     machine = opened(1)
     machine.ingested(1, Ingested({}, void=(tip(3)[1],), void_tips=((THEIRS, tip(3)),)), 50)

@@ -116,3 +116,10 @@ def test_who_is_a_member_by_acts_that_fell_hears_why_they_fell() -> None:
     """Whoever was admitted by somebody who had been removed apart was told of its own removal, which it knew, or refused as a
     stranger, and took itself for a member for good (tests/store/test_pleas.py)."""
     assert " equal: " in run_seed(116).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_what_came_behind_an_entry_without_its_body_is_known_to_be_held_by_who_sent_it() -> None:
+    """The body came from another device, and nobody told that who had sent what follows it holds that: that was waited for, for
+    good (tests/protocol/test_replication_void_ends.py)."""
+    assert " equal: " in run_seed(32498).trace.lines[-1]
