@@ -21,7 +21,9 @@ _ENTRIES = """SELECT seq, seq, id, author, state, heads, substr(body, 1, 2) = x'
     WHERE log = ? AND branch = ? ORDER BY seq"""
 """Of a branch; the last column tells whether the body is withheld (an array of two, the first 2)."""
 
-_HELD_HEADS = "SELECT heads FROM _peers_entry WHERE heads IS NOT NULL AND state > 0"
+_HELD_HEADS = f"""SELECT heads FROM _peers_entry
+    WHERE heads IS NOT NULL AND state > 0 AND log IN (SELECT id FROM _peers_log WHERE kind = {Kind.DATA.value})"""
+"""What held data names. Acts that are held for the sake of others until now are no reason to hold what they name."""
 _HELD_DEPS = "SELECT deps FROM _peers_entry WHERE deps IS NOT NULL AND state > 0"
 _ANY_VOID = "SELECT EXISTS (SELECT 1 FROM _peers_entry WHERE state IN (0, 3, 4) AND state IN (0, 3))"
 _VOID_ACTS = "SELECT id, hash, state FROM _peers_entry WHERE log = ? AND state IN (0, 3, 4) AND state IN (0, 3)"

@@ -123,3 +123,10 @@ def test_what_came_behind_an_entry_without_its_body_is_known_to_be_held_by_who_s
     """The body came from another device, and nobody told that who had sent what follows it holds that: that was waited for, for
     good (tests/protocol/test_replication_void_ends.py)."""
     assert " equal: " in run_seed(32498).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_acts_that_were_held_for_what_has_fallen_are_told_of_no_more() -> None:
+    """One that was void and held kept what it names, while who never had it did not hold that: their vectors differed for good
+    (tests/store/test_standing_of_entries.py)."""
+    assert " equal: " in run_seed(32753).trace.lines[-1]

@@ -11,7 +11,7 @@ import pytest
 from peersd.store.log import State
 from peersd.testing.simulator.founding import admit
 from peersd_protocol import canonical
-from peersd_protocol.acts import Cut, Invite, Leave, RevokeInvite, SchemaAct, SetRole, Settings, encode_body
+from peersd_protocol.acts import Cut, Invite, Leave, Remove, RevokeInvite, SchemaAct, SetRole, Settings, encode_body
 from peersd_protocol.blocks import split_body
 from peersd_protocol.constants import COLUMNS_MAX
 from peersd_protocol.entries import Header, Kind, LogKey
@@ -318,6 +318,33 @@ def test_a_row_by_an_act_that_fell_is_kept_aside_though_another_act_made_the_sam
     for replica in (other, writer):
         assert titles(replica) == []
         assert [state_of(replica, entry.hash) for entry in commit.entries] == [State.ASIDE]
+
+
+def test_acts_that_were_held_for_an_entry_are_not_once_it_falls_though_one_of_them_names_the_others(meeting: Meeting) -> None:
+    """A void act that was held itself kept what it names: whoever had held both went on telling of them, others never did."""
+    founder, other = meeting.founder, meeting.join("other")
+    admin, member = meeting.join("admin", Role.ADMIN), meeting.join("member")
+    for replica in (admin, other):
+        fetch(replica.store, founder.store)
+    admin.store.act(admin.user, Kind.CONTROL, encode_body(SetRole(member.user, Role.MODERATOR, None)))
+    fetch(member.store, admin.store)
+    invite = encode_body(Invite(Role.READER, NEVER_MS, 1, INVITE_KEY.public))
+    raised, _ = member.store.act(member.user, Kind.CONTROL, invite)
+    member.note("n", "rests on both")
+    fetch(other.store, member.store)
+    made = [entry.header for _, entry, _, _ in other.store.log.all_entries() if entry.header.kind is Kind.CONTROL]
+    named = {header.hash for header in made if header.device == admin.person.keys.device}
+    for target, state in ((admin, State.ANCESTOR), (member, State.VOID)):
+        remove(founder, target)
+        fetch(other.store, founder.store)
+        assert {state_of(other, act) for act in (raised.hash, *named)} == {state}
+    late = meeting.join("late")
+    meet(other, late, founder)
+    assert_alike(other, late, founder)
+
+
+def remove(by: Replica, target: Replica) -> None:
+    by.store.take_right(by.user, lambda cuts: encode_body(Remove(target.user, cuts(target.user))))
 
 
 def change_schema(replica: Replica, sql: str) -> None:
