@@ -338,6 +338,8 @@ class Replication:
 
     def _check_equal(self, session: SessionId, state: SessionState) -> list[Effect]:
         equal = self.is_equal(session)
+        if equal:
+            state.drop_not_held()
         became, state.equal = equal and not state.equal, equal
         return [BecameEqual(session)] if became else []
 

@@ -245,6 +245,13 @@ class SessionState:
         """Takes out the partings."""
         return self._take_out([parked for parked in self.parked if parked.is_parting])
 
+    def drop_not_held(self) -> None:
+        """Drops what came too early, when the remote side is known to hold what this side holds, and so nothing of that.
+
+        It is void there, and what it waits for may be held by nobody: it would be asked after for good.
+        """
+        self._take_out([parked for parked in self.parked if parked.tip is not None])
+
     def _take_out(self, ready: list[Parked]) -> list[Parked]:
         if ready:
             taken = set(map(id, ready))

@@ -74,6 +74,21 @@ def test_who_states_its_tips_anew_has_not_what_it_brought_before() -> None:
     assert comparisons(machine.timer_expired("gaps", 300)) == []
 
 
+def test_what_its_sender_does_not_hold_is_parked_no_more_once_both_hold_the_same() -> None:
+    """It is void there, and what it waits for may be void as well, and told of by nobody."""
+    machine, lot = Replication(START), ParkingLot()
+    machine.session_opened(1, lot, START, 0)
+    machine.ingested(1, Ingested({}, (parked(10, DEP, brings=(MINE, tip(7))),)), 10)
+    machine.receive(1, have(THEIRS, tip(1)), 20)
+    machine.receive(1, have(MINE, tip(5)), 30)
+    assert lot.bytes_parked  # the other log is to come, and may rest on more
+    machine.committed([committed(9, THEIRS, 1)], 40, origin=1)
+    machine.ingested(1, Ingested({THEIRS: tip(1)}, new=frozenset({THEIRS})), 40)
+    assert machine.is_equal(1)
+    assert lot.bytes_parked == 0
+    assert said(machine, machine.timer_expired("gaps", 10_000)) == []
+
+
 # --- Asking after what is lacking -----------------------------------------------------------------------------------------------
 
 

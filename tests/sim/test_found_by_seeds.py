@@ -130,3 +130,10 @@ def test_acts_that_were_held_for_what_has_fallen_are_told_of_no_more() -> None:
     """One that was void and held kept what it names, while who never had it did not hold that: their vectors differed for good
     (tests/store/test_standing_of_entries.py)."""
     assert " equal: " in run_seed(32753).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_what_its_sender_holds_no_more_is_not_parked_for_good() -> None:
+    """Runs that wait for entries which are void at all others stayed parked, and were asked after for ever, though both sides
+    held the same (tests/protocol/test_replication_parking.py)."""
+    assert " equal: " in run_seed(32834).trace.lines[-1]
