@@ -83,6 +83,9 @@ class Mesh:
         new = [device for device in order.slots if device not in view.links]
         # A link is dialled only when there is room for it, or another one may give way. Guests take no room.
         dialled = new[: max(0, room + min(len(young), max(0, -room)) + len(order.beyond) - len(young))]
+        # But both sides let a neighbour in beside links that are too young to give way to it.
+        near = [device for device in new[len(dialled) :] if judged.present[device].rank < Rank.USER]
+        dialled += near[: max(0, GUEST_LINKS_MAX + room)]
         excess = sum(view.links[device].is_confirmed for device in judged.present if device in view.links) - view.links_max
         losers = [device for device in reversed(order.beyond) if device not in young and view.links[device].is_confirmed]
         again = [view.links[device].since_ms + LINK_AGE_MIN_MS for device in young if excess > 0 or len(dialled) < len(new)]

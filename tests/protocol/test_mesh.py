@@ -278,9 +278,7 @@ def test_a_full_device_lets_a_neighbour_in_and_the_last_by_lot_gives_way() -> No
 
 def test_no_link_gives_way_before_its_time() -> None:
     case, mesh = full(), Mesh(ME)
-    early = mesh.decide(case.seen, OLD_MS - 1)
-    assert (early.wanted, early.again_at_ms) == ((case.kept, *case.linked[:2]), OLD_MS), "a neighbour is not dialled in vain"
-    assert set(mesh.decide(case.seen, OLD_MS).wanted) == {case.missing, case.kept, *case.linked[:2]}
+    assert mesh.decide(case.seen, OLD_MS).close == ()
     more = replace(case.seen, links={**case.seen.links, **links(case.missing, since_ms=5_000)})
     young = mesh.decide(more, OLD_MS - 1)
     assert (young.close, young.again_at_ms) == ((), OLD_MS)
@@ -294,6 +292,20 @@ def test_a_neighbour_that_comes_is_let_in_though_the_link_that_gives_way_to_it_i
     for count, is_let_in in ((GUEST_LINKS_MAX - 1, True), (GUEST_LINKS_MAX, False)):
         guests = links(*case.worse[:count], since_ms=OLD_MS - 1)
         assert mesh.admits(replace(case.seen, links={**case.seen.links, **guests}), case.missing, OLD_MS - 1) is is_let_in
+
+
+def test_a_neighbour_is_dialled_though_the_link_that_gives_way_to_it_is_too_young_to_end() -> None:
+    """Else who has no link at all, and knows of nobody whom to dial, waits until its neighbour's youngest link is old."""
+    case, mesh = full(), Mesh(ME)
+    for now_ms in (OLD_MS - 1, OLD_MS):
+        decision = mesh.decide(case.seen, now_ms)
+        assert set(decision.wanted) == {case.missing, case.kept, *case.linked[:2]}
+        assert decision.close == ()
+    for count, is_dialled in ((GUEST_LINKS_MAX - 1, True), (GUEST_LINKS_MAX, False)):
+        guests = links(*case.worse[:count], since_ms=OLD_MS - 1)
+        decision = mesh.decide(replace(case.seen, links={**case.seen.links, **guests}), OLD_MS - 1)
+        assert (case.missing in decision.wanted) is is_dialled
+        assert decision.again_at_ms is not None, "guests go in time"
 
 
 def test_a_full_device_lets_another_in_only_by_a_better_lot() -> None:

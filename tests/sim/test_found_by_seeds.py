@@ -137,3 +137,9 @@ def test_what_its_sender_holds_no_more_is_not_parked_for_good() -> None:
     """Runs that wait for entries which are void at all others stayed parked, and were asked after for ever, though both sides
     held the same (tests/protocol/test_replication_parking.py)."""
     assert " equal: " in run_seed(32834).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_a_second_device_that_knows_of_nobody_is_dialled_by_its_neighbour_though_the_links_there_are_young() -> None:
+    """A full device let such a neighbour in, and did not dial it before a link was old enough to give way (L-31)."""
+    assert " equal: " in run_seed(35351).trace.lines[-1]
