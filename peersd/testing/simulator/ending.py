@@ -304,7 +304,7 @@ class Ending:
         """Waits until nothing is wrong any more that time mends."""
         end_ms = self._schedule.now_ms + MEND_MS
         while wrong := find_wrong():
-            if self._network.has_dead_links:
+            if self._network.has_dead_links or (self._schedule.now_ms >= end_ms and self._grow()):
                 end_ms = self._schedule.now_ms + MEND_MS
             if self._schedule.now_ms >= end_ms:
                 raise self._schedule.fail(checker, f"{MEND_MS} ms after all were equal: {'; '.join(wrong)}")
