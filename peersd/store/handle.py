@@ -354,7 +354,7 @@ class StoreHandle:
         """See streams.locate."""
         return await self.call(self.store.locate, want)
 
-    async def look_up(self, hashes: tuple[bytes, ...]) -> Vector:
+    async def look_up(self, hashes: tuple[bytes, ...]) -> tuple[Vector, tuple[bytes, ...]]:
         """See streams.look_up."""
         return await self.call(self.store.look_up, hashes)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import pairwise
 from operator import attrgetter
 from typing import Final, TypeAlias, cast
 
-from peersd.store.branches import LogRow, State
+from peersd.store.branches import EntryRow, LogRow, State
 from peersd.store.log import Log
 from peersd.store.segments import Segment
 from peersd_protocol import canonical
-from peersd_protocol.constants import BODY_BYTES_MAX, INLINE_BODY_BYTES_MAX, RUN_ENTRIES_MAX
+from peersd_protocol.constants import BODY_BYTES_MAX, INLINE_BODY_BYTES_MAX, RUN_ENTRIES_MAX, STREAM_MESSAGE_BYTES
 from peersd_protocol.entries import Kind
 from peersd_protocol.runs import Body, BodyForm, parse_body
 
@@ -27,6 +27,9 @@ _NOTHING: Final = b"\x90"
 
 _NO_LINKS: Final = _NOTHING + _NOTHING
 """Neither `deps` nor `control_heads`."""
+
+_UNTOLD: Final = (State.VOID, State.ANCESTOR, State.MISSING)
+"""What entries count for of which nobody is told."""
 
 _STAMP_BYTES: Final = 9
 """The most that the rest of an entry's array takes: what precedes its links (to choose where a message ends; no bound)."""
@@ -87,13 +90,37 @@ def pieces_of_acts(log: Log, logs: Sequence[int], position: int) -> Iterator[Pie
     return _pieces(log, f"log IN ({','.join(map(str, logs))}) AND +id > ? ORDER BY id", (position,))
 
 
-def _pieces(log: Log, where: str, bindings: Sequence[int]) -> Iterator[Piece]:
+def runs_around(log: Log, found: EntryRow) -> list[StoredRun]:
+    """The run of an entry that nobody is told of, and those right before it as far as nobody is told of them either.
+
+    Such entries are in no segment, and are given without bodies. Of long runs before it only the end is given, of at most about
+    STREAM_MESSAGE_BYTES.
+    """
+    row, place = log.log_by_id(found.log), (found.log, found.branch, found.seq)
+    pieces: list[Piece] = []
+    size = 0
+    for piece in _pieces(log, "log = ? AND branch = ? AND seq <= ? ORDER BY seq DESC", place, _UNTOLD):
+        if size > STREAM_MESSAGE_BYTES or not row.is_blocked(piece.branch, piece.seq):
+            break
+        pieces.append(piece)
+        size += piece.size
+    pieces.reverse()
+    if pieces[-1].signature is None:
+        for piece in _pieces(log, "log = ? AND branch = ? AND seq > ? ORDER BY seq", place, _UNTOLD):
+            pieces.append(piece)
+            if piece.signature is not None:
+                break
+    ends = [at for at, piece in enumerate(pieces, 1) if piece.signature is not None]
+    return [StoredRun(tuple(pieces[first:end])) for first, end in pairwise([0, *ends])]
+
+
+def _pieces(log: Log, where: str, bindings: Sequence[int], withheld: Container[int] = (State.VOID,)) -> Iterator[Piece]:
     for found in log.connection.execute(f"{_ROWS} WHERE {where}", bindings):
         id_, log_id, branch, seq, prev, author, state, hlc, hash_, deps, heads, ext, signature, body = cast("_Row", found)
         row = log.log_by_id(log_id)
         # An array of more than 15 elements has three bytes before the first.
         form = body[3] if body[0] == 0xDC else body[1]
-        if state == State.VOID and row.key.kind is Kind.DATA and form != BodyForm.WITHHELD:
+        if state in withheld and row.key.kind is Kind.DATA and form != BodyForm.WITHHELD:
             form = BodyForm.WITHHELD
             hash_of_body = parse_body(canonical.decode(body, bytes_max=BODY_BYTES_MAX)).hash
             body = canonical.encode(Body.withheld(hash_of_body).value)
@@ -132,6 +159,10 @@ class StoredRun:
     def is_detached(self) -> bool:
         """Whether its one entry's body travels in messages of its own."""
         return self.pieces[-1].is_detached
+
+    def has_row(self, id_: int) -> bool:
+        """Whether it has the entry at a position, which has a row of its own."""
+        return any(piece.id == id_ for piece in self.pieces)
 
     @property
     def count(self) -> int:

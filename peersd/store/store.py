@@ -519,8 +519,8 @@ class Store:
         """Where what a WANT asks for begins."""
         return streams.locate(self.log, want)
 
-    def look_up(self, hashes: tuple[bytes, ...]) -> Vector:
-        """The logs in which these entries stand."""
+    def look_up(self, hashes: tuple[bytes, ...]) -> tuple[Vector, tuple[bytes, ...]]:
+        """The logs in which these entries stand, and those of them that are not void and that nobody is told of."""
         return streams.look_up(self.log, hashes)
 
     def read(self, read: Read) -> Chunk:

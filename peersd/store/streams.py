@@ -8,7 +8,7 @@ from itertools import islice
 from typing import cast
 
 from peersd.store.log import Log, LogRow, State
-from peersd.store.pieces import Piece, StoredRun, encode_run, join_runs, pieces_after, pieces_of_acts
+from peersd.store.pieces import Piece, StoredRun, encode_run, join_runs, pieces_after, pieces_of_acts, runs_around
 from peersd_protocol import canonical
 from peersd_protocol.constants import STREAM_MESSAGE_BYTES, WANT_SAMPLES_MAX
 from peersd_protocol.entries import Kind, LogKey
@@ -99,12 +99,13 @@ def _first_wanted(log: Log, item: WantItem) -> tuple[int, int, int] | None:
     return first, target.seq, place[0] - 1
 
 
-def look_up(log: Log, hashes: tuple[bytes, ...]) -> Vector:
-    """The tips of the logs in which these entries stand."""
-    rows = [row for row in map(log.find, hashes) if row is not None]
-    keys = {log.log_by_id(row.log).key for row in rows}
+def look_up(log: Log, hashes: tuple[bytes, ...]) -> tuple[Vector, tuple[bytes, ...]]:
+    """The tips of the logs in which these entries stand, and those of them that are not void and that nobody is told of."""
+    rows = [(hash_, row) for hash_, row in zip(hashes, map(log.find, hashes), strict=True) if row is not None]
+    keys = {log.log_by_id(row.log).key for _, row in rows}
     vector = log.vector()
-    return {key: vector[key] for key in keys if key in vector}
+    untold = tuple(hash_ for hash_, row in rows if row.state is not State.VOID and not log.is_told(row))
+    return {key: vector[key] for key in keys if key in vector}, untold
 
 
 class _Message:
@@ -165,6 +166,8 @@ def read_stream(log: Log, read: Read, *, acts_first: bool = True) -> Chunk:
         read: what is wanted, and where the stream stands.
         acts_first: False for one order of both: who has left sends its leave last, since whoever takes that in takes no more.
     """
+    if read.untold:
+        return _read_untold(log, read)
     if read.cursor.body:
         return _read_blocks(log, read, acts_first=acts_first)
     act_logs = [key for key in read.ranges if key.kind is not Kind.DATA] if acts_first else []
@@ -211,6 +214,26 @@ def _read_runs(log: Log, read: Read, pieces: Iterable[Piece], position: int, cur
         exhausted = seen < PIECES_PER_READ
     messages = (message.encode(log),) if message.runs else ()
     return Chunk(messages, _brings(log, read, message.brings, position), cursor_at(position), exhausted)
+
+
+def _read_untold(log: Log, read: Read) -> Chunk:
+    """One message of entries that nobody is told of, for want of a body, and on which others rest; what does not fit is left out.
+
+    Of each its run, and as many before it of which nobody is told either: what is still before them is asked for next.
+    """
+    runs: list[StoredRun] = []
+    size = 0
+    for found in map(log.find, read.untold):
+        if found is None or found.state is State.VOID or log.is_told(found) or any(run.has_row(found.id) for run in runs):
+            continue
+        found_runs = runs_around(log, found)
+        added = sum(run.size for run in found_runs)
+        if runs and (size + added > read.bytes_max or any(run.has_ext for run in (*runs, *found_runs))):
+            continue
+        runs += found_runs
+        size += added
+    messages = (encode_packed_runs([encode_run(log, run) for run in join_runs(runs)]),) if runs else ()
+    return Chunk(messages, {}, read.cursor, exhausted=False)
 
 
 def _brings(log: Log, read: Read, sent: dict[LogKey, int], position: int) -> dict[LogKey, int]:

@@ -406,7 +406,7 @@ class GroupSync:
                 ranges, cursor = located
                 self._perform(self._machine.located(session.id, ranges, cursor, dict(job.want.staged)))
         else:
-            self._perform(self._machine.looked_up(session.id, await self._store.look_up(job.hashes)))
+            self._perform(self._machine.looked_up(session.id, *await self._store.look_up(job.hashes)))
 
     async def _ingest(self, session: Session, jobs: Sequence[Ingest]) -> None:
         """Takes entries in; while another program holds the file they wait, and so does what the other side sends after them."""

@@ -223,14 +223,15 @@ class Replication:
             state.raise_view(log, ranges[log][1])
         state.stream.serve(Located(ranges, wanted.cursor, wanted.staged))
 
-    def looked_up(self, session: SessionId, vector: Vector) -> list[Effect]:
-        """The store has found the logs that an ASK asked about."""
+    def looked_up(self, session: SessionId, vector: Vector, untold: Sequence[bytes] = ()) -> list[Effect]:
+        """The store has found the logs that an ASK asked about, and those of its entries that count and nobody is told of."""
         state = self._sessions.get(session)
-        logs = vector.keys() & self._own.keys()
-        if state is None or not logs:
+        if state is None:
             return []
+        logs = vector.keys() & self._own.keys()
         state.announce |= logs
-        return [Due(session)]
+        state.stream.untold = tuple(untold)
+        return [*([Due(session)] if logs else []), *([Readable(session)] if untold else [])]
 
     def ingested(self, session: SessionId, outcome: Ingested, now_ms: int) -> list[Effect]:
         """The store has taken a message of this session in; what became durable was told by `committed` before."""
@@ -361,7 +362,8 @@ class Replication:
         wants, state.wants = state.open_wants(), []
         messages += encode_wants(wants, state.staged)
         if state.owes_ask:
-            missing = sorted({name for parked in state.parked for name in parked.missing})[:ASK_HASHES_MAX]
+            here = {parked.tip[1][1] for parked in state.parked if parked.tip is not None}
+            missing = sorted({name for parked in state.parked for name in parked.missing} - here)[:ASK_HASHES_MAX]
             messages += [encode_ask(missing)] if missing else []
         state.owes_vector = state.owes_prune = state.owes_ask = False
         return messages
@@ -383,7 +385,7 @@ class Replication:
         for wanted in waiting:
             self._serve(state, wanted)
         effects: list[Effect] = [Send(session, message, bulk=True) for message in chunk.messages]
-        return [*effects, Readable(session)] if state.stream.cursor is not None else effects
+        return [*effects, Readable(session)] if state.stream.has_more else effects
 
     # --- Time -------------------------------------------------------------------------------------------------------------------
 

@@ -203,7 +203,7 @@ class Locate:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """Ask the store for the logs of these hashes, then call `looked_up`."""
+    """Ask the store for the logs of these hashes, and which of them nobody is told of here, then call `looked_up`."""
 
     session: SessionId
     hashes: tuple[bytes, ...]
@@ -236,9 +236,13 @@ Effect: TypeAlias = Send | Due | Ingest | Compare | Locate | LookUp | Readable |
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What to read next for a session's stream: entries of `ranges` (from, to; both included) after `cursor`."""
+    """What to read next for a session's stream: entries of `ranges` (from, to; both included) after `cursor`.
+
+    Or, where `untold` names any, these entries alone, of which nobody is told, without bodies; the stream stays where it stands.
+    """
 
     ranges: Mapping[LogKey, tuple[int, int]]
     cursor: Cursor
     bytes_max: int
     staged: Mapping[bytes, int]
+    untold: tuple[bytes, ...] = ()

@@ -30,6 +30,8 @@ class Stream:
         is_reading: whether a read is under way.
         pushed: before what was added to `ranges` since that read began: it may have gone past it already.
         waiting: WANTs located while a read is under way: they may rewind the cursor, so they wait for its end.
+        untold: what the last ASK named of the entries that nobody is told of: they are read next.
+        is_aside: whether the read under way is of these.
     """
 
     ranges: dict[LogKey, tuple[int, int]] = field(default_factory=dict)
@@ -38,6 +40,13 @@ class Stream:
     is_reading: bool = False
     pushed: Cursor | None = None
     waiting: list[Located] = field(default_factory=list)
+    untold: tuple[bytes, ...] = ()
+    is_aside: bool = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is anything to read."""
+        return self.cursor is not None or bool(self.untold)
 
     def serve(self, wanted: Located) -> None:
         """Adds what a WANT asks for. No read is under way."""
@@ -61,7 +70,13 @@ class Stream:
 
     def next_read(self) -> Read | None:
         """What to read now; None if there is nothing or a read is under way."""
-        if self.cursor is None or self.is_reading:
+        if self.is_reading:
+            return None
+        if self.untold and (self.cursor is None or not self.cursor.body):  # nothing comes amid the blocks of a body
+            untold, self.untold = self.untold, ()
+            self.is_reading = self.is_aside = True
+            return Read({}, Cursor(0, 0), STREAM_MESSAGE_BYTES, {}, untold)
+        if self.cursor is None:
             return None
         self.is_reading = True
         self.pushed = None
@@ -70,6 +85,9 @@ class Stream:
     def read_done(self, chunk: Chunk) -> None:
         """A read has ended."""
         self.is_reading = False
+        if self.is_aside:
+            self.is_aside = False
+            return
         for log, seq in chunk.brings.items():
             wanted = self.ranges.get(log)
             if wanted is not None and wanted[1] <= seq:

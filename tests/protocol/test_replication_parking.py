@@ -112,6 +112,14 @@ def test_a_run_that_is_parked_anew_is_asked_after_as_soon_as_the_first() -> None
     assert said(machine, machine.timer_expired("gaps", 20_200)) == [(1, Ask((DEP, b"e" * 32)))]
 
 
+def test_what_ends_a_parked_run_is_not_asked_after() -> None:
+    """It is here, and waits itself: of a long chain more is asked for each time."""
+    machine = opened(1)
+    waiting = (parked(10, DEP, brings=(MINE, tip(7))), parked(11, tip(7)[1], b"e" * 32, brings=(THEIRS, tip(3))))
+    machine.ingested(1, Ingested({}, waiting), 0)
+    assert said(machine, machine.timer_expired("gaps", 200)) == [(1, Ask((DEP, b"e" * 32)))]
+
+
 def test_the_same_run_is_parked_once() -> None:
     machine, lot = Replication(START), ParkingLot()
     machine.session_opened(1, lot, START, 0)

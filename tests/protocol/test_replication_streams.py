@@ -103,3 +103,36 @@ def test_a_stream_that_finds_nothing_more_ends() -> None:
     machine.next_read(1)
     assert machine.read_done(1, Chunk((), {}, Cursor(8, 20), exhausted=True)) == []
     assert machine.next_read(1) is None
+
+
+def test_what_nobody_is_told_of_is_read_for_who_asks_after_it_and_the_stream_goes_on_where_it_stood() -> None:
+    machine = opened(1)
+    machine.located(1, {MINE: (2, 5)}, Cursor(7, 7), {})
+    machine.next_read(1)
+    machine.read_done(1, Chunk((b"one",), {MINE: 3}, Cursor(7, 9), exhausted=False))
+    untold = (b"a" * 32, b"b" * 32)
+    assert machine.looked_up(1, {}, untold) == [Readable(1)]
+    read = machine.next_read(1)
+    assert read is not None and (read.untold, read.ranges) == (untold, {})
+    assert machine.next_read(1) is None  # one read at a time
+    assert machine.read_done(1, Chunk((b"aside",), {}, read.cursor, exhausted=False)) == [
+        Send(1, b"aside", bulk=True),
+        Readable(1),
+    ]
+    assert machine.next_read(1) == Read({MINE: (2, 5)}, Cursor(7, 9), STREAM_MESSAGE_BYTES, {})
+
+
+def test_what_nobody_is_told_of_waits_for_the_end_of_a_body_and_is_bounded_by_one_ask() -> None:
+    machine = opened(1)
+    machine.located(1, {MINE: (2, 5)}, Cursor(7, 7), {})
+    machine.next_read(1)
+    machine.read_done(1, Chunk((b"run",), {}, Cursor(7, 9, b"b" * 32, 1), exhausted=False))
+    for name in (b"a" * 32, b"c" * 32):
+        machine.looked_up(1, {}, (name,))
+    read = machine.next_read(1)
+    assert read is not None and read.cursor.body and not read.untold
+    machine.read_done(1, Chunk((b"block",), {MINE: 5}, Cursor(7, 10), exhausted=True))
+    read = machine.next_read(1)
+    assert read is not None and read.untold == (b"c" * 32,)
+    assert machine.read_done(1, Chunk((), {}, read.cursor, exhausted=False)) == []
+    assert machine.next_read(1) is None

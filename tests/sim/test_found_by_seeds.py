@@ -140,6 +140,13 @@ def test_what_its_sender_holds_no_more_is_not_parked_for_good() -> None:
 
 
 @pytest.mark.sim
+def test_what_was_written_on_top_of_entries_that_lack_their_bodies_now_reaches_everybody() -> None:
+    """Those were void when they came, and count again: nobody was told of them, so what rests on them was parked for good
+    wherever they had never been (tests/store/test_missing_bodies.py)."""
+    assert " equal: " in run_seed(36057).trace.lines[-1]
+
+
+@pytest.mark.sim
 def test_a_second_device_that_knows_of_nobody_is_dialled_by_its_neighbour_though_the_links_there_are_young() -> None:
     """A full device let such a neighbour in, and did not dial it before a link was old enough to give way (L-31)."""
     assert " equal: " in run_seed(35351).trace.lines[-1]

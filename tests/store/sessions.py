@@ -72,7 +72,7 @@ class Node:
                 if found is not None:
                     self.perform(self.machine.located(session, *found, dict(want.staged)))
             case LookUp(session, hashes):
-                self.perform(self.machine.looked_up(session, self.store.look_up(hashes)))
+                self.perform(self.machine.looked_up(session, *self.store.look_up(hashes)))
             case SetTimer(timer, at_ms):
                 self.timers[timer] = at_ms
             case _:

@@ -249,6 +249,36 @@ def test_who_writes_meanwhile_rests_on_nothing_that_it_could_not_pass_on(fallen:
     newcomer.store.close()
 
 
+@pytest.mark.parametrize("count", [3, 300])
+def test_what_rests_on_entries_without_their_bodies_is_taken_in_by_who_never_had_these(tmp_path: Path, count: int) -> None:
+    """Nobody is told of them, but what was written while they were void rests on them, and must reach everybody all the same."""
+    cast = begun(tmp_path)
+    for number in range(count):
+        cast.writer.note(f"{number + 2}", "the writer's")
+    fetch(cast.founder.store, cast.writer.store)
+    cast.founder.note("f", "the founder's")
+    decided(cast)
+    take_data(cast.other, cast.writer)
+    take_data(cast.other, cast.founder)
+    cast.other.note("o", "the other's")
+    cast.fall()
+    lacking = list(range(2, count + 2))
+    assert seqs(cast.other.store, cast.log.epoch, [State.MISSING]) == lacking
+    newcomer = Replica(tmp_path / "newcomer", cast.admin.person, cast.admin.context.wall_ms)
+    newcomer.path.parent.mkdir()
+    newcomer.create(cast.other.store.group)
+    network = Network(cast.other, newcomer)
+    network.join(0, 1)
+    network.run(60_000)
+    assert titles(newcomer) == ["first", "the founder's", "the other's"]
+    assert seqs(newcomer.store, cast.log.epoch, [State.MISSING]) == lacking
+    assert newcomer.store.vector() == cast.other.store.vector()
+    for replica in (newcomer, cast.other):
+        fetch(replica.store, cast.writer.store)
+    in_step(newcomer.store, cast.other.store)
+    newcomer.store.close()
+
+
 def test_what_only_an_entry_that_lacks_its_body_rests_on_is_still_named(tmp_path: Path) -> None:
     cast = begun(tmp_path)
     dep = cast.founder.note("f", "the founder's").entries[-1]

@@ -309,7 +309,7 @@ class Victim:
             if located is not None:
                 self._perform(machine.located(number, *located, dict(job.want.staged)))
         else:
-            self._perform(machine.looked_up(number, self.store.look_up(job.hashes)))
+            self._perform(machine.looked_up(number, *self.store.look_up(job.hashes)))
 
     def _ingest(self, session: Session, job: rep.Ingest) -> None:
         before = self.state_held().vector, self.store.log.position

@@ -284,8 +284,8 @@ class Replica:
         else:
             hashes = job.hashes
 
-            def looked_up(vector: Vector) -> None:
-                self._perform(machine.looked_up(session.id, vector))
+            def looked_up(found: tuple[Vector, tuple[bytes, ...]]) -> None:
+                self._perform(machine.looked_up(session.id, *found))
                 done()
 
             self.call(f"look up for {session.id}", lambda: store.look_up(hashes), looked_up)
