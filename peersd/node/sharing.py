@@ -258,8 +258,8 @@ class Sharing:
             match effect:
                 case Open(lane, group, pleads):
                     self._begin(lane, group, self._open, lane, group, pleads)
-                case Tell(lane, group, pleads):
-                    self._begin(lane, group, self._tell, lane, group, pleads)
+                case Tell(lane, group, pleads, is_last):
+                    self._begin(lane, group, self._tell, lane, group, pleads, is_last)
                 case OpenWithProof(lane, group):
                     self._begin(lane, group, self._open_proved, lane, group)
                 case Accept(lane, wish, group):
@@ -341,21 +341,23 @@ class Sharing:
         self._perform(self._machine.accepted(lane, monotonic_ms()))
         return await self._serve(group, channel, accept.digest == stated.digest, stated, accept.beacons)
 
-    async def _tell(self, lane: LaneId, group_id: bytes, pleads: bool) -> CloseCode | None:
+    async def _tell(self, lane: LaneId, group_id: bytes, pleads: bool, is_last: bool) -> CloseCode | None:
         """Opens for no session; the only answer to that is REFUSE."""
         group = self._node.groups.get(group_id)
         if group is None:
             return None
-        plea = await self._plea(group) if pleads else ()
+        plea = await self._plea(group, is_last=is_last) if pleads else ()
+        if is_last and not plea:
+            return None
         token = group_token(group_id, self._handle.handshake_hash, self._own_side)
         asked = OpenPayload(token, NO_DIGEST, pleads=bool(plea))
         self._channels[lane] = await self._handle.open(asked.encode(), plea)
         raise RemoteProtocolError(CloseCode.PROTOCOL, "an OPEN that expects no session is accepted")
 
-    async def _plea(self, group: Group) -> Sequence[bytes]:
+    async def _plea(self, group: Group, *, is_last: bool = False) -> Sequence[bytes]:
         """What to send after an OPEN that pleads: a message, or none."""
         async with group.use() as opened:
-            plea = await opened.store.plea(self._handle.remote_device)
+            plea = await opened.store.plea(self._handle.remote_device, is_last=is_last)
         return () if plea is None else (plea,)
 
     async def _open_proved(self, lane: LaneId, group_id: bytes) -> CloseCode | None:

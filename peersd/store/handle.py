@@ -366,9 +366,9 @@ class StoreHandle:
         """See Store.farewell."""
         return await self.call(self.store.farewell, device)
 
-    async def plea(self, device: bytes) -> bytes | None:
+    async def plea(self, device: bytes, *, is_last: bool = False) -> bytes | None:
         """See Store.plea."""
-        return await self.call(self.store.plea, device)
+        return await self.call(lambda: self.store.plea(device, is_last=is_last))
 
     async def take_plea(self, message: bytes, sender: bytes) -> bool:
         """Whether something of a plea was taken, see Store.take_plea.

@@ -540,11 +540,12 @@ class Store:
         self.fence()
         return streams.read_farewell(self.log, self.state.farewell(device))
 
-    def plea(self, device: bytes) -> bytes | None:
+    def plea(self, device: bytes, *, is_last: bool = False) -> bytes | None:
         """The message that shows a device, which holds it or this one for no member's, what the acts here say of the two.
 
         Args:
             device: to a member's device all acts that stand are shown, to any other its farewell.
+            is_last: whether it is for what is known here and may not be there: this device was told that it is no member's.
 
         Returns:
             None if there is nothing to show, or more than fits.
@@ -552,6 +553,8 @@ class Store:
         self.fence()
         state = self.state
         is_members = bool(state.is_member_device(device))
+        if is_last and not (is_members and state.has_news(self._context.key.public)):
+            return None
         return as_plea(self.log.group, streams.read_farewell(self.log, state.standing if is_members else state.farewell(device)))
 
     def take_plea(self, message: bytes, sender: bytes) -> Commit | None:

@@ -218,6 +218,14 @@ class GroupState:
                 taken |= evaluation.taking & evaluation.stands & ~evaluation.index.past[fallen]
         return evaluation.index.hashes(evaluation.index.closure([evaluation.index.acts[it].hash for it in bits_of(taken)]))
 
+    def has_news(self, device: bytes) -> bool:
+        """Whether acts stand that took rights and of which a device's farewell says nothing: who sent it may not know them."""
+        evaluation = self.evaluation
+        if evaluation is None:
+            return False
+        shown = self.farewell(device)
+        return any(evaluation.index.acts[act].hash not in shown for act in bits_of(evaluation.taking & evaluation.stands))
+
     def rebuttal(self, claim: GroupState) -> frozenset[bytes]:
         """The acts by which what stands by some acts alone does not stand by all of them.
 

@@ -23,12 +23,15 @@ class Standing(enum.Enum):
         told so, and pleaded with if it does.
     LEAVING: this device's user is no member, by its own leave or as far as it has heard yet, and the remote device is one's, or
         may be: this side asks and tells, and answers nothing.
+    OUT: this device's user is no member and has nothing to ask, and the remote device is one's. If this side has just heard of
+        it, it shows once what it knows that others may not.
     NONE: anything else.
     """
 
     MEMBER = "member"
     FORMER = "former"
     LEAVING = "leaving"
+    OUT = "out"
     NONE = "none"
 
 
@@ -43,11 +46,15 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Send an OPEN that expects no session, with a plea if `pleads` and there is one that fits. `refused` or `ended` follows."""
+    """Send an OPEN that expects no session, with a plea if `pleads` and there is one that fits. `refused` or `ended` follows.
+
+    Where `is_last`, it is sent only with a plea, of acts that others may not know.
+    """
 
     lane: LaneId
     group: GroupId
     pleads: bool = False
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,9 @@ __all__ = [
 _OPENS: Final = (Standing.MEMBER, Standing.LEAVING)
 """In which this side opens, and a lane may stay."""
 
+_APART: Final = (Standing.OUT, Standing.NONE)
+"""In which no lane stays but one that shows or proves something."""
+
 
 class LaneState(enum.Enum):
     """What a lane is doing.
@@ -151,7 +154,8 @@ class _Dispute:
     Attributes:
         has_asked_why: the remote side closed a lane with NOT_MEMBER, and was asked for its farewell.
         has_told: the remote side was told that it is held for a former member's device, or has opened as a member's would.
-        is_on: what the remote side did is not what it would do if it knew what this side knows.
+        is_on: what the remote side did is not what it would do if it knew what this side knows; or may not be, if this device is
+            no member's any more.
         pleas: how often this side has pleaded.
     """
 
@@ -197,6 +201,8 @@ class _Place:
     def has_to_open(self) -> bool:
         if self.standing is Standing.FORMER:
             return self.dispute.pleads or not self.dispute.has_told
+        if self.standing is Standing.OUT:
+            return self.dispute.pleads and not self.dispute.has_told
         return self.standing in _OPENS
 
     @property
@@ -442,8 +448,9 @@ class Lanes:
 
     def _set_standing(self, place: _Place, standing: Standing, now_ms: int) -> None:
         if standing is not place.standing:
-            place.standing = standing
-            place.patience, place.dispute, place.telling = _Patience(), _Dispute(), _Patience()
+            was_member, place.standing = place.standing is Standing.MEMBER, standing
+            place.patience, place.telling = _Patience(), _Patience()
+            place.dispute = _Dispute(is_on=was_member and standing is Standing.OUT)
             # Who takes itself for a member opens by then, and need not be told what its own OPEN is answered with.
             place.telling.not_before_ms = now_ms + LANE_RETRY_MS
         lane = place.lane
@@ -454,9 +461,10 @@ class Lanes:
         is_joining = lane.is_joining or lane.state is LaneState.PROVING
         if lane.state in (LaneState.FAREWELL, LaneState.TELLING):
             # A farewell may be a stranger's, too, who pleaded in vain.
-            if standing is not Standing.FORMER and (standing is not Standing.NONE or lane.state is LaneState.TELLING):
+            stays = _APART if lane.state is LaneState.FAREWELL else (Standing.OUT,)
+            if standing is not Standing.FORMER and standing not in stays:
                 self._end(place, CloseCode.NORMAL)
-        elif standing is Standing.FORMER or (standing is Standing.NONE and not is_joining):
+        elif standing is Standing.FORMER or (standing in _APART and not is_joining):
             # Who knows of its own membership by now, and that the remote device is no member's, must not send it anything.
             self._end(place, CloseCode.NOT_MEMBER)
 
@@ -556,7 +564,8 @@ class Lanes:
     def _open_if_due(self, place: _Place, now_ms: int) -> None:
         if not place.has_to_open or place.admissions:
             return
-        dispute, is_telling = place.dispute, place.standing is Standing.FORMER
+        dispute, is_last = place.dispute, place.standing is Standing.OUT
+        is_telling = is_last or place.standing is Standing.FORMER
         at_ms = max(self._opens_from_ms, (place.telling if is_telling else place.patience).not_before_ms)
         if at_ms > now_ms:
             if at_ms < self._timer_ms:
@@ -567,7 +576,7 @@ class Lanes:
         dispute.pleas += pleads
         dispute.has_told |= is_telling
         lane = self._take(place, LaneState.TELLING if is_telling else LaneState.OPENING, now_ms)
-        self._effects.append((Tell if is_telling else Open)(lane, place.group, pleads))
+        self._effects.append(Tell(lane, place.group, pleads, is_last) if is_telling else Open(lane, place.group, pleads))
 
     def _take(self, place: _Place, state: LaneState, now_ms: int, lane: LaneId | None = None) -> LaneId:
         assert place.lane is None

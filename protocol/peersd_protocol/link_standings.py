@@ -41,4 +41,6 @@ class Known:
         if self.is_untold and self.is_remote:
             return Standing.LEAVING
         asks = self.has_asked and (self.is_empty or self.is_same_user or self.is_remote)
-        return Standing.LEAVING if asks else Standing.NONE
+        if asks:
+            return Standing.LEAVING
+        return Standing.OUT if self.is_remote else Standing.NONE

@@ -106,7 +106,7 @@ class Side:
             match effect:
                 case OpenWithProof(lane, group):
                     self._open(lane, group, "PROOF").is_proved = True
-                case Open(lane, group, pleads) | Tell(lane, group, pleads):
+                case Open(lane, group, pleads) | Tell(lane, group, pleads, _):
                     kind = "TELL" if isinstance(effect, Tell) else "OPEN"
                     self._open(lane, group, f"PLEA-{kind}" if pleads else kind)
                     self.tells += isinstance(effect, Tell)

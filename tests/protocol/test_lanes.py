@@ -43,7 +43,7 @@ from tests.protocol.lanes_pair import Pair, Side
 G, H, J = (bytes([number]) * 32 for number in (1, 2, 3))
 NOW: Final = 10_000
 WISH: Final = 77
-MEMBER, FORMER, LEAVING, NONE = Standing
+MEMBER, FORMER, LEAVING, OUT, NONE = Standing
 
 
 def lanes(*, is_dialler: bool = True) -> Lanes:
@@ -286,8 +286,8 @@ def test_the_dialler_opens_all_that_is_shared_in_one_burst() -> None:
         Open(1, b"\0" * 32),
         SetTimer(5 + LANE_RETRY_MS),  # to tell a former member so
         Open(2, b"\2" * 32),
-        Open(3, b"\4" * 32),
-        Open(4, b"\6" * 32),
+        Open(3, b"\5" * 32),
+        Open(4, b"\7" * 32),
     ]
 
 
@@ -461,7 +461,7 @@ def test_an_open_for_no_group_here_is_refused_like_any_other(group: bytes | None
     assert machine.requested(WISH, group, NOW, proof=is_proved) == [Refuse(WISH)]
 
 
-@pytest.mark.parametrize("standing", [LEAVING, NONE])
+@pytest.mark.parametrize("standing", [LEAVING, OUT, NONE])
 def test_who_is_no_member_answers_nothing(standing: Standing) -> None:
     machine = Lanes(is_dialler=False, now_ms=NOW)
     machine.set_groups({G: standing}, NOW)
@@ -627,7 +627,32 @@ def test_who_is_told_to_be_a_former_member_pleads_if_it_holds_the_other_for_one(
     assert machine.timer_expired(NOW + LANE_RETRY_MS) == [Tell(lane + 1, G, pleads=True)]
 
 
-@pytest.mark.parametrize("standing", [MEMBER, LEAVING, NONE])
+def test_who_hears_that_it_is_a_member_no_more_shows_once_what_it_knows() -> None:
+    machine = lanes()
+    lane = in_open(machine)
+    assert machine.set_groups({G: OUT}, NOW) == [End(lane, CloseCode.NOT_MEMBER)]
+    assert machine.ended(lane, CloseCode.NOT_MEMBER, NOW) == [SetTimer(NOW + LANE_RETRY_MS)]
+    machine.members_changed(G)
+    at_ms = NOW + LANE_RETRY_MS
+    assert machine.timer_expired(at_ms) == [Tell(lane + 1, G, pleads=True, is_last=True)]
+    assert machine.set_groups({G: OUT}, at_ms) == []
+    assert machine.refused(lane + 1, at_ms) == []
+    machine.members_changed(G)
+    assert machine.timer_expired(at_ms + 10**9) == []
+
+
+@pytest.mark.parametrize("before", [FORMER, LEAVING, NONE])
+def test_who_was_no_member_with_the_other_before_shows_nothing(before: Standing) -> None:
+    machine = lanes()
+    machine.set_groups({G: before}, NOW)
+    [*ends] = machine.set_groups({G: OUT}, NOW)
+    for effect in ends:
+        assert isinstance(effect, End)
+        machine.ended(effect.lane, None, NOW)
+    assert machine.timer_expired(NOW + 10**9) == []
+
+
+@pytest.mark.parametrize("standing", [MEMBER, LEAVING, OUT, NONE])
 def test_who_is_told_to_be_a_former_member_has_nothing_to_say_else(standing: Standing) -> None:
     machine = lanes()
     machine.set_groups({G: standing}, NOW)

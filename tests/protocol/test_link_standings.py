@@ -29,7 +29,7 @@ def test_who_has_left_tells_members_until_one_has_heard_it() -> None:
     left = replace(NOTHING, is_untold=True)
     assert replace(left, is_remote=True).standing is Standing.LEAVING
     assert replace(left, was_remote=True).standing is Standing.NONE
-    assert replace(NOTHING, is_remote=True).standing is Standing.NONE
+    assert replace(NOTHING, is_remote=True).standing is Standing.OUT
 
 
 @pytest.mark.parametrize("known", [{"is_remote": True}, {"is_same_user": True}, {"is_empty": True}])
@@ -38,7 +38,7 @@ def test_who_is_no_member_asks_back_members_its_users_devices_and_anybody_as_lon
 ) -> None:
     asked = replace(NOTHING, has_asked=True, **known)
     assert asked.standing is Standing.LEAVING
-    assert replace(asked, has_asked=False).standing is Standing.NONE
+    assert replace(asked, has_asked=False).standing is (Standing.OUT if asked.is_remote else Standing.NONE)
 
 
 def test_who_is_no_member_and_knows_the_members_answers_no_stranger_and_no_former_member() -> None:

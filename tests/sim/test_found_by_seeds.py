@@ -133,6 +133,13 @@ def test_acts_that_were_held_for_what_has_fallen_are_told_of_no_more() -> None:
 
 
 @pytest.mark.sim
+def test_a_leave_that_only_a_removed_member_had_heard_is_told_by_it_when_it_hears_of_its_removal() -> None:
+    """The leaver told one that had been removed and did not know it: it was a member for good to who had removed that one
+    (tests/store/test_pleas.py, tests/protocol/test_lanes.py)."""
+    assert " equal: " in run_seed(34198).trace.lines[-1]
+
+
+@pytest.mark.sim
 def test_what_its_sender_holds_no_more_is_not_parked_for_good() -> None:
     """Runs that wait for entries which are void at all others stayed parked, and were asked after for ever, though both sides
     held the same (tests/protocol/test_replication_parking.py)."""

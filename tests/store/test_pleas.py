@@ -202,6 +202,33 @@ def test_who_was_admitted_where_the_other_could_not_hear_it_brings_its_admission
     assert early.notes() == []
 
 
+def test_a_leave_that_only_who_was_removed_has_heard_is_brought_by_it(meeting: Meeting) -> None:
+    """The leaver took it for a member, and has told nobody else."""
+    founder, leaver, removed = meeting.founder, meeting.join("leaver"), meeting.join("removed")
+    for replica in (leaver, removed):
+        fetch(replica.store, founder.store)
+    remove(founder, removed)
+    leaver.store.take_right(leaver.user, lambda cuts: encode_body(Leave(cuts(leaver.user))))
+    fetch(removed.store, leaver.store)
+    for message in founder.store.farewell(removed.person.keys.device):
+        hear(removed, message)
+    said = removed.store.plea(founder.person.keys.device, is_last=True)
+    assert said is not None
+    assert founder.store.take_plea(said, removed.person.keys.device) is not None
+    assert founder.store.state.role_of(leaver.user) is founder.store.state.role_of(removed.user) is Role.NONE
+
+
+def test_who_was_removed_by_who_knows_as_much_has_no_last_word(meeting: Meeting) -> None:
+    founder, removed = meeting.founder, meeting.join("removed")
+    remove(founder, meeting.join("before"))
+    fetch(removed.store, founder.store)
+    remove(founder, removed)
+    for message in founder.store.farewell(removed.person.keys.device):
+        hear(removed, message)
+    assert removed.store.plea(founder.person.keys.device, is_last=True) is None
+    assert removed.store.plea(founder.person.keys.device) is not None
+
+
 def test_nothing_of_a_truly_removed_members_plea_is_kept(meeting: Meeting) -> None:
     member, other = meeting.join("member", Role.ADMIN), meeting.join("other")
     fetch(member.store, meeting.founder.store)

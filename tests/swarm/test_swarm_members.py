@@ -120,3 +120,25 @@ async def test_a_leave_is_heard_by_who_came_when_all_had_left_whom_the_leaver_kn
         assert not next(iter(swarm.devices["ben"].node.users.values())).untold
         await swarm.restart("ada")
         await swarm.converged()
+
+
+async def test_a_leave_that_was_told_to_a_removed_member_alone_is_heard_of_from_that_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The leaver was heard, as far as it knows, and says no more; who heard it is no member any more when it meets one."""
+    async with open_swarm(devices=["ada", "ben", "cem"], schema=SCHEMA, seed=9) as swarm:
+        group = swarm.group_id("g1")
+        await swarm.converged()
+        await trio.sleep(20)
+        swarm.partition(["ada"], ["ben", "cem"])
+        await trio.sleep(60)
+        await swarm.peers("ada").call("member.remove", group=group, user="cem")
+        await swarm.peers("ben").call("group.leave", group=group)
+        await trio.sleep(5)
+        assert not next(iter(swarm.devices["ben"].node.users.values())).untold
+        await swarm.stop("ben")
+        swarm.heal()
+        await trio.sleep(60)
+        assert await open_to(swarm, "ada", group) == {"ada": None, "ben": "left", "cem": "removed"}
+        await swarm.restart("ben")
+        await swarm.converged()

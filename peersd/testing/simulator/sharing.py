@@ -83,6 +83,7 @@ class _Lane:
         proof: what it opens with.
         tells: whether it opens for no session.
         pleads: whether it opens with a plea.
+        is_last: whether it does not open without.
         asked: its OPEN, if this side sent one.
         vector: what was stated in it.
     """
@@ -93,6 +94,7 @@ class _Lane:
     proof: Proof | None = None
     tells: bool = False
     pleads: bool = False
+    is_last: bool = False
     vector: Vector | None = None
     asked: OpenPayload | None = None
 
@@ -240,8 +242,8 @@ class Sharing:
             match effect:
                 case Open(lane, group, pleads):
                     self._open(lane, _Lane(group, pleads=pleads))
-                case Tell(lane, group, pleads):
-                    self._open(lane, _Lane(group, tells=True, pleads=pleads))
+                case Tell(lane, group, pleads, is_last):
+                    self._open(lane, _Lane(group, tells=True, pleads=pleads, is_last=is_last))
                 case OpenWithProof(lane, group):
                     self._open(lane, _Lane(group, proof=self._proofs.pop(lane)))
                 case Accept(lane, wish, group):
@@ -278,12 +280,15 @@ class Sharing:
         device = self._end.remote_device
 
         def look() -> tuple[Vector, bytes | None]:
-            return replica.store.vector(), replica.store.plea(device) if lane.pleads else None
+            return replica.store.vector(), replica.store.plea(device, is_last=lane.is_last) if lane.pleads else None
 
         def open_channel(found: tuple[Vector, bytes | None]) -> None:
             if id_ not in self._lanes or not self._end.is_carrying:
                 return
             (vector, plea), proof = found, lane.proof
+            if lane.is_last and plea is None:
+                self._over(id_, None)
+                return
             digest, token = digest_of(lane.group, vector), group_token(lane.group, self._end.handshake_hash, self._own_side)
             payload = OpenPayload(token, digest, replica.copies.book.summary(), proof.redemption if proof else None, bool(plea))
             if lane.tells:
