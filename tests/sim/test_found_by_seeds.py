@@ -1,4 +1,7 @@
-"""Seeds that found something wrong in the product, each with what it was. What mended it has a test beside the code as well."""
+"""Seeds that found something wrong in the product, each with what it was. What mended it has a test beside the code as well.
+
+A few found a wrong rule of the simulator's own, and say so.
+"""
 
 from __future__ import annotations
 
@@ -157,3 +160,10 @@ def test_what_was_written_on_top_of_entries_that_lack_their_bodies_now_reaches_e
 def test_a_second_device_that_knows_of_nobody_is_dialled_by_its_neighbour_though_the_links_there_are_young() -> None:
     """A full device let such a neighbour in, and did not dial it before a link was old enough to give way (L-31)."""
     assert " equal: " in run_seed(35351).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_who_was_admitted_and_whose_ticket_names_nobody_who_knows_itself_a_member_is_not_waited_for() -> None:
+    """A rule of the simulator's: it waited for who redeems a ticket at one that is a member by acts which that one never got, and
+    that lets nobody in."""
+    assert " equal: " in run_seed(36797).trace.lines[-1]

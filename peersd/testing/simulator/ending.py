@@ -46,7 +46,7 @@ class Joiners(Protocol):
         ...
 
     def try_again(self, device: SimulatedDevice, group: bytes, members: Collection[bytes]) -> bool:
-        """A user who was not let in, though some member has admitted it, tries again; False if nobody of the members is named.
+        """A user who was not let in, though some member has admitted it, tries again; False if none of the members is named.
 
         Then it cannot come in: whoever invited it has left, say, and named nobody else.
         """
@@ -268,7 +268,9 @@ class Ending:
             if device.device_id not in members - ids:
                 continue
             is_outside = device.name in outside
-            may_hear = beliefs.may_tell(device, self._reaches) if is_outside else self._joiners.try_again(device, group, members)
+            # Who does not know that it is a member's lets nobody in.
+            admits = members & ids
+            may_hear = beliefs.may_tell(device, self._reaches) if is_outside else self._joiners.try_again(device, group, admits)
             if may_hear:
                 waiting.append(f"{device.name} does not know that it is a member's device")
         return waiting
