@@ -391,6 +391,8 @@ class Lanes:
         current.is_joining = current.state is LaneState.PROVING and place.standing is not Standing.MEMBER
         current.state = LaneState.OPEN
         current.since_ms = now_ms
+        if place.standing is Standing.FORMER:  # it redeemed there, and knows better by now than who let it in
+            self._end(place, CloseCode.NOT_MEMBER)
         self._settle(place, now_ms)
         return self._finish()
 

@@ -627,6 +627,15 @@ def test_who_is_told_to_be_a_former_member_pleads_if_it_holds_the_other_for_one(
     assert machine.timer_expired(NOW + LANE_RETRY_MS) == [Tell(lane + 1, G, pleads=True)]
 
 
+def test_who_is_let_in_by_a_former_members_device_sends_it_nothing() -> None:
+    """The acts that say so came by another link, while the ticket was under way."""
+    machine = lanes()
+    machine.set_groups({G: FORMER}, NOW)
+    lane, effects = machine.join(G, NOW)
+    assert effects == [OpenWithProof(lane, G)]
+    assert machine.accepted(lane, NOW) == [End(lane, CloseCode.NOT_MEMBER)]
+
+
 def test_who_hears_that_it_is_a_member_no_more_shows_once_what_it_knows() -> None:
     machine = lanes()
     lane = in_open(machine)

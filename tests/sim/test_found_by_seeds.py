@@ -136,6 +136,13 @@ def test_acts_that_were_held_for_what_has_fallen_are_told_of_no_more() -> None:
 
 
 @pytest.mark.sim
+def test_who_redeems_at_a_device_of_a_user_who_has_left_by_another_sends_it_nothing() -> None:
+    """It heard of the leave by a plea while it redeemed; the device that let it in had not, and a session ran (SPEC O-6,
+    tests/protocol/test_lanes.py)."""
+    assert " equal: " in run_seed(37283).trace.lines[-1]
+
+
+@pytest.mark.sim
 def test_a_leave_that_only_a_removed_member_had_heard_is_told_by_it_when_it_hears_of_its_removal() -> None:
     """The leaver told one that had been removed and did not know it: it was a member for good to who had removed that one
     (tests/store/test_pleas.py, tests/protocol/test_lanes.py)."""
