@@ -25,7 +25,7 @@ from scripts.sim_pool import run_each
 REPORT_S: Final = 60.0
 """How often a long campaign says how far it is."""
 
-CHUNK_EPISODES: Final = 20
+CHUNK_EPISODES: Final = 16
 """What a process is given at once: a few seconds of work."""
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--episode", type=number(0), default=0, help=f"the first episode of {EPISODE_FRAMES} frames")
     parser.add_argument("--type", action="append", choices=KINDS, help="send only this type; may be given several times")
     parser.add_argument(
-        "--measured-every", type=number(0), default=16, help="measure memory exactly in one of so many episodes; 0 for none"
+        "--measured-every", type=number(0), default=64, help="measure memory exactly in one of so many episodes; 0 for none"
     )
     parser.add_argument(
         "--jobs", type=number(1), default=os.cpu_count() or 1, help="processes at once (default: one a processor)"

@@ -43,7 +43,7 @@ def send(folder: Path, campaign: Campaign, frames: int, first: int = 0) -> Tally
 @pytest.mark.parametrize("part", range(CAMPAIGNS))
 def test_frames_of_a_hostile_member_end_their_link_or_channel_and_nothing_else(folder: Path, part: int) -> None:
     frames = FRAMES // CAMPAIGNS
-    tally = send(folder, Campaign(measured_every=50), frames, first=part * frames // EPISODE_FRAMES)
+    tally = send(folder, Campaign(measured_every=25), frames, first=part * frames // EPISODE_FRAMES)
     assert tally.sent == frames
     assert set(tally.rows) == set(KINDS)
     for kind, row in tally.rows.items():  # else what is made would be refused at its first byte, or always be good

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from random import Random
 from typing import Final
 
@@ -16,17 +17,21 @@ from peersd_protocol.canonical import Value
 from peersd_protocol.changesets import Changeset, TableChangeset, Updates
 from peersd_protocol.changesets import encode as encode_changeset
 from peersd_protocol.columns import Scalar
-from peersd_protocol.devicekeys import DeviceKeys, verify_device_cert
+from peersd_protocol.devicekeys import DeviceCert, DeviceKeys, verify_device_cert
 from peersd_protocol.entries import Header, Kind
 from peersd_protocol.messages import Block
 from peersd_protocol.roles import Role
 from peersd_protocol.runs import Body, BodyForm, Entry, Run
+from peersd_protocol.schema import TableId
 from peersd_protocol.schema_ops import AddColumn, ColumnDef, CreateIndex, CreateTable
 from peersd_protocol.signing import PURPOSE_ENTRY, SigningKey
 
 ENTRIES_MAX: Final = 6
 LARGE_BODY_BYTES: Final = 140_000
 """Above INLINE_BODY_BYTES_MAX even when compressed, as it is random."""
+
+LARGE_BODIES: Final = 8
+"""How many large rows are written again and again: to make one costs more than to take it in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +65,10 @@ class Author:
 
     def large_data(self, random: Random) -> Written:
         """A row that does not fit into its run."""
-        row: list[list[Scalar]] = [[f"large {self._count}"], ["t"], [random.randbytes(LARGE_BODY_BYTES)]]
-        body = encode_changeset(Changeset((TableChangeset(self._world.table, inserts=row),)))
-        return self._run(Kind.DATA, [body], None)
+        pieces, body = _large_body(self._world.table, random.randrange(LARGE_BODIES))
+        header = self._header(Kind.DATA, None, body)
+        blocks = tuple(Block(header.hash, index, piece) for index, piece in enumerate(pieces))
+        return Written(Run((Entry(header, body),), header.sign(self._keys.signing)), blocks)
 
     def control(self, random: Random) -> Written:
         """An act that an admin may do."""
@@ -97,13 +103,12 @@ class Author:
 
     def _act(self, random: Random) -> Value:
         self._count += 1
-        key = SigningKey(secret("spare invite", self._count))
         column = ColumnDef("extra", "TEXT")
         choice = random.randrange(6)
         if choice == 0:
             return body_value(Settings(name=f"fuzzed {self._count}", description="said\nin two lines"))
         if choice == 1:
-            return body_value(Invite(Role.WRITER, FIRST_MS * 2, 3, key.public))
+            return body_value(Invite(Role.WRITER, FIRST_MS * 2, 3, _invite_key(self._count)))
         if choice == 2:
             table = CreateTable(f"table {self._count}", (replace(column, name="id", not_null=True), column), (0,), True, False)
             return body_value(SchemaAct((table,)))
@@ -118,8 +123,7 @@ class Author:
         self._count += 1
         if random.random() < 0.5:
             return body_value(Profile(f"hostile {self._count}"))
-        keys = DeviceKeys(*(secret("added", self._count, purpose) for purpose in ("signing", "noise", "sealing")))
-        cert = verify_device_cert(keys.device_cert(f"added {self._count}"))
+        cert, keys = _added_device(self._count)
         return body_value(AddDevice(cert, keys.sign_consent(self._world.hostile.user)))
 
     def _run(self, kind: Kind, bodies: list[bytes], tip: Header | None) -> Written:
@@ -243,3 +247,27 @@ class Author:
     def _with_blocks(header: Header, blocks: list[bytes]) -> Entry:
         body = Body.of_blocks(blocks)
         return Entry(replace(header, body_hash=body.hash), body)
+
+
+# --- What is dear to make and may be used again ---------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=LARGE_BODIES)
+def _large_body(table: TableId, number: int) -> tuple[list[bytes], Body]:
+    """A row that does not fit into its run: the blocks, and the body that they make."""
+    row: list[list[Scalar]] = [[f"large {number}"], ["t"], [Random(number).randbytes(LARGE_BODY_BYTES)]]
+    pieces = block_codec.split_body(encode_changeset(Changeset((TableChangeset(table, inserts=row),))))
+    return pieces, Body.of_blocks(pieces)
+
+
+@lru_cache(maxsize=1_024)
+def _added_device(number: int) -> tuple[DeviceCert, DeviceKeys]:
+    """A further device of a user's."""
+    keys = DeviceKeys(*(secret("added", number, purpose) for purpose in ("signing", "noise", "sealing")))
+    return verify_device_cert(keys.device_cert(f"added {number}")), keys
+
+
+@lru_cache(maxsize=1_024)
+def _invite_key(number: int) -> bytes:
+    """The public half of an invite's key."""
+    return SigningKey(secret("spare invite", number)).public

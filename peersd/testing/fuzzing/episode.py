@@ -31,7 +31,11 @@ KINDS: Final = (*handshakes.KINDS, *frames.KINDS, *messages.KINDS)
 
 _WEIGHTS: Final = (*(2 for _ in handshakes.KINDS), *(2 for _ in frames.KINDS), *(4 for _ in messages.KINDS))
 
-EPISODE_FRAMES: Final = 100
+EPISODE_FRAMES: Final = 200
+"""More let the files grow to where a frame costs more than what is saved at the beginning and the end."""
+
+FILE_CHECKED_EVERY: Final = 16
+"""Of so many episodes one has its file taken in whole by another store."""
 
 
 class FuzzFailed(AssertionError):
@@ -50,7 +54,7 @@ class Campaign:
 
     seed: int = 0
     kinds: tuple[str, ...] = KINDS
-    measured_every: int = 16
+    measured_every: int = 64
 
     def replay(self, episode: int, count: int = 1) -> str:
         """The command that runs some episodes again, `count` from that one on."""
@@ -74,7 +78,7 @@ def run_campaign(world: World, folder: Path, campaign: Campaign, episodes: Itera
         try:
             episode = Episode(world, store, clock, campaign, number, tally)
             _measure(episode, tally) if is_measured else episode.run()
-            if is_measured:
+            if is_measured or number % FILE_CHECKED_EVERY == 0:
                 episode.check_file(folder / "fresh.db")
         finally:
             store.close()
@@ -191,8 +195,12 @@ class Episode:
             self._hostile.send(message)
         if said.run is not None and not self._victim.refusals:
             self._author.note_taken(said.run)
-        if self._victim.refusals and self._random.random() < 0.75:
-            self._hostile.forget()  # else it asks for the channel anew, and is refused for a while
+        if self._victim.refusals:
+            draw = self._random.random()
+            if draw < 0.25:
+                self._hostile.forget()
+            elif draw < 0.9:
+                self._hostile.wait_out()  # else it asks for the channel anew at once, and is refused
         return said.is_good, said.change
 
     # --- What is left -----------------------------------------------------------------------------------------------------------

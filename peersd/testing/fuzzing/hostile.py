@@ -9,7 +9,7 @@ from typing import Final
 from peersd.testing.fuzzing.repeating import KeptHandshake
 from peersd.testing.fuzzing.victim import Victim
 from peersd.testing.fuzzing.world import World
-from peersd_protocol.constants import TRANSPORT_MESSAGE_BYTES_MAX
+from peersd_protocol.constants import LANE_RETRY_MS, TRANSPORT_MESSAGE_BYTES_MAX
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.frames import FrameType, decode_clock, decode_frames
 from peersd_protocol.handshake import Established, Handshake, Role
@@ -21,6 +21,8 @@ from peersd_protocol.tokens import DIGEST_BYTES, SIDE_DIALLER, SIDE_LISTENER, Ac
 
 PLAINTEXT_BYTES_MAX: Final = 65_519
 ROUNDS_MAX: Final = 10_000
+FAULTS_MAX: Final = 3
+"""Of a session's faults on one link: the time that it has to wait doubles each time."""
 
 
 class NotConnected(AssertionError):
@@ -58,6 +60,7 @@ class Hostile:
         self.is_reading = True
         self.nonces: list[int] = []
         self.refused_opens = 0
+        self._faults = 0
 
     # --- The link ---------------------------------------------------------------------------------------------------------------
 
@@ -112,6 +115,7 @@ class Hostile:
         self.opened.clear()
         self.nonces.clear()
         self.refused_opens = 0
+        self._faults = 0
 
     @property
     def handshake_hash(self) -> bytes:
@@ -237,6 +241,14 @@ class Hostile:
                 self.connect()  # who broke a rule is refused for a while; on another link there is nothing to be held against it
             self._victim.advance(200)
         raise NotConnected(f"no channel comes up: {self._victim.refusals[-3:]}")
+
+    def wait_out(self) -> None:
+        """Lets the time pass for which the victim refuses the channel after a fault; a new link where that has grown long."""
+        self._faults += 1
+        if self._faults > FAULTS_MAX:
+            self.forget()
+        else:
+            self._victim.advance(LANE_RETRY_MS << self._faults)
 
     def send(self, message: bytes) -> None:
         """Sends a message of the session."""
