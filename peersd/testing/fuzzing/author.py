@@ -9,7 +9,7 @@ from typing import Final
 
 from peersd.testing.fuzzing.mutation import BOUNDARIES, mutate_bytes, mutate_encoding, mutate_value, pack
 from peersd.testing.fuzzing.world import FIRST_MS, World
-from peersd.testing.simulator.founding import secret
+from peersd.testing.simulator.founding import Person, secret
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import canonical, hlc
 from peersd_protocol.acts import AddDevice, Invite, Profile, SchemaAct, SetRole, Settings, body_value
@@ -43,17 +43,27 @@ class Written:
 
 
 class Author:
-    """Writes for the hostile device. Every good run begins a log of its own or follows one that was taken in.
+    """Writes for one device. Every good run begins a log of its own or follows one that was taken in.
 
     Args:
         world: the group.
+        writer: whose device it is; the hostile one's by default.
+
+    Attributes:
+        writer: the same.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, writer: Person | None = None) -> None:
         self._world = world
-        self._keys = world.hostile.keys
+        self.writer = writer or world.hostile
+        self._keys = self.writer.keys
         self._count = 0
         self._tips: list[Header] = []
+
+    @property
+    def tip(self) -> Header | None:
+        """The end of a log of rows that was taken in."""
+        return self._tips[-1] if self._tips else None
 
     # --- Good ones --------------------------------------------------------------------------------------------------------------
 
@@ -61,7 +71,7 @@ class Author:
         """Rows."""
         tip = random.choice(self._tips) if self._tips and random.random() < 0.3 else None
         count = random.randint(1, ENTRIES_MAX)
-        return self._run(Kind.DATA, [self._changeset(random) for _ in range(count)], tip)
+        return self.write(Kind.DATA, [self._changeset(random) for _ in range(count)], tip)
 
     def large_data(self, random: Random) -> Written:
         """A row that does not fit into its run."""
@@ -72,11 +82,20 @@ class Author:
 
     def control(self, random: Random) -> Written:
         """An act that an admin may do."""
-        return self._run(Kind.CONTROL, [pack(self._act(random))], None)
+        return self.write(Kind.CONTROL, [pack(self._act(random))])
 
     def identity(self, random: Random) -> Written:
         """An act of the hostile user's identity."""
-        return self._run(Kind.IDENTITY, [pack(self._identity_act(random))], None)
+        return self.write(Kind.IDENTITY, [pack(self._identity_act(random))])
+
+    def good(self, random: Random, kind: Kind) -> Written:
+        """A run of a kind that no rule forbids."""
+        return {Kind.DATA: self.data, Kind.CONTROL: self.control, Kind.IDENTITY: self.identity}[kind](random)
+
+    def further_device(self) -> tuple[DeviceCert, DeviceKeys]:
+        """A device that the user does not have yet."""
+        self._count += 1
+        return _added_device(self._count)
 
     def note_taken(self, run: Run) -> None:
         """The victim has taken a run in, so the next may follow it."""
@@ -120,13 +139,14 @@ class Author:
         return body_value(SetRole(self._world.hostile.user, Role.READER))  # nobody promotes itself: it is void, and no fault
 
     def _identity_act(self, random: Random) -> Value:
-        self._count += 1
         if random.random() < 0.5:
+            self._count += 1
             return body_value(Profile(f"hostile {self._count}"))
-        cert, keys = _added_device(self._count)
-        return body_value(AddDevice(cert, keys.sign_consent(self._world.hostile.user)))
+        cert, keys = self.further_device()
+        return body_value(AddDevice(cert, keys.sign_consent(self.writer.user)))
 
-    def _run(self, kind: Kind, bodies: list[bytes], tip: Header | None) -> Written:
+    def write(self, kind: Kind, bodies: list[bytes], tip: Header | None = None) -> Written:
+        """A run of these raw bodies, which may be good or not, in a new log or after an entry."""
         entries: list[Entry] = []
         blocks: list[Block] = []
         for raw in bodies:
@@ -140,13 +160,13 @@ class Author:
 
     def _header(self, kind: Kind, tip: Header | None, body: Body) -> Header:
         self._count += 1
-        identity = self._world.hostile.identity.last.hash
+        identity = self.writer.identity.last.hash
         if tip is not None:
             return replace(tip, seq=tip.seq + 1, prev=tip.hash, hlc=tip.hlc + 1, control_heads=(), body_hash=body.hash)
         return Header(
             b"" if kind is Kind.IDENTITY else self._world.group,
             kind,
-            self._world.hostile.user,
+            self.writer.user,
             self._keys.device,
             secret("epoch", self._count)[:16],
             1,
@@ -162,8 +182,8 @@ class Author:
     def bad(self, random: Random, kind: Kind) -> Written:
         """A run in whose body or headers something was changed before they were signed."""
         if random.random() < 0.5:
-            return self._run(kind, [self._bad_body(random, kind)], None)
-        good = {Kind.DATA: self.data, Kind.CONTROL: self.control, Kind.IDENTITY: self.identity}[kind](random)
+            return self.write(kind, [self._bad_body(random, kind)])
+        good = self.good(random, kind)
         self.note_followed(good.run)
         entries = list(good.run.entries)
         at = random.randrange(len(entries))

@@ -12,9 +12,11 @@ from typing import Final
 
 import apsw
 
+from peersd.store.log import State
 from peersd.store.store import Store
 from peersd.testing.fuzzing import frames, handshakes, messages
 from peersd.testing.fuzzing.author import Author
+from peersd.testing.fuzzing.forgeries import REFUSED
 from peersd.testing.fuzzing.frames import GOOD, Frames
 from peersd.testing.fuzzing.handshakes import Handshakes
 from peersd.testing.fuzzing.hostile import Hostile
@@ -23,8 +25,11 @@ from peersd.testing.fuzzing.tally import GROWTH_BYTES_MAX, Tally
 from peersd.testing.fuzzing.victim import Victim
 from peersd.testing.fuzzing.world import Clock, World, write_note
 from peersd.testing.simulator.entries import feed, pieces_of
+from peersd.testing.simulator.stored import check_chain
+from peersd_protocol.constants import STAGED_BODIES_MAX
 from peersd_protocol.handshake import Role
 from peersd_protocol.messages import encode_runs
+from peersd_protocol.roles import Role as Roles
 
 KINDS: Final = (*handshakes.KINDS, *frames.KINDS, *messages.KINDS)
 """All types. Messages of a session come more often than frames: there is more behind them."""
@@ -124,6 +129,7 @@ class Episode:
         self._hostile = Hostile(world, self._victim, random.choice((Role.DIALLER, Role.LISTENER)), random)
         self._hostile.is_reading = random.random() < 0.8
         self._author = Author(world)
+        self._void: list[bytes] = []
         self._messages = Messages(world, self._author)
         self._frames = Frames(world, self._hostile, self._victim)
         self._handshakes = Handshakes(world, self._victim)
@@ -173,6 +179,10 @@ class Episode:
         refusals = [f"{one.scope} {one.code.name}" for one in victim.refusals]
         if is_good and refusals:
             raise self._failure(f"frame {index} ({kind}): a good one is refused: {victim.refusals}")
+        if change in REFUSED and not refusals:
+            raise self._failure(f"frame {index} ({kind}): what is {change} is not refused")
+        if self._void:
+            self._check_void(self._void[-1])
         where = f"episode {self.number}, frame {index}"
         self._tally.add(kind, is_good=is_good, change=change, refusals=refusals, took_s=took_s, where=where)
 
@@ -191,6 +201,8 @@ class Episode:
 
     def _say(self, kind: str) -> tuple[bool, str]:
         said = self._messages.make(self._random, kind)
+        if said.void:
+            self._void.append(said.void)
         for message in said.messages:
             self._hostile.send(message)
         if said.run is not None and not self._victim.refusals:
@@ -203,6 +215,10 @@ class Episode:
                 self._hostile.wait_out()  # else it asks for the channel anew at once, and is refused
         return said.is_good, said.change
 
+    def _check_void(self, hash_: bytes) -> None:
+        found = self._store.log.find(hash_)
+        assert found is None or found.state in (State.VOID, State.ANCESTOR), f"a forged entry counts: {hash_[:4].hex()}"
+
     # --- What is left -----------------------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
@@ -214,9 +230,11 @@ class Episode:
         if store.log.find(fresh.run.last.hash) is None and not fresh.blocks:
             name = f"written in episode {self.number}"
             victim.check_bystander(lambda: write_note(store, world.victim.user, name), encode_runs([fresh.run]))
-        assert store.state.is_member_device(world.hostile.keys.device)
-        for name in ("victim", "bystander"):
-            assert store.state.role_of(getattr(world, name).user), f"the {name} is no member any more"
+        for hash_ in self._void:
+            self._check_void(hash_)
+        for person, role in ((world.victim, Roles.FOUNDER), (world.bystander, Roles.OWNER), (world.hostile, Roles.ADMIN)):
+            assert store.state.role_of(person.user) == role, f"the {person.name} has another role"
+            assert store.state.is_member_device(person.keys.device), f"the {person.name}'s device is no member's any more"
         before = store.dump(), store.dump_clocks()
         store.rebuild()
         assert (store.dump(), store.dump_clocks()) == before, "the rows are not what the logs say"
@@ -227,8 +245,10 @@ class Episode:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         fresh = self._world.open_fresh(path, Clock())
         try:
-            feed(fresh, pieces_of(self._store))
+            feed(fresh, pieces_of(self._store), STAGED_BODIES_MAX)  # of more, the blocks would come too late
             assert fresh.vector() == self._store.vector(), "another store holds something else"
+            wrong = check_chain(self._store, set())
+            assert wrong is None, wrong
             assert fresh.dump() == self._store.dump(), "another store shows something else"
         except Exception as error:
             raise self._failure(f"the file: {type(error).__name__}: {error}") from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Final, TypeAlias
 
+from peersd.testing.fuzzing.forgeries import FORGED, flipped
 from peersd.testing.fuzzing.hostile import Hostile
 from peersd.testing.fuzzing.mutation import BOUNDARIES, mutate_bytes, mutate_encoding, mutate_value, pack
 from peersd.testing.fuzzing.victim import Victim
@@ -17,6 +19,7 @@ from peersd_protocol.frames import VARINT_MAX, FrameType, encode_frame, encode_n
 from peersd_protocol.messages import MessageType, encode_prune
 from peersd_protocol.redemption import Redemption, sign_redemption
 from peersd_protocol.runs import run_value
+from peersd_protocol.signing import SigningKey
 
 KINDS: Final = (
     *("OPEN", "OPEN_WITH_PROOF", "ACCEPT", "REFUSE", "DATA", "CREDIT", "RETURN", "CLOSE", "PING", "PONG", "GOAWAY"),
@@ -107,16 +110,9 @@ class Frames:
 
     def _open_with_proof(self, random: Random) -> Change:
         world, hostile = self._world, self._hostile
-        invite, key = world.invite
-        proof = sign_redemption(
-            group_id=world.group,
-            invite_hash=invite,
-            invite_key=key,
-            user=world.hostile.user,
-            identity_head_hash=world.hostile.identity.last.hash,
-            device_key=world.hostile.keys.signing,
-            handshake_hash=hostile.handshake_hash,
-        )
+        _, key = world.invite
+        device = world.hostile.keys.signing
+        proof = self._proof(key, device, world.group, hostile.handshake_hash)
         runs: Value = [run_value(run) for run in world.hostile.identity_runs]
         message: Value = [MessageType.RUNS, 0, pack(runs)]
         step = random.random()
@@ -126,8 +122,21 @@ class Frames:
         if step < 0.4:
             self._say_proof(True, pack(message) if random.random() < 0.5 else pack(mutate_value(random, message))[:200_000])
             return "plea"
+        if step < 0.5:
+            other = world.bystander.keys.signing
+            forged = (
+                replace(self._proof(other, device, world.group, hostile.handshake_hash), invite_public_key=key.public),
+                self._proof(other, device, world.group, hostile.handshake_hash),
+                self._proof(key, other, world.group, hostile.handshake_hash),
+                self._proof(key, device, world.group, random.randbytes(32)),
+                self._proof(key, device, random.randbytes(32), hostile.handshake_hash),
+                replace(proof, invite_signature=flipped(random, proof.invite_signature)),
+                replace(proof, invite_hash=world.group),
+            )
+            self._say_proof(random.choice(forged).value, pack(message))
+            return FORGED
         if step < 0.6:
-            self._say_proof(self._bad_proof(random, proof), pack(message))
+            self._say_proof(mutate_value(random, proof.value), pack(message))
             return "proof"
         if step < 0.8:
             bad: Value = [MessageType.RUNS, 0, pack(mutate_value(random, runs))]
@@ -143,9 +152,16 @@ class Frames:
         data = pack([payload.token, payload.digest, payload.beacons, proof])
         self._say_open(data[:OPEN_PAYLOAD_BYTES_MAX], (message,))
 
-    def _bad_proof(self, random: Random, proof: Redemption) -> Value:
-        value: Value = proof.value
-        return mutate_value(random, value)
+    def _proof(self, invite_key: SigningKey, device_key: SigningKey, group: bytes, handshake_hash: bytes) -> Redemption:
+        return sign_redemption(
+            group_id=group,
+            invite_hash=self._world.invite[0],
+            invite_key=invite_key,
+            user=self._world.hostile.user,
+            identity_head_hash=self._world.hostile.identity.last.hash,
+            device_key=device_key,
+            handshake_hash=handshake_hash,
+        )
 
     def _answer(self, random: Random, frame_type: FrameType) -> Change:
         hostile = self._hostile

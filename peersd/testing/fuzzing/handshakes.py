@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
+from peersd.testing.fuzzing.forgeries import FORGED
 from peersd.testing.fuzzing.frames import GOOD, Change
 from peersd.testing.fuzzing.mutation import mutate_bytes, mutate_encoding, mutate_value, pack
 from peersd.testing.fuzzing.victim import Victim
@@ -13,6 +14,7 @@ from peersd_protocol.canonical import Value
 from peersd_protocol.constants import BOOT_ID_BYTES, TRANSPORT_MESSAGE_BYTES_MAX
 from peersd_protocol.handshake import PROLOGUE, Role
 from peersd_protocol.noise import HandshakeState, X25519Key
+from peersd_protocol.signing import PURPOSE_NOISE_KEY, PURPOSE_SEALING_KEY
 
 KINDS: Final = ("noise 1", "noise 2", "noise 3")
 
@@ -91,11 +93,15 @@ class Handshakes:
         if step < 0.5:
             self._send_changed(random, noise.write_message(pack(value)))
             return "message"
-        if step < 0.6:
-            victims = self._world.victim.keys
-            value = [1, victims.device, victims.noise_signature, bytes(BOOT_ID_BYTES), replaces, is_alone]
-            self._send(noise.write_message(pack(value)))
-            return "somebody else"
+        if step < 0.65:
+            another = random.choice((self._world.victim, self._world.bystander)).keys
+            own = keys.signing.sign(PURPOSE_NOISE_KEY, keys.noise.public)
+            elsewhere = keys.signing.sign(PURPOSE_SEALING_KEY, keys.noise.public)
+            device, signature = random.choice(
+                ((another.device, another.noise_signature), (another.device, own), (keys.device, elsewhere))
+            )
+            self._send(noise.write_message(pack([1, device, signature, bytes(BOOT_ID_BYTES), replaces, is_alone])))
+            return FORGED
         payload = pack(mutate_value(random, value)) if step < 0.9 else mutate_encoding(random, value)
         self._send(noise.write_message(payload[:60_000]))
         return "payload"

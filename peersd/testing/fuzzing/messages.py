@@ -8,6 +8,7 @@ from random import Random
 from typing import Final
 
 from peersd.testing.fuzzing.author import Author, Written
+from peersd.testing.fuzzing.forgeries import ABOVE, ABOVE_KINDS, FORGED, VOID, Forgeries
 from peersd.testing.fuzzing.mutation import mutate_bytes, mutate_encoding, mutate_value, pack
 from peersd.testing.fuzzing.world import World
 from peersd_protocol import blocks as block_codec
@@ -39,12 +40,14 @@ class Said:
         is_good: whether all of them keep the rules, so that none may be refused.
         change: what was done to them.
         run: the run that becomes part of the group if they are taken in.
+        void: the hash of an entry among them that may never count.
     """
 
     messages: tuple[bytes, ...]
     is_good: bool
     change: str
     run: Run | None = None
+    void: bytes = b""
 
 
 class Messages:
@@ -58,6 +61,7 @@ class Messages:
     def __init__(self, world: World, author: Author) -> None:
         self._world = world
         self._author = author
+        self._forgeries = Forgeries(world, author)
         self._counter = 1
         self._relayed = 0
         vector: Vector = dict(world.vector)
@@ -73,6 +77,8 @@ class Messages:
 
     def make(self, random: Random, kind: str) -> Said:
         """One case of a kind of KINDS."""
+        if kind in ABOVE_KINDS and random.random() < 0.03:
+            return Said((pack(self._forgeries.above(random, kind)),), False, ABOVE)
         if kind in _KIND_OF_RUNS:
             return self._runs(random, _KIND_OF_RUNS[kind])
         if kind == "RUNS relayed":
@@ -130,18 +136,36 @@ class Messages:
     # --- Entries ----------------------------------------------------------------------------------------------------------------
 
     def _runs(self, random: Random, kind: Kind) -> Said:
-        writes = {Kind.DATA: self._author.data, Kind.CONTROL: self._author.control, Kind.IDENTITY: self._author.identity}
-        if random.random() < 0.4:
+        step = random.random()
+        if step < 0.1:
+            return self._forged(random, kind)
+        if step < 0.4:
             bad = self._author.bad(random, kind)
             if random.random() < 0.5:
                 return self._sent(random, [run_value(bad.run)], None, change="signed")
-            before = writes[kind](random).run  # whatever is wrong with the second, nothing of the first may stay (SPEC: E-30)
+            before = self._author.good(
+                random, kind
+            ).run  # whatever is wrong with the second, nothing of the first may stay (SPEC: E-30)
             self._author.note_followed(before)
             return self._sent(random, [run_value(before), run_value(bad.run)], None, change="signed, behind")
-        return self._changed_runs(random, writes[kind](random).run)
+        return self._changed_runs(random, self._author.good(random, kind).run)
+
+    def _forged(self, random: Random, kind: Kind, *, of_others: bool = False) -> Said:
+        """A run that is sound but for who signed it, where it stands, or what it does; maybe behind one that is good."""
+        if not of_others and random.random() < 0.4:
+            run = self._forgeries.void(random, kind)
+            return Said((pack([MessageType.RUNS, 0, pack([run_value(run)])]),), False, VOID, void=run.last.hash)
+        runs = [self._forgeries.run(random, kind, of_others=of_others)]
+        if random.random() < 0.3:
+            runs.insert(0, self._author.data(random).run)
+            self._author.note_followed(runs[0])
+        values: Value = [run_value(run) for run in runs]
+        return Said((pack([MessageType.RUNS, 0, pack(values)]),), False, FORGED, void=runs[-1].last.hash)
 
     def _relay(self, random: Random) -> Said:
-        """What another wrote, in the order in which it rests on each other or in any."""
+        """What another wrote, in the order in which it rests on each other or in any; or did not write."""
+        if random.random() < 0.1:
+            return self._forged(random, random.choice(list(Kind)), of_others=True)
         pieces = self._world.pieces
         if random.random() < 0.7:
             piece = pieces[self._relayed % len(pieces)]
@@ -213,6 +237,8 @@ class Messages:
         return [MessageType.COUNTERS, [[device, random.choice((1, 5, 2**31, 2**53 - 1))] for device in chosen]]
 
     def _beacons(self, random: Random) -> Said:
+        if random.random() < 0.1:
+            return Said((pack([MessageType.BEACONS, [self._forgeries.beacon(random)]]),), False, FORGED)
         value = self._beacon(random).value
         change = "good"
         if random.random() < 0.5:
