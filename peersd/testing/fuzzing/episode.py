@@ -16,7 +16,7 @@ from peersd.store.log import State
 from peersd.store.store import Store
 from peersd.testing.fuzzing import frames, handshakes, messages
 from peersd.testing.fuzzing.author import Author
-from peersd.testing.fuzzing.forgeries import REFUSED
+from peersd.testing.fuzzing.forgeries import REFUSED, Turns
 from peersd.testing.fuzzing.frames import GOOD, Frames
 from peersd.testing.fuzzing.handshakes import Handshakes
 from peersd.testing.fuzzing.hostile import Hostile
@@ -130,8 +130,9 @@ class Episode:
         self._hostile.is_reading = random.random() < 0.8
         self._author = Author(world)
         self._void: list[bytes] = []
-        self._messages = Messages(world, self._author)
-        self._frames = Frames(world, self._hostile, self._victim)
+        turns = Turns(number)
+        self._messages = Messages(world, self._author, turns)
+        self._frames = Frames(world, self._hostile, self._victim, turns)
         self._handshakes = Handshakes(world, self._victim)
         self._kinds = [(kind, weight) for kind, weight in zip(KINDS, _WEIGHTS, strict=True) if kind in campaign.kinds]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final, TypeAlias
 
-from peersd.testing.fuzzing.forgeries import FORGED, flipped
+from peersd.testing.fuzzing.forgeries import FORGED, Turns, flipped
 from peersd.testing.fuzzing.hostile import Hostile
 from peersd.testing.fuzzing.mutation import BOUNDARIES, mutate_bytes, mutate_encoding, mutate_value, pack
 from peersd.testing.fuzzing.victim import Victim
@@ -41,9 +41,11 @@ class Frames:
         world: the group.
         hostile: who sends.
         victim: who is sent to.
+        turns: of what is forged.
     """
 
-    def __init__(self, world: World, hostile: Hostile, victim: Victim) -> None:
+    def __init__(self, world: World, hostile: Hostile, victim: Victim, turns: Turns) -> None:
+        self._turns = turns
         self._world = world
         self._hostile = hostile
         self._victim = victim
@@ -122,23 +124,24 @@ class Frames:
         if step < 0.4:
             self._say_proof(True, pack(message) if random.random() < 0.5 else pack(mutate_value(random, message))[:200_000])
             return "plea"
-        if step < 0.5:
+        if step < 0.62:
             other = world.bystander.keys.signing
             forged = (
                 replace(self._proof(other, device, world.group, hostile.handshake_hash), invite_public_key=key.public),
                 self._proof(other, device, world.group, hostile.handshake_hash),
-                self._proof(key, other, world.group, hostile.handshake_hash),
+                replace(proof, device_signature=self._proof(key, other, world.group, hostile.handshake_hash).device_signature),
+                replace(proof, device_signature=flipped(random, proof.device_signature)),
                 self._proof(key, device, world.group, random.randbytes(32)),
                 self._proof(key, device, random.randbytes(32), hostile.handshake_hash),
                 replace(proof, invite_signature=flipped(random, proof.invite_signature)),
                 replace(proof, invite_hash=world.group),
             )
-            self._say_proof(random.choice(forged).value, pack(message))
+            self._say_proof(self._turns.pick("proof", forged).value, pack(message))
             return FORGED
-        if step < 0.6:
+        if step < 0.7:
             self._say_proof(mutate_value(random, proof.value), pack(message))
             return "proof"
-        if step < 0.8:
+        if step < 0.84:
             bad: Value = [MessageType.RUNS, 0, pack(mutate_value(random, runs))]
             if random.random() < 0.5:
                 bad = mutate_value(random, message)

@@ -22,6 +22,7 @@ from peersd.node.group import Group
 from peersd.store.store import Store
 from peersd.testing.forging import Rogue
 from peersd.testing.fuzzing.author import Author
+from peersd.testing.fuzzing.forgeries import Turns
 from peersd.testing.fuzzing.messages import KINDS, Messages
 from peersd.testing.fuzzing.mutation import mutate_bytes
 from peersd.testing.fuzzing.world import World
@@ -105,7 +106,7 @@ async def send_messages(link: Callable[[], AbstractAsyncContextManager[Rogue]], 
         AssertionError: a good one was refused.
     """
     random = Random(f"live/{seed}")
-    messages = Messages(world, Author(world))
+    messages = Messages(world, Author(world), Turns(seed))
     outcome = Outcome()
     known = next(piece.run.last for piece in world.held if piece.run.log.kind is Kind.DATA)
     left = count

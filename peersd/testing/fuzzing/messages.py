@@ -8,7 +8,7 @@ from random import Random
 from typing import Final
 
 from peersd.testing.fuzzing.author import Author, Written
-from peersd.testing.fuzzing.forgeries import ABOVE, ABOVE_KINDS, FORGED, VOID, Forgeries
+from peersd.testing.fuzzing.forgeries import ABOVE, ABOVE_KINDS, FORGED, VOID, Forgeries, Turns
 from peersd.testing.fuzzing.mutation import mutate_bytes, mutate_encoding, mutate_value, pack
 from peersd.testing.fuzzing.world import World
 from peersd_protocol import blocks as block_codec
@@ -56,12 +56,13 @@ class Messages:
     Args:
         world: the group.
         author: writes entries.
+        turns: of what is forged.
     """
 
-    def __init__(self, world: World, author: Author) -> None:
+    def __init__(self, world: World, author: Author, turns: Turns) -> None:
         self._world = world
         self._author = author
-        self._forgeries = Forgeries(world, author)
+        self._forgeries = Forgeries(world, author, turns)
         self._counter = 1
         self._relayed = 0
         vector: Vector = dict(world.vector)
@@ -77,7 +78,7 @@ class Messages:
 
     def make(self, random: Random, kind: str) -> Said:
         """One case of a kind of KINDS."""
-        if kind in ABOVE_KINDS and random.random() < 0.03:
+        if kind in ABOVE_KINDS and random.random() < 0.04:
             return Said((pack(self._forgeries.above(random, kind)),), False, ABOVE)
         if kind in _KIND_OF_RUNS:
             return self._runs(random, _KIND_OF_RUNS[kind])
@@ -137,7 +138,7 @@ class Messages:
 
     def _runs(self, random: Random, kind: Kind) -> Said:
         step = random.random()
-        if step < 0.1:
+        if step < 0.18:
             return self._forged(random, kind)
         if step < 0.4:
             bad = self._author.bad(random, kind)
@@ -152,13 +153,10 @@ class Messages:
 
     def _forged(self, random: Random, kind: Kind, *, of_others: bool = False) -> Said:
         """A run that is sound but for who signed it, where it stands, or what it does; maybe behind one that is good."""
-        if not of_others and random.random() < 0.4:
+        if not of_others and random.random() < 0.5:
             run = self._forgeries.void(random, kind)
             return Said((pack([MessageType.RUNS, 0, pack([run_value(run)])]),), False, VOID, void=run.last.hash)
-        runs = [self._forgeries.run(random, kind, of_others=of_others)]
-        if random.random() < 0.3:
-            runs.insert(0, self._author.data(random).run)
-            self._author.note_followed(runs[0])
+        runs = self._forgeries.runs(random, kind, of_others=of_others)
         values: Value = [run_value(run) for run in runs]
         return Said((pack([MessageType.RUNS, 0, pack(values)]),), False, FORGED, void=runs[-1].last.hash)
 
