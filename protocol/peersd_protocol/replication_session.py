@@ -108,7 +108,7 @@ class SessionState:
         ask_wait_ms, asks_from_ms: how long after the last ASK the next may be said, and when.
         brought: per log, the end of the last run that it brought and that could not be taken in. Whether the remote side holds
             it is not known: runs end at entries that are void at their sender, too.
-        brought_void: per log, the last run's end that it brought and that is not held here.
+        brought_void: per log, the last run's end that it brought and that is not held here; until it names its tips of that log.
     """
 
     lot: ParkingLot
@@ -150,6 +150,7 @@ class SessionState:
         self.durable.clear()
         self.proved.clear()
         self.brought.clear()
+        self.brought_void.clear()
         self.state_durable(vector)
         self.answers = {log: seq for log, seq in self.answers.items() if log in vector}
 
@@ -159,6 +160,7 @@ class SessionState:
             self.durable[log] = {tip: seq for seq, tip in tips}
             self.proved.pop(log, None)
             self.brought.pop(log, None)
+            self.brought_void.pop(log, None)
             self.raise_view(log, max(seq for seq, _ in tips))
 
     def prove_durable(self, log: LogKey, tip: Tip) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peersd_protocol.entries import LogKey
-from peersd_protocol.messages import Have, encode_have_parts
+from peersd_protocol.messages import Have, encode_have_parts, encode_vector_parts
 from peersd_protocol.replication import TIMER_HAVE, Ingested
 from peersd_protocol.vectors import Tip
 from tests.protocol.replication_steps import CONTROL, START, THEIRS, committed, opened, said, tip
@@ -36,6 +36,21 @@ def test_who_sent_what_lacked_a_body_here_is_known_to_hold_it_once_that_body_has
     machine.ingested(1, Ingested({}, void=(tip(3)[1],), blocked_tips=((THEIRS, tip(3)),)), 50)
     assert THEIRS not in machine.durable_vector(1)
     machine.committed([committed(7, THEIRS, 3)], 60, origin=2, vector={**START, THEIRS: (tip(3),)})
+    assert machine.is_equal(1)
+
+
+@pytest.mark.parametrize("names_all", [False, True], ids=["HAVE", "VECTOR"])
+def test_who_has_said_what_it_holds_of_a_log_is_not_taken_to_hold_what_it_sent_before(*, names_all: bool) -> None:
+    """The end became void there, too, and its body may be gone: it says so when it holds it again."""
+    machine = opened(1, 2)
+    machine.ingested(1, Ingested({}, void=(tip(3)[1],), void_tips=((THEIRS, tip(3)),)), 50)
+    left = {**START, THEIRS: (tip(1),)}
+    (message,) = encode_vector_parts(left) if names_all else encode_have_parts({THEIRS: (tip(1),)})
+    machine.receive(1, message, 55)
+    machine.committed([committed(7, THEIRS, 3)], 60, origin=2, vector={**START, THEIRS: (tip(3),)})
+    assert machine.durable_vector(1)[THEIRS] == (tip(1),)
+    assert not machine.is_equal(1)
+    machine.receive(1, encode_have_parts({THEIRS: (tip(3),)})[0], 70)
     assert machine.is_equal(1)
 
 
