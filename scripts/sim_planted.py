@@ -298,6 +298,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--run", nargs="+", type=int, metavar="SEED", help=argparse.SUPPRESS)
     chosen = parser.parse_args(argv)
     chosen.bench = Bench(chosen.bench) if chosen.bench else None
+    if chosen.run:
+        return chosen
+    known = load_bugs(chosen.patches)
+    if not known:
+        parser.error(f"argument --patches: no planted bug is in {chosen.patches}")
+    unknown = sorted(set(chosen.names) - {bug.name for bug in known})
+    if unknown:
+        parser.error(
+            f"argument BUG: no planted bug is called {', '.join(unknown)}; there are {' '.join(bug.name for bug in known)}"
+        )
+    chosen.bugs = [bug for bug in known if not chosen.names or bug.name in chosen.names]
     return chosen
 
 
@@ -307,10 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen.run:
         run_seeds(chosen.bench, chosen.run)
         return 0
-    bugs = [bug for bug in load_bugs(chosen.patches) if not chosen.names or bug.name in chosen.names]
-    if len(bugs) < len(set(chosen.names)) or not bugs:
-        print(f"no such planted bug among: {' '.join(bug.name for bug in load_bugs(chosen.patches))}")
-        return 2
+    bugs: list[PlantedBug] = chosen.bugs
     unfit = find_unfit(bugs, ROOT)
     for line in unfit:
         print(line)

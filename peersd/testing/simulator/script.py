@@ -103,10 +103,13 @@ def parse_numbers(text: str) -> frozenset[int]:
     """Reads what `format_numbers` makes.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is something else, such as a range whose last number comes first.
     """
     numbers: set[int] = set()
     for part in text.split(",") if text != "none" else ():
-        first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
+        first, dash, last = part.partition("-")
+        some = range(int(first), int(last if dash else first) + 1)
+        if not some:  # a run of no steps at all would find nothing
+            raise ValueError(f"{part!r} holds no number")
+        numbers.update(some)
     return frozenset(numbers)
