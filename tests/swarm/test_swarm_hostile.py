@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from itertools import permutations
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from peersd.net.channels import OpenRefused
 from peersd.testing.forging import Rogue, open_forger, receive_all
 from peersd.testing.fuzzing.live import send_messages, world_of
 from peersd.testing.swarm import Swarm, SwarmFailed, open_swarm
+from peersd.testing.swarm.hostile import Hostile
 from peersd_protocol import ids
 from peersd_protocol.acts import Invite, Settings
 from peersd_protocol.errors import CloseCode
@@ -164,3 +165,46 @@ async def test_who_links_anew_for_each_plea_is_looked_at_no_oftener(
                     tries += 1
             looked_at = [record for record in caplog.records if record.getMessage() == "plea_refused"]
             assert tries > 100 and 25 <= len(looked_at) <= 31
+
+
+async def plead_without_end(mal: Hostile, name: str, group: str) -> None:
+    """By a new link each time, so that no wait of a link's is its own."""
+    while True:
+        with suppress(OpenRefused, PeersdError):
+            async with mal.link(name) as link:
+                await link.plead(group, b"rubbish")
+
+
+async def test_who_has_something_to_show_is_heard_beside_many_who_plead_without_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """As in test_swarm_members.py: ben was removed by cem, who could not, and dan has heard of that alone."""
+    hostile = [f"mal{number}" for number in range(8)]
+    async with (
+        open_swarm(devices=["ada", "ben", "cem", "dan", *hostile], schema=SCHEMA, seed=6) as swarm,
+        AsyncExitStack() as stack,
+    ):
+        group = swarm.group_id()
+        await swarm.peers("ada").call("member.set_role", group=group, user="cem", role="admin")
+        for name in hostile:
+            await swarm.peers("ada").call("member.remove", group=group, user=name)
+        await swarm.converged()
+        taken = [await stack.enter_async_context(swarm.hostile(name)) for name in hostile]
+        swarm.partition(["ada", "ben"], ["cem", "dan", *hostile])
+        await trio.sleep(60)  # till the links are known to be dead: what was sent on them would arrive yet
+        await swarm.peers("cem").call("member.remove", group=group, user="ben")
+        await swarm.peers("ada").call("member.remove", group=group, user="cem")
+        await trio.sleep(5)
+        for gone in ("ada", "cem"):
+            await swarm.stop(gone)
+        async with trio.open_nursery() as nursery:
+            for mal in taken:
+                nursery.start_soon(plead_without_end, mal, "dan", group)
+            swarm.heal()
+            await swarm.execute("ben", INSERT, ["from ben"])
+            with trio.fail_after(
+                30
+            ):  # each of the others has its turn once before it, and the group rests for a second after each
+                while await swarm.query("dan", "SELECT text FROM note") != [("from ben",)]:
+                    await trio.sleep(1)
+            nursery.cancel_scope.cancel()
