@@ -147,6 +147,10 @@ class Connection:
             self._lines_out.close()
             self._closed.set()
 
+    def close(self) -> None:
+        """This side is done: who still waits or calls gets NoDaemon. The caller ends `run`."""
+        self._lose(NoDaemon("this client is closed", "calls are made while the context of open_client lasts"))
+
     async def wait_closed(self) -> None:
         """Return once the daemon has closed the connection."""
         await self._closed.wait()

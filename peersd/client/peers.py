@@ -273,7 +273,10 @@ async def open_client(
         async with stream, trio.open_nursery() as nursery:
             connection = Connection(stream)
             nursery.start_soon(connection.run)
-            yield Peers(connection)
+            try:
+                yield Peers(connection)
+            finally:
+                connection.close()
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The nursery is ours and no business of the caller's, who expects the PeersError that the body raised.

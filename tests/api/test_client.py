@@ -122,6 +122,14 @@ async def test_a_cancelled_call_leaves_the_connection_usable(served: Served) -> 
         assert (await peers.query("SELECT")).columns == ["n", "t", "r", "b", "x"]
 
 
+async def test_who_calls_after_the_context_hears_that_the_client_is_closed_and_nothing_of_the_daemon(served: Served) -> None:
+    async with open_client(served.path) as peers:
+        await peers.status()
+    with pytest.raises(NoDaemon) as caught:
+        await peers.status()
+    assert str(caught.value).startswith("this client is closed")
+
+
 async def test_where_nothing_listens_the_error_names_the_socket_and_the_remedy(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.sock", tmp_path / ("x" * 200)):
         with pytest.raises(NoDaemon) as caught:
