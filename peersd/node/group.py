@@ -39,6 +39,10 @@ OPEN_AGAIN_S: Final = 1.0
 """Between two tries to open a file that another program holds, or that has no room (guess; each waits for a lock itself)."""
 
 
+def _closing() -> PeersdError:
+    return PeersdError("busy", "The group is being closed.", hint="Try again once the daemon runs.", retry=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Keeping:
     """How long stores stay open.
@@ -244,7 +248,7 @@ class Group:
         """
         while self._opened is None:
             if self._host.is_stopping or self._is_discarded:
-                raise PeersdError("busy", "The group is being closed.", hint="Try again once the daemon runs.", retry=True)
+                raise _closing()
             if self._turning is None:
                 self._turning = _Turning()
                 # In a task of its own: others may wait for it when who asked first is cancelled.
@@ -287,7 +291,11 @@ class Group:
 
     async def _run(self) -> None:
         """Takes a place for the store, keeps it open while it is needed, and closes it."""
-        await self._host.places.take()
+        try:
+            await self._host.places.take()
+        except BaseException:  # cancelled: who deletes the file waits for the end of this, whatever cancels the node
+            self._turned(_closing())
+            raise
         try:
             await self._run_store()
         finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 import trio
+import trio.testing
 
 from peersd.errors import PeersdError
 from peersd.node.api_node import ApiNode
@@ -207,6 +208,36 @@ async def test_a_store_waits_for_a_place_while_others_are_at_work_and_opens_besi
                 nursery.start_soon(_use_once, group_of(ada, names[5]))
                 await at_work.aclose()
         await until(lambda: ada.open_stores() <= 4)
+
+
+async def test_who_waits_for_a_store_to_be_closed_goes_on_when_the_node_ends_before_the_store_has_a_place(tmp_path: Path) -> None:
+    """As who joins does: it deletes the file of the group, whatever cancels it, and the node would wait for it for ever."""
+    failures: list[str] = []
+
+    async def open_late(group: Group) -> None:
+        try:
+            await group.open()
+        except PeersdError as error:
+            failures.append(error.code)
+
+    async with trio.open_nursery() as others:
+        with trio.CancelScope() as node_scope:
+            async with open_ada(tmp_path, keeping=Keeping(idle_s=3600, open_max=4, patience_s=3600)) as ada:
+                names = [f"group {number}" for number in range(5)]
+                for name in names:
+                    await ada.group_create(user=None, name=name, description=None)
+                late = next(group for name in names if (group := group_of(ada, name)).opened is None)
+                for name in names:
+                    group_of(ada, name).note_use(1)  # for good
+                others.start_soon(open_late, late)
+                await trio.testing.wait_all_tasks_blocked()
+                others.start_soon(partial(late.close, for_good=True))
+                await trio.testing.wait_all_tasks_blocked()
+                node_scope.cancel()
+                await trio.sleep_forever()
+        others.cancel_scope.deadline = trio.current_time() + 60
+    assert failures == ["busy"]
+    assert not others.cancel_scope.cancelled_caught
 
 
 async def _use_once(group: Group) -> None:
