@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from peersd.net.transport import LONG_BYTES, CountingStream
+from tests.turns import counted_turns
 
 
 def connected() -> tuple[trio.SocketStream, trio.SocketStream]:
@@ -18,22 +19,13 @@ def connected() -> tuple[trio.SocketStream, trio.SocketStream]:
 @pytest.mark.parametrize(("length", "turns"), [(LONG_BYTES - 1, 0), (LONG_BYTES, 1)])
 async def test_only_what_is_long_gives_others_a_turn_where_there_is_room(length: int, turns: int) -> None:
     here, there = connected()
-    counter, taken = CountingStream(here), 0
-
-    async def count() -> None:
-        nonlocal taken
-        while True:
-            await trio.lowlevel.checkpoint()
-            taken += 1
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(count)
+    counter = CountingStream(here)
+    async with counted_turns() as turns_so_far:
         await trio.lowlevel.checkpoint()
-        before = taken
+        before = turns_so_far()
         for _ in range(4):
             await counter.send_all(bytes(length))
-        assert abs(taken - before - 4 * turns) <= turns  # which of two tasks is first in a turn is chance
-        nursery.cancel_scope.cancel()
+        assert abs(turns_so_far() - before - 4 * turns) <= turns  # which of two tasks is first in a turn is chance
     assert counter.bytes_out == 4 * length
     await here.aclose()
     await there.aclose()
