@@ -12,6 +12,7 @@ from typing import Final
 from peersd_protocol import canonical
 from peersd_protocol.constants import NAME_CHARS_MAX
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
+from peersd_protocol.names import is_name
 from peersd_protocol.noise import KEY_BYTES, X25519Key
 from peersd_protocol.signing import (
     HASH_BYTES,
@@ -24,22 +25,10 @@ from peersd_protocol.signing import (
     verify,
 )
 
-_REFUSED_IN_NAMES: Final = frozenset(
-    [chr(code) for code in range(0x20)]  # C0 controls, newline and tab among them
-    + [chr(code) for code in range(0x7F, 0xA0)]  # DEL and the C1 controls
-    + ["\u2028", "\u2029"]  # line and paragraph separators
-    + [chr(code) for code in range(0x202A, 0x202F)]  # embeddings and overrides of the writing direction
-    + [chr(code) for code in range(0x2066, 0x206A)]  # isolates of it
-    + [chr(code) for code in range(0xD800, 0xE000)]  # surrogates, which are no text
-    + ["\ufeff"]
-)
-"""Characters that could break a line or make a name look like another. They are listed, not asked of `unicodedata`, since its
-tables grow with each version of Python and all replicas must judge alike."""
-
 
 def is_device_name(name: str) -> bool:
-    """Whether `name` may stand in a certificate: 1 to NAME_CHARS_MAX characters, none refused, no space at either end."""
-    return 1 <= len(name) <= NAME_CHARS_MAX and name == name.strip(" ") and _REFUSED_IN_NAMES.isdisjoint(name)
+    """Whether `name` may stand in a certificate: a name of at most NAME_CHARS_MAX characters."""
+    return len(name) <= NAME_CHARS_MAX and is_name(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which texts may be names of users and groups, and which may be descriptions (SPEC: A).
+"""Which texts may be names of users, groups and devices, and which may be descriptions (SPEC: A).
 
 Replicas must judge alike for ever, so the rule is a list of code points and no question to `unicodedata`, whose tables grow
 with each version of Python. Normalising is therefore the author's duty and never a condition of validity.
@@ -29,7 +29,7 @@ def _is_text(text: str) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """Whether a text may name a user or a group: 1 to 128 code points, none refused, no space at either end."""
+    """Whether a text may name a user or a group, or a device: 1 to 128 code points, none refused, no space at either end."""
     return 1 <= len(text) <= TITLE_CHARS_MAX and text == text.strip(" ") and _REFUSED_IN_NAMES.isdisjoint(text) and _is_text(text)
 
 

@@ -40,6 +40,7 @@ INVALID: dict[str, tuple[str, list[canonical.Value]]] = {
     "a name that ends in a space": ("MALFORMED", changed(name="Laptop ")),
     "a name with a newline": ("MALFORMED", changed(name="Lap\ntop")),
     "a name that turns the writing direction": ("MALFORMED", changed(name="\u202epotpaL")),
+    "a name with a mark of the writing direction": ("MALFORMED", changed(name="Lap\u200ftop")),
     "another device's key": ("BAD_SIGNATURE", changed(device=OTHER.device)),
     "another device's Noise key": ("BAD_SIGNATURE", changed(noise_key=OTHER.noise.public)),
     "another device's sealing key": ("BAD_SIGNATURE", changed(sealing_key=OTHER.sealing.public)),
