@@ -87,11 +87,14 @@ async def open_hosts(*names: str) -> AsyncGenerator[dict[str, Host]]:
     """Hosts that reach each other, and nothing else.
 
     Args:
-        names: at most 254.
+        names: at most 254, no two alike.
 
     Raises:
+        ValueError: two are.
         AssertionError: this machine allows none; ask `refusal` first.
     """
+    if len(set(names)) < len(names):
+        raise ValueError(f"Each host needs a name of its own, which not all of these are: {', '.join(map(repr, names))}.")
     assert refusal() is None, refusal()
     async with AsyncExitStack() as stack:
         switch = Host(0, await stack.enter_async_context(_staying(*OWN_USER)), None)

@@ -57,3 +57,9 @@ async def test_a_device_that_vanishes_silently_disturbs_nobody_and_catches_up_ov
             await daemon.call("sync.wait", group=GROUP, timeout_s=HANG_S)
             links = [link["device_name"] for link in await daemon.links()]
             assert sorted(links) == sorted(set(NAMES) - {daemon.folder.name})
+
+
+async def test_two_hosts_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a name of its own, .*: 'ada', 'ben', 'ada'"):
+        async with open_hosts("ada", "ben", "ada"):
+            pass
