@@ -243,7 +243,7 @@ class Replication:
         for log, tip in outcome.held.items():
             state.prove_durable(log, tip)
         not_held = dict((*outcome.void_tips, *outcome.blocked_tips))
-        state.brought_void.update(not_held)
+        state.not_held.update(not_held)
         state.note_held(self._own, not_held.keys())
         shown = [Committed(0, log, *tip) for log, tip in (*outcome.held.items(), *outcome.void_tips)]
         effects += self._asking.arrived(shown, now_ms)

@@ -108,7 +108,8 @@ class SessionState:
         ask_wait_ms, asks_from_ms: how long after the last ASK the next may be said, and when.
         brought: per log, the end of the last run that it brought and that could not be taken in. Whether the remote side holds
             it is not known: runs end at entries that are void at their sender, too.
-        brought_void: per log, the last run's end that it brought and that is not held here; until it names its tips of that log.
+        not_held: per log, the end of the last run that it brought and that is here, though not held: it is void, or lacks a body
+            before it. Until the sender names its tips of that log.
     """
 
     lot: ParkingLot
@@ -136,7 +137,7 @@ class SessionState:
     ask_wait_ms: int = 0
     asks_from_ms: int = 0
     brought: dict[LogKey, Tip] = field(default_factory=dict)
-    brought_void: dict[LogKey, Tip] = field(default_factory=dict)
+    not_held: dict[LogKey, Tip] = field(default_factory=dict)
 
     def graft(self) -> None:
         """A WANT came or is sent: the session is part of the tree again."""
@@ -150,7 +151,7 @@ class SessionState:
         self.durable.clear()
         self.proved.clear()
         self.brought.clear()
-        self.brought_void.clear()
+        self.not_held.clear()
         self.state_durable(vector)
         self.answers = {log: seq for log, seq in self.answers.items() if log in vector}
 
@@ -160,7 +161,7 @@ class SessionState:
             self.durable[log] = {tip: seq for seq, tip in tips}
             self.proved.pop(log, None)
             self.brought.pop(log, None)
-            self.brought_void.pop(log, None)
+            self.not_held.pop(log, None)
             self.raise_view(log, max(seq for seq, _ in tips))
 
     def prove_durable(self, log: LogKey, tip: Tip) -> None:
@@ -192,15 +193,15 @@ class SessionState:
         which it then says: so it counts as holding what is left here. Or it never was void there, since what restores it came
         along with what ends it: then it is held here, too, once that has come.
         """
-        for log in restated & self.brought_void.keys():
-            tip = self.brought_void[log]
+        for log in restated & self.not_held.keys():
+            tip = self.not_held[log]
             if tip[1] in own.get(log, {}):
                 self.prove_durable(log, tip)
-                del self.brought_void[log]
+                del self.not_held[log]
         for log in restated & self.proved.keys():
             left = own.get(log, {})
             if self.proved[log][0] > max(left.values(), default=0):
-                self.brought_void[log] = self.proved.pop(log)
+                self.not_held[log] = self.proved.pop(log)
                 self.durable[log] = dict(left)
                 if not left:
                     del self.durable[log]
