@@ -121,9 +121,10 @@ class Mesh:
         """Whether a new link, whoever dialled it, may stay.
 
         There is room for it, or it is worth more than another one that may give way; which of them does, `decide` says then.
-        Or it is a guest's, which has no place and ends as others without one do: of who is alone in a group; of who has no
-        address here, so that nobody dials it and the ring does not count it before it has told where it is; of who has a place
-        for a better reason than that it shares a group, for whom a link gives way that is too young now.
+        Else it may be a guest's (SPEC: L-34), of which there are a few beyond the limit, for one of three reasons: its dialler is
+        alone in a group; its device has no address here, so that nobody dials it and the ring does not count it before it has
+        told where it is; or it has a place for a better reason than that it shares a group, and the link that is to give way to
+        it is too young now. Without a place it ends as others without one do.
 
         Args:
             view: what is known, without the link.
