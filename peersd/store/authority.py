@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -47,14 +47,7 @@ def decode_body(blocks: list[bytes] | None) -> list[Value]:
     Raises:
         RemoteProtocolError: the blocks do not decode.
     """
-    if not blocks:
-        return []
-    if len(blocks) > ACT_BLOCKS_MAX:
-        raise RemoteProtocolError(CloseCode.TOO_LARGE, "body of an act")
-    try:
-        return canonical.decode(block_codec.join_blocks(blocks), bytes_max=ACT_BYTES_MAX)
-    except block_codec.UnknownCodec:
-        return [_TYPE_OF_UNREADABLE]
+    return _decode(_unpack(blocks or ()))
 
 
 def decode_acts(entries: Iterable[Entry]) -> list[Act]:
@@ -68,18 +61,34 @@ def decode_acts(entries: Iterable[Entry]) -> list[Act]:
     acts: list[Act] = []
     room_bytes = MESSAGE_BYTES_MAX
     for entry in entries:
-        room_bytes -= sum(map(_unpacked_bytes, entry.body.blocks))
+        parts = list(_unpack(entry.body.blocks))
+        # What cannot be unpacked counts as it is.
+        room_bytes -= sum(len(block if part is None else part) for block, part in zip(entry.body.blocks, parts, strict=True))
         if room_bytes < 0:
             raise RemoteProtocolError(CloseCode.TOO_LARGE, "bodies of acts")
-        acts.append(Act(entry.header, decode_body(list(entry.body.blocks))))
+        acts.append(Act(entry.header, _decode(parts)))
     return acts
 
 
-def _unpacked_bytes(block: bytes) -> int:
-    try:
-        return len(block_codec.decode_block(block))
-    except block_codec.UnknownCodec:
-        return len(block)
+def _unpack(blocks: Sequence[bytes]) -> Iterator[bytes | None]:
+    """The blocks of an act's body one after the other, unpacked; None in the place of one of a later version."""
+    if len(blocks) > ACT_BLOCKS_MAX:
+        raise RemoteProtocolError(CloseCode.TOO_LARGE, "body of an act")
+    for block in blocks:
+        try:
+            yield block_codec.decode_block(block)
+        except block_codec.UnknownCodec:
+            yield None
+
+
+def _decode(parts: Iterable[bytes | None]) -> list[Value]:
+    """A body from its unpacked blocks; those behind one of a later version are not looked at."""
+    known: list[bytes] = []
+    for part in parts:
+        if part is None:
+            return [_TYPE_OF_UNREADABLE]
+        known.append(part)
+    return canonical.decode(b"".join(known), bytes_max=ACT_BYTES_MAX) if known else []
 
 
 @dataclass(frozen=True, slots=True)
