@@ -36,8 +36,8 @@ async def weigh(group: Group, message: bytes, device: bytes) -> tuple[bool, list
         began_s, has_changed = trio.current_time(), False
         try:
             async with group.use() as opened:
-                has_changed = await opened.store.take_plea(message, device)
-                return has_changed, [] if has_changed else await opened.store.rebuttal(message, device)
+                has_changed, rebuttal = await opened.store.take_plea(message, device)
+                return has_changed, rebuttal
         finally:
             if not has_changed:
                 now_s = trio.current_time()

@@ -370,19 +370,15 @@ class StoreHandle:
         """See Store.plea."""
         return await self.call(lambda: self.store.plea(device, is_last=is_last))
 
-    async def take_plea(self, message: bytes, sender: bytes) -> bool:
-        """Whether something of a plea was taken, see Store.take_plea.
+    async def take_plea(self, message: bytes, sender: bytes) -> tuple[bool, list[bytes]]:
+        """Whether something of a plea was taken, and else what is to be said against it, see Store.take_plea.
 
         Raises:
             RemoteProtocolError: it is none; nothing was kept.
         """
-        commit = await self.call(self.store.take_plea, message, sender)
+        commit, rebuttal = await self.call(self.store.take_plea, message, sender)
         self._tell(commit, None)
-        return commit is not None
-
-    async def rebuttal(self, message: bytes, sender: bytes) -> list[bytes]:
-        """See Store.rebuttal."""
-        return await self.call(self.store.rebuttal, message, sender)
+        return commit is not None, rebuttal
 
     async def voided(self, user: bytes) -> list[VoidedEntry]:
         """See Store.voided."""

@@ -31,60 +31,54 @@ def as_plea(group: bytes, messages: Sequence[bytes]) -> bytes | None:
     return messages[0]
 
 
-def weigh(state: GroupState, message: bytes) -> list[Run]:
-    """What of a plea is to be taken in.
+def weigh(state: GroupState, message: bytes, device: bytes) -> tuple[list[Run], frozenset[bytes]]:
+    """What of a plea is to be taken in, and, if nothing is, the acts that show its sender what it has not heard of.
 
     Args:
         state: of the group, by the acts that are here.
         message: the plea.
+        device: who sent it.
 
     Returns:
         If by these acts and the plea other devices or users are members, or in other roles: of its control acts those that stand,
-        and what they rest on, in runs the signatures of which are still to be verified. Else nothing.
+        and what they rest on, in runs the signatures of which are still to be verified. Else none; and the hashes of acts that
+        are here: the farewell of the device, and those by which other acts in the plea do not stand. Neither of these unless the
+        device is a member's by its plea alone, its farewell, if it has one, among that: who leaves that out learns no more than
+        it.
 
     Raises:
-        RemoteProtocolError: it does not consist of acts with their bodies, or rests on others.
+        RemoteProtocolError: it does not consist of acts with their bodies, or rests on others; or a signature in it is not good,
+            nothing is to be taken and something would be said.
     """
     runs, acts = _read(state.group_id, message)
     here = state.evaluation.index.acts if state.evaluation else []
     known = {act.hash for act in here}
     new = {act.hash: at for at in range(len(runs)) for act in acts[at] if act.hash not in known}
-    if not new:
-        return []
-    told = _evaluate(state.group_id, here, acts)
-    if told.evaluation is None or told.membership == state.membership:
-        return []
-    index = told.evaluation.index
-    standing = [act.hash for act in index.acts if act.hash in told.standing and act.header.kind is Kind.CONTROL]
-    chosen = _closure(new, acts, index.hashes(index.closure(standing)))
-    # What is left out is void and decides nothing; but acts that mean something else without it are not taken.
-    taken = _evaluate(state.group_id, here, [acts[at] for at in chosen])
-    return [runs[at] for at in chosen] if taken.membership == told.membership else []
+    union = _evaluate(state.group_id, here, acts) if new else state
+    if union.evaluation is not None and union.membership != state.membership:
+        index = union.evaluation.index
+        standing = [act.hash for act in index.acts if act.hash in union.standing and act.header.kind is Kind.CONTROL]
+        chosen = _closure(new, acts, index.hashes(index.closure(standing)))
+        # What is left out is void and decides nothing; but acts that mean something else without it are not taken.
+        if _evaluate(state.group_id, here, [acts[at] for at in chosen]).membership == union.membership:
+            return [runs[at] for at in chosen], frozenset()
+    said = _rebut(state, union, [act for some in acts for act in some], device) & known
+    for run in runs if said else ():
+        if not known.issuperset(run.hashes):  # or anybody could make up what others wrote, and hear who took their rights
+            run.check_signature()
+    return [], said
 
 
-def rebut(state: GroupState, message: bytes, device: bytes) -> frozenset[bytes]:
-    """The acts that show who pleads in vain what it has not heard of.
+def _rebut(state: GroupState, union: GroupState, acts: Sequence[Act], device: bytes) -> frozenset[bytes]:
+    """The hashes of acts that show a device what it has not heard of, as `weigh` says; some may be of the plea.
 
     Args:
         state: of the group, by the acts that are here.
-        message: a plea of which nothing is taken.
+        union: by these and the plea.
+        acts: of the plea.
         device: who sent it.
-
-    Returns:
-        The hashes of acts that are here: the farewell of the device, and those by which other acts in the plea do not stand.
-        Empty unless the device is a member's by its plea alone, its farewell, if it has one, among that: who leaves that out
-        learns no more than it.
-
-    Raises:
-        RemoteProtocolError: as `weigh`; also where a signature in it is not good and something would be said.
     """
-    if state.is_member_device(device):
-        return frozenset()
-    runs, acts_of_runs = _read(state.group_id, message)
-    acts = [act for some in acts_of_runs for act in some]
-    here = state.evaluation.index.acts if state.evaluation else []
-    union = _evaluate(state.group_id, here, [acts])
-    if union.evaluation is None or union.is_member_device(device):
+    if union.evaluation is None or state.is_member_device(device) or union.is_member_device(device):
         return frozenset()
     index = union.evaluation.index
     shown = index.closure([act.hash for act in acts])
@@ -92,11 +86,7 @@ def rebut(state: GroupState, message: bytes, device: bytes) -> frozenset[bytes]:
     own = state.farewell(device)
     if not claim.is_member_device(device) or not own <= index.hashes(shown):
         return frozenset()
-    known = {act.hash for act in here}
-    for run in runs:
-        if not known.issuperset(run.hashes):  # or anybody could make up what others wrote, and hear who took their rights
-            run.check_signature()
-    return own | (union.rebuttal(claim) & known)
+    return own | union.rebuttal(claim)
 
 
 def _read(group: bytes, message: bytes) -> tuple[list[Run], list[list[Act]]]:

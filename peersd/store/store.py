@@ -30,7 +30,7 @@ from peersd.store.late_bodies import LateBodies
 from peersd.store.log import Log
 from peersd.store.mark import MarkKeeper
 from peersd.store.merge import Merge
-from peersd.store.pleas import as_plea, rebut, weigh
+from peersd.store.pleas import as_plea, weigh
 from peersd.store.reader import admit_schema
 from peersd.store.recorder import EntryRecorder
 from peersd.store.refusals import not_allowed
@@ -557,38 +557,31 @@ class Store:
             return None
         return as_plea(self.log.group, streams.read_farewell(self.log, state.standing if is_members else state.farewell(device)))
 
-    def take_plea(self, message: bytes, sender: bytes) -> Commit | None:
-        """Takes of a plea what changes who is a member; None if that is nothing.
+    def take_plea(self, message: bytes, sender: bytes) -> tuple[Commit | None, list[bytes]]:
+        """Takes of a plea what changes who is a member.
 
         Args:
             message: the plea.
             sender: the device that sent it. One of a member's need not plead with another: a session of the two brings all, and
                 what its user wrote before it left before the leave.
 
+        Returns:
+            What was committed, None if that is nothing; and then the messages from which who pleaded in vain learns what it had
+            not heard of, as a farewell's, which they hold. None of these if there is nothing to be said beside its farewell.
+
         Raises:
             RemoteProtocolError: it is none, or a signature in it is not good; nothing was kept.
         """
         state, device = self.state, self._context.key.public
         if state.is_member_device(sender) and state.is_member_device(device):
-            return None
-        runs = weigh(self.state, message)
-        return self.take_runs(runs) if runs else None
-
-    def rebuttal(self, message: bytes, sender: bytes) -> list[bytes]:
-        """The messages from which who pleaded in vain learns what it had not heard of; as a farewell's, which they hold.
-
-        Args:
-            message: the plea.
-            sender: the device that sent it.
-
-        Returns:
-            Empty if there is nothing to be said beside its farewell.
-
-        Raises:
-            RemoteProtocolError: it is none, or a signature in it is not good.
-        """
+            return None, []
+        runs, said = weigh(state, message, sender)
+        if runs:
+            return self.take_runs(runs), []
+        if not said:
+            return None, []
         self.fence()
-        return streams.read_farewell(self.log, rebut(self.state, message, sender))
+        return None, streams.read_farewell(self.log, said)
 
     # --- Looking ----------------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from peersd.store.store import Commit
 from peersd.testing.simulator.founding import admit
 from peersd_protocol import canonical
 from peersd_protocol.acts import Invite, Leave, Remove, Settings, encode_body
@@ -39,7 +40,13 @@ def plea(source: Replica, target: Replica) -> bytes:
 
 def pleaded(source: Replica, target: Replica) -> bool:
     """Whether the target takes anything of what the source pleads with."""
-    return target.store.take_plea(plea(source, target), source.person.keys.device) is not None
+    return take(target, plea(source, target), source) is not None
+
+
+def take(target: Replica, message: bytes, sender: Replica) -> Commit | None:
+    """What the target takes of a plea."""
+    commit, _ = target.store.take_plea(message, sender.person.keys.device)
+    return commit
 
 
 def runs_in(source: Replica, message: bytes) -> list[Run]:
@@ -83,7 +90,7 @@ def test_of_two_who_hold_each_other_for_former_members_each_brings_the_others_fa
     said = plea(member, admin)
     assert hashes(runs_in(member, said)) == member.store.state.farewell(admin.person.keys.device)
     assert not pleaded(admin, member), "the founder's act says otherwise"
-    assert admin.store.take_plea(said, member.person.keys.device) is not None
+    assert take(admin, said, member) is not None
     assert admin.store.state.membership == member.store.state.membership
 
 
@@ -108,8 +115,11 @@ def hear(replica: Replica, message: bytes) -> None:
     replica.store.take(packed)
 
 
-def rebuttal(source: Replica, target: Replica) -> list[bytes]:
-    return target.store.rebuttal(plea(source, target), source.person.keys.device)
+def rebuttal(source: Replica, target: Replica, message: bytes | None = None) -> list[bytes]:
+    """What the target says against a plea of the source's, of which it takes nothing."""
+    commit, said = target.store.take_plea(message or plea(source, target), source.person.keys.device)
+    assert commit is None
+    return said
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["who was a member before", "who never was"])
@@ -146,22 +156,22 @@ def test_who_leaves_its_removal_out_of_its_plea_or_shows_no_membership_is_told_n
     remove(meeting.founder, meeting.join("later"))
     fetch(other.store, meeting.founder.store)
     device = member.person.keys.device
-    assert other.store.rebuttal(ignorant, device) == []
+    assert rebuttal(member, other, ignorant) == []
     for message in other.store.farewell(device):
         hear(member, message)
-    assert other.store.rebuttal(plea(other, member), device) == [], "shown by itself it is no member"
+    assert rebuttal(member, other, plea(other, member)) == [], "shown by itself it is no member"
 
 
 def test_who_makes_up_what_a_removed_admin_wrote_is_not_told_of_the_removal(meeting: Meeting) -> None:
     member, _, other = readmitted(meeting)
-    device, known = member.person.keys.device, acts_of(other)
+    known = acts_of(other)
     runs = runs_in(member, plea(member, other))
-    assert other.store.rebuttal(encode_runs(runs), device)
+    assert rebuttal(member, other, encode_runs(runs))
     made_up = [run if known.issuperset(run.hashes) else replace(run, signature=bytes(64)) for run in runs]
-    assert other.store.take_plea(encode_runs(made_up), device) is None
     with pytest.raises(RemoteProtocolError) as caught:
-        other.store.rebuttal(encode_runs(made_up), device)
+        take(other, encode_runs(made_up), member)
     assert caught.value.close_code is CloseCode.BAD_SIGNATURE
+    assert acts_of(other) == known
 
 
 def leave(replica: Replica) -> None:
@@ -250,7 +260,7 @@ def test_what_stands_not_is_left_out_of_a_plea_that_brings_something(meeting: Me
     strangers = [meeting.stranger(f"stranger {number}").person for number in range(5)]
     made_up = [run for person in strangers for run in person.identity_runs]
     before = acts_of(other)
-    assert other.store.take_plea(encode_runs([*made_up, void, *useful]), member.person.keys.device) is not None
+    assert take(other, encode_runs([*made_up, void, *useful]), member) is not None
     assert acts_of(other) - before == hashes(useful) - before != set()
 
 
@@ -260,7 +270,7 @@ def test_an_act_that_stands_and_changes_no_membership_is_not_taken(meeting: Meet
     fetch(other.store, member.store)
     member.store.act(member.user, Kind.CONTROL, encode_body(Settings(name="renamed")))
     before = other.store.log.position
-    assert other.store.take_plea(plea(member, other), meeting.stranger("stranger").person.keys.device) is None
+    assert take(other, plea(member, other), meeting.stranger("stranger")) is None
     assert other.store.log.position == before
 
 
@@ -291,11 +301,11 @@ def test_a_plea_that_is_none_changes_nothing_and_says_why(meeting: Meeting, wron
             message = b"rubbish"
     before = other.store.log.position
     with pytest.raises(RemoteProtocolError) as caught:
-        other.store.take_plea(message, member.person.keys.device)
+        take(other, message, member)
     codes = {"signature": CloseCode.BAD_SIGNATURE, "parents": CloseCode.BAD_CHAIN, "rubbish": CloseCode.MALFORMED}
     assert caught.value.close_code is ({**codes, "many": CloseCode.TOO_LARGE}.get(wrong, CloseCode.PROTOCOL))
     assert other.store.log.position == before
-    assert other.store.take_plea(encode_runs(runs), member.person.keys.device) is not None
+    assert take(other, encode_runs(runs), member) is not None
 
 
 def test_more_than_fits_is_not_pleaded(meeting: Meeting) -> None:
@@ -317,11 +327,9 @@ def test_a_few_bytes_that_unpack_to_many_are_neither_weighed_nor_pleaded(meeting
     rest = by_hand(founder, Kind.CONTROL, *[raw] * 5, after=run.last)
     message = encode_runs([rest])
     assert len(message) < 512, "of acts as many as there may be, 4 KiB would unpack to a gigabyte"
-    stranger = meeting.stranger("stranger").person.keys.device
-    for look in (founder.store.take_plea, founder.store.rebuttal):
-        with pytest.raises(RemoteProtocolError) as caught:
-            look(message, stranger)
-        assert (caught.value.close_code, caught.value.detail) == (CloseCode.TOO_LARGE, "bodies of acts")
+    with pytest.raises(RemoteProtocolError) as caught:
+        take(founder, message, meeting.stranger("stranger"))
+    assert (caught.value.close_code, caught.value.detail) == (CloseCode.TOO_LARGE, "bodies of acts")
     founder.store.take_runs([rest])
     assert founder.store.plea(device) is None
 

@@ -317,7 +317,7 @@ class Sharing:
         victim = self._victim
         has_changed = False
         try:
-            commit = victim.store.take_plea(message, self._device)
+            commit, _ = victim.store.take_plea(message, self._device)
             has_changed = commit is not None
             victim.tell(commit)
         except RemoteProtocolError as error:

@@ -74,15 +74,10 @@ class Weighing:
         if plea is not None and self._weighed is not None:
             self._replica.call("weigh", lambda: self._replica.store.take_plea(plea, sender), self._taken)
 
-    def _taken(self, commit: Commit | None) -> None:
+    def _taken(self, taken: tuple[Commit | None, list[bytes]]) -> None:
+        commit, rebuttal = taken
         self._replica.tell(commit)
-        plea, sender = self._plea, self._end.remote_device
-        if commit is not None:
-            self._tell(has_changed=True)
-        elif plea is not None:
-            self._replica.call(
-                "rebut", lambda: self._replica.store.rebuttal(plea, sender), lambda said: self._tell(rebuttal=said)
-            )
+        self._tell(has_changed=commit is not None, rebuttal=rebuttal)
 
     def _tell(self, *, has_changed: bool = False, rebuttal: Sequence[bytes] = ()) -> None:
         weighed, self._weighed = self._weighed, None
