@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from peersd.errors import PeersdError
 from peersd.store.store import Commit
@@ -11,12 +11,11 @@ from peersd.testing.checkers import Checker
 from peersd.testing.simulator.admitted import find_hindrance
 from peersd.testing.simulator.entries import acts_of
 from peersd.testing.simulator.link_end import LinkEnd
+from peersd.testing.simulator.proving import Proving
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
 from peersd_protocol.acts import encode_body
-from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS
 from peersd_protocol.entries import Kind
-from peersd_protocol.errors import CloseCode
 from peersd_protocol.messages import Runs, decode_message, decode_runs
 from peersd_protocol.redemption import Redemption, verify_redemption
 from peersd_protocol.runs import Run
@@ -24,11 +23,11 @@ from peersd_protocol.runs import Run
 if TYPE_CHECKING:
     from peersd.testing.simulator.device import Process
 
-Decided = Callable[[bool, str | None], None]
-"""Gets whether the user is in, and else the reason that may be told, or None."""
+Verdict: TypeAlias = tuple[bool, str | None]
+"""Whether the user is in, and else the reason that may be told, or None."""
 
 
-class Admission:
+class Admission(Proving[Verdict]):
     """One redemption that this side looks at.
 
     Args:
@@ -43,61 +42,26 @@ class Admission:
     def __init__(
         self, schedule: Schedule, end: LinkEnd, channel: int, process: Process, replica: Replica, proof: Redemption
     ) -> None:
+        super().__init__(end, channel, process, replica, withdrawn=(False, None), late=(False, "invite_invalid"))
         self._schedule = schedule
-        self._end = end
-        self._channel = channel
-        self._process = process
-        self._replica = replica
         self._proof = proof
-        self._identity: bytes | None = None
-        self._decided: Decided | None = None
         self._hindrance: str | None = None
 
-    @property
-    def group_name(self) -> str:
-        """See ChannelUser."""
-        return self._replica.name
-
-    # --- What the link tells ----------------------------------------------------------------------------------------------------
-
-    def push(self, message: bytes) -> None:
-        """The identity log came."""
-        self._end.perform(self._end.machine.consumed(self._channel, len(message), self._end.now_ms))
-        self._identity = message
-        self._look()
-
-    def send_soon(self) -> None:
-        """Nothing is sent before the answer."""
-
-    def note_closed(self, code: CloseCode) -> None:
-        """The remote side withdrew."""
-        self._decide(False, None)
-
-    def end(self, code: CloseCode) -> None:
-        """The link is over."""
-        self._decided = None
-
-    # --- The decision -----------------------------------------------------------------------------------------------------------
-
-    def begin(self, decided: Decided) -> None:
+    def begin(self, decided: Callable[[Verdict], None]) -> None:
         """Looks at the redemption; `decided` is told once."""
-        self._decided = decided
         proof, end, state = self._proof, self._end, self._replica.store.state
         invite = state.invites.get(proof.invite_hash)
         device, handshake_hash = end.remote_device, end.handshake_hash
         is_good = verify_redemption(proof, group_id=self._replica.group, device=device, handshake_hash=handshake_hash)
         is_known = invite is not None and invite.public_key == proof.invite_public_key
         if not is_good or not is_known or not state.role_of(self._process.user):
-            self._decide_soon(None)
+            self._decided = decided
+            self._process.later(0, lambda: self._decide((False, None)))  # the group may be gone by then
         else:
-            end.perform(end.machine.want(self._channel, end.now_ms))
-            self._process.later(HANDSHAKE_TIMEOUT_MS, lambda: self._decide(False, "invite_invalid"))
-            self._look()
+            super().begin(decided)
 
-    def _look(self) -> None:
-        if self._identity is None or self._decided is None:
-            return
-        packed = decode_message(self._identity)
+    def _look_at(self, message: bytes) -> None:
+        packed = decode_message(message)
         runs = decode_runs(packed, self._replica.group) if isinstance(packed, Runs) else []
         self._replica.call("admit", lambda: self._admit(runs), self._admitted)
 
@@ -120,7 +84,7 @@ class Admission:
 
     def _admitted(self, outcome: str | list[Commit]) -> None:
         if isinstance(outcome, str):
-            self._decide(False, outcome)
+            self._decide((False, outcome))
             return
         if self._hindrance is not None:
             text = f"{self._process.name}: {self._end.remote} is let in by an invite to {self._replica.name}: {self._hindrance}"
@@ -128,12 +92,4 @@ class Admission:
         for commit in outcome:
             self._process.acknowledge(self._replica, commit)
         self._schedule.note(self._process.name, f"{self._replica.name} admits {self._end.remote}")
-        self._decide(True, None)
-
-    def _decide_soon(self, reason: str | None) -> None:
-        self._process.later(0, lambda: self._decide(False, reason))  # the group may be gone by then
-
-    def _decide(self, is_admitted: bool, reason: str | None) -> None:
-        decided, self._decided = self._decided, None
-        if decided is not None:
-            decided(is_admitted, reason)
+        self._decide((True, None))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from peersd.testing.simulator.admission import Admission
 from peersd.testing.simulator.copies import digest_of
 from peersd.testing.simulator.farewell import Farewelling
 from peersd.testing.simulator.link_end import ChannelEnd, ChannelUser, LinkEnd
 from peersd.testing.simulator.plan import BACK_OFF_MS_MAX
+from peersd.testing.simulator.proving import Proving
 from peersd.testing.simulator.replica import Replica
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.weighing import Weighing
@@ -53,6 +54,8 @@ from peersd_protocol.vectors import Vector
 
 if TYPE_CHECKING:
     from peersd.testing.simulator.device import Process
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -351,32 +354,34 @@ class Sharing:
         rebuttal = self._rebuttals.pop(channel, [])
         replica.call("farewell", lambda: rebuttal or replica.store.farewell(device), accept)
 
-    def _admit(self, channel: int) -> None:
-        admission = self._end.users.get(channel)
-        assert isinstance(admission, Admission)
+    def _prove(self, channel: int, kind: type[Proving[T]], told: Callable[[T], None]) -> None:
+        """Looks at what follows an OPEN, and tells what was decided unless the link is down by then."""
+        proving = self._end.users.get(channel)
+        assert isinstance(proving, kind)
 
-        def decided(is_admitted: bool, reason: str | None) -> None:
+        def decided(verdict: T) -> None:
             if self._is_down:
                 return
-            if self._end.users.get(channel) is admission:
+            if self._end.users.get(channel) is proving:
                 del self._end.users[channel]
+            told(verdict)
+
+        proving.begin(decided)
+
+    def _admit(self, channel: int) -> None:
+        def decided(verdict: tuple[bool, str | None]) -> None:
+            is_admitted, reason = verdict
             if is_admitted:
                 self._state_groups()
                 self._perform(self._machine.admitted(channel, self._end.now_ms))
             else:
                 self._perform(self._machine.not_admitted(channel, reason, self._end.now_ms))
 
-        admission.begin(decided)
+        self._prove(channel, Admission, decided)
 
     def _weigh(self, channel: int) -> None:
-        weighing = self._end.users.get(channel)
-        assert isinstance(weighing, Weighing)
-
-        def decided(has_changed: bool, rebuttal: list[bytes]) -> None:
-            if self._is_down:
-                return
-            if self._end.users.get(channel) is weighing:
-                del self._end.users[channel]
+        def decided(weighed: tuple[bool, list[bytes]]) -> None:
+            has_changed, rebuttal = weighed
             if has_changed:
                 self._state_groups()
             if rebuttal:
@@ -384,7 +389,7 @@ class Sharing:
             now_ms = self._end.now_ms
             self._perform(self._machine.weighed(channel, now_ms, has_changed=has_changed, is_rebutted=bool(rebuttal)))
 
-        weighing.begin(decided)
+        self._prove(channel, Weighing, decided)
 
     def _refuse(self, channel: int, reason: str | None) -> None:
         self._wishes.pop(channel, None)
