@@ -12,8 +12,9 @@ WHERE is not shortened while the hook is set, and `INSERT … SELECT` does not c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, Final, cast
 
 import apsw
@@ -68,6 +69,19 @@ class _Touched:
         self.any_before = False
 
 
+class _Pause(AbstractContextManager[None]):
+    """Says +1 when it is entered and -1 when it is left."""
+
+    def __init__(self, change: Callable[[int], None]) -> None:
+        self._change = change
+
+    def __enter__(self) -> None:
+        self._change(1)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._change(-1)
+
+
 class Capture:
     """The hook of one writer and what it noted since the last `take` or `discard`.
 
@@ -76,11 +90,12 @@ class Capture:
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
-        self._is_paused = False
+        self._pauses = 0
         self.held_bytes = 0
         self._connection = connection
         self._tables: dict[str, _Watched] = {}
         self._touched: dict[str, _Touched] = {}
+        self._pause = _Pause(self._change_pauses)
 
     def install(self) -> None:
         """Sets the hook, before any client statement is prepared.
@@ -89,22 +104,19 @@ class Capture:
         """
         self._connection.preupdate_hook(self._note)
 
-    @contextmanager
-    def paused(self) -> Generator[None, None, None]:
-        """While entries of other devices, or a rebuild, are written nothing is noted. May be nested.
+    def paused(self) -> AbstractContextManager[None]:
+        """While entries of other devices, or a rebuild, are written nothing is noted: within this context. May be nested.
 
         The hook is taken off, for it costs each row of any table half a microsecond or more. A `DELETE` without WHERE or an
         `INSERT … SELECT` on a watched table must not be prepared meanwhile: kept, it would bypass the hook afterwards.
         """
-        if self._is_paused:
-            yield
-            return
-        self._is_paused = True
-        self._connection.preupdate_hook(None)
-        try:
-            yield
-        finally:
-            self._is_paused = False
+        return self._pause
+
+    def _change_pauses(self, by: int) -> None:
+        before, self._pauses = self._pauses, self._pauses + by
+        if not before:
+            self._connection.preupdate_hook(None)
+        elif not self._pauses:
             self.install()
 
     def watch(self, tables: Iterable[Table]) -> None:

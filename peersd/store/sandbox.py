@@ -7,9 +7,9 @@ our own SQL (see client_sql.py).
 
 from __future__ import annotations
 
-import contextlib
 import enum
-from collections.abc import Collection, Generator
+from collections.abc import Collection
+from types import TracebackType
 from typing import Final
 
 import apsw
@@ -125,26 +125,26 @@ class Sandbox:
         self._writable = frozenset(name.lower() for name in tables)
         self._readable = self._writable | {name.lower() for name in read_only} | TABLE_FUNCTIONS
 
-    @contextlib.contextmanager
-    def enter(self, mode: Mode) -> Generator[None]:
-        """Prepares what runs within under a client's mode.
+    def enter(self, mode: Mode) -> Sandbox:
+        """Prepares what runs within the context that this returns under a client's mode.
 
         Raises:
-            PeersdError: the refusal, in place of SQLite's bare "not authorized", when a statement within was denied.
+            PeersdError: on leaving; the refusal, in place of SQLite's bare "not authorized", when a statement within was denied.
         """
         assert self.mode is Mode.INTERNAL, "a client's statement is running already"
         self.mode = mode
         self.changes_rows = self.changes_schema = self.reads = False
         self._refusal = None
-        try:
-            yield
-        except apsw.Error as error:
-            # Not AuthError alone: where SQLite finds the denied thing while it compiles, it can word the error differently.
-            if self._refusal is not None:
-                raise self._refusal from error
-            raise
-        finally:
-            self.mode = Mode.INTERNAL
+        return self
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.mode = Mode.INTERNAL
+        # Not AuthError alone: where SQLite finds the denied thing while it compiles, it can word the error differently.
+        if self._refusal is not None and isinstance(error, apsw.Error):
+            raise self._refusal from error
 
     def _deny(self, refusal: PeersdError) -> int:
         self._refusal = self._refusal or refusal
