@@ -170,9 +170,9 @@ class StoreHandle:
         else:
             self._is_working = False
 
-    def listen(self, *, is_listening: bool) -> None:
-        """Whether somebody wants commits as messages: without, none are made, and the mark waits too."""
-        self.store.is_listening = is_listening
+    def listen(self, sessions: int) -> None:
+        """How many sessions want commits as messages: without any, none are made, and the mark waits too."""
+        self.store.listeners = sessions
 
     @property
     def queued(self) -> int:

@@ -128,13 +128,13 @@ class Store:
     Attributes:
         group: the group's id.
         log: its logs.
-        is_listening: whether anybody wants commits as messages.
+        listeners: how many sessions want commits as messages; one of them brought what is taken in, and does not want it back.
         is_closing: set from outside when no client's statement is to go on.
         uuid7: what the SQL function calls, or None for the real one.
         vfs: the SQLite VFS that the file is opened through; empty for SQLite's own.
     """
 
-    is_listening = False
+    listeners = 0
     is_closing = False
 
     def __init__(
@@ -397,7 +397,7 @@ class Store:
 
     def _encode_small(self, runs: Sequence[Run]) -> bytes | None:
         """The runs as one message, if that is small and complete in itself; then it may be sent as it is, so the mark is set."""
-        if not self.is_listening or not runs or not self._are_small(runs):
+        if not self.listeners or not runs or not self._are_small(runs):
             return None
         bodies = [entry.body for run in runs for entry in run.entries]
         if any(body.form is not BodyForm.INLINE for body in bodies):
@@ -444,7 +444,7 @@ class Store:
                     # One by one: what a message becomes in memory has a bound for one of them.
                     received = packed if isinstance(packed, Block) else decode_runs(packed, self.group)
                     outcome = self._intake.take(received, sender)
-                    if not self._are_small(outcome.runs):
+                    if self.listeners < 2 or not self._are_small(outcome.runs):
                         outcome.runs = []
                     outcomes.append(outcome)
                 reach(CrashPoint.INTAKE_APPLIED)

@@ -179,7 +179,7 @@ class GroupSync:
         """
         session, device_id = Session(device, channel), ids.format_id(ids.DEVICE, device)
         self._sessions[session.id] = session
-        self._store.listen(is_listening=True)
+        self._store.listen(len(self._sessions))
         self._running += 1
         code = CloseCode.NORMAL
         try:
@@ -219,7 +219,7 @@ class GroupSync:
         session.closed_with = code
         self._last_durable[session.device] = self._machine.durable_vector(session.id)
         del self._sessions[session.id]
-        self._store.listen(is_listening=bool(self._sessions))
+        self._store.listen(len(self._sessions))
         if not session.is_suspended:
             session.channel.close(code)
         self._perform(self._machine.session_closed(session.id, self._clock_ms()))

@@ -103,7 +103,7 @@ class Forger(Store):
         user: the device's user in this group.
     """
 
-    is_listening = True  # else writes come without their message
+    listeners = 1  # else writes come without their message
 
     def __init__(self, path: Path, *, backdated: bool) -> None:
         data = path.parent

@@ -7,7 +7,7 @@ for them all, because each names the one before.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -156,6 +156,10 @@ class ParsedEntries(Sequence[Entry]):
             at = range(len(self))[index]
             found = self._made[at] = self._made[index] = self._made.get(at) or self._make(at)
         return found
+
+    def __iter__(self) -> Iterator[Entry]:
+        # Sequence's own goes on until an index is refused.
+        return map(self.__getitem__, range(len(self.hashes)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(cast("Sequence[object]", other))

@@ -30,7 +30,7 @@ class Node:
         self.number = number
         self.device = replica.person.keys.device
         self.store = replica.store
-        self.store.is_listening = True
+        self.store.listeners = 2
         self.machine = Replication(self.store.vector())
         self.timers: dict[str, int] = {}
 

@@ -151,7 +151,7 @@ def test_the_mark_is_on_disk_before_a_peer_is_told(tmp_path: Path) -> None:
     founder.note("b")
     behind = founder.mark.load()
     assert behind is not None and behind.data[0] == 1  # nobody listens, so nobody was told
-    founder.store.is_listening = True
+    founder.store.listeners = 1
     commit = founder.note("c")
     ahead = founder.mark.load()
     assert commit.message is not None and ahead is not None and ahead.data[0] == 3

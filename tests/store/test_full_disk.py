@@ -82,7 +82,7 @@ def test_a_write_whose_mark_cannot_be_kept_stands_and_is_told_to_nobody_before_i
     founder.store.vector()
     mark = founder.mark = FullMark(founder.mark)
     founder.reopen()
-    founder.store.is_listening = True
+    founder.store.listeners = 1
     assert founder.note("kept").message is None
     with pytest.raises(OSError, match="No space"):
         founder.store.vector()

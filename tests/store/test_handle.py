@@ -146,7 +146,7 @@ async def test_a_client_is_answered_when_its_write_is_durable_and_peers_are_told
     told: list[tuple[int, int]] = []
     async with open_store(lambda: open_file(founder.path, founder.context, mark), founder.path) as handle:
         handle.on_commit = lambda commit, origin: told.append((commit.entries[-1].seq, mark.saved[-1]))
-        handle.listen(is_listening=True)
+        handle.listen(1)
         mark.may_go_on.clear()
         with trio.fail_after(HANG_S):
             first = await handle.write(note(founder.user, "1"))

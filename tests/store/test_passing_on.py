@@ -98,8 +98,17 @@ def test_a_commit_is_not_handed_on_as_one_message_when_its_links_make_it_large(m
     notes = [meeting.founder.note(f"n{number}").entries[-1].hash for number in range(LINKS_PER_ENTRY_MAX)]
     fetch(writer.store, meeting.founder.store)
     runs = runs_of(writer, 20, deps=tuple(sorted(notes)))
-    meeting.founder.store.is_listening = True
+    meeting.founder.store.listeners = 2
     _, commit = meeting.founder.store.take(Runs(0, canonical.encode([run_value(run) for run in runs])))
     assert commit is not None and len(commit.entries) == 20
     assert unpacked_bytes(encode_runs(runs)) > 100_000
     assert commit.message is None
+
+
+@pytest.mark.parametrize(("listeners", "is_made"), [(1, False), (2, True)])
+def test_what_one_session_brought_is_made_a_message_for_others_alone(meeting: Meeting, *, listeners: int, is_made: bool) -> None:
+    runs = runs_of(meeting.join("writer"), 1)
+    meeting.founder.store.listeners = listeners
+    _, commit = meeting.founder.store.take(Runs(0, canonical.encode([run_value(run) for run in runs])))
+    assert commit is not None and [entry.hash for entry in commit.entries] == [runs[0].last.hash]
+    assert (commit.message is not None) == is_made

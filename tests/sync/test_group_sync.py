@@ -85,6 +85,20 @@ async def linked(one: Side, other: Side) -> AsyncGenerator[tuple[PipeEnd, PipeEn
         nursery.cancel_scope.cancel()
 
 
+async def test_a_store_knows_how_many_sessions_there_are(tmp_path: Path) -> None:
+    meeting = Meeting(tmp_path)
+    bob, carol = meeting.join("bob"), meeting.join("carol")
+    async with syncing(meeting.founder) as one, syncing(bob) as other, syncing(carol) as third:
+        store = one.replica.store
+        assert store.listeners == 0
+        async with linked(one, other):
+            assert store.listeners == 1
+            async with linked(one, third):
+                assert store.listeners == 2
+            assert store.listeners == 1
+        assert store.listeners == 0
+
+
 # --- What may overtake what -----------------------------------------------------------------------------------------------------
 
 

@@ -222,7 +222,7 @@ class Victim:
 
     def _begin(self, session: Session, lot: ParkingLot, equal_at: Vector | None, remote_beacons: bytes) -> None:
         self._sessions[session.number] = session
-        self.store.is_listening = True
+        self.store.listeners = 2
         self._perform_beacons(self.book.session_opened(session.number, session.device, remote_beacons, self.now_ms))
         self._perform(self._replication.session_opened(session.number, lot, equal_at, self.now_ms))
 

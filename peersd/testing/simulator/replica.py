@@ -212,7 +212,7 @@ class Replica:
         """Begins a session over an accepted channel."""
         self._session_count += 1
         session = self._sessions[self._session_count] = Session(self, channel, self._session_count)
-        self.store.is_listening = True
+        self.store.listeners = len(self._sessions)
         state = "equal" if equal_at is not None else "different"
         self._schedule.note(self._device, f"{self.name} session {session.id} with {channel.remote}: {state}")
         self._perform(self._machine.session_opened(session.id, lot, equal_at, self._schedule.now_ms))
@@ -222,7 +222,7 @@ class Replica:
     def session_over(self, session: Session) -> None:
         """A session ended."""
         del self._sessions[session.id]
-        self.store.is_listening = bool(self._sessions)
+        self.store.listeners = len(self._sessions)
         code = session.channel.closed
         self._schedule.note(self._device, f"{self.name} session {session.id} over: {code.name if code is not None else ''}")
         self.copies.session_closed(session)
