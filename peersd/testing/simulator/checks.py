@@ -73,7 +73,8 @@ class Replicated:
     @classmethod
     def of(cls, store: Store) -> Replicated:
         """As it is now."""
-        return cls(store.vector(), replace(store.state, void=frozenset()), store.dump(), store.dump_clocks())
+        users = {id_: replace(user, void=frozenset()) for id_, user in store.state.users.items()}
+        return cls(store.vector(), replace(store.state, void=frozenset(), users=users), store.dump(), store.dump_clocks())
 
     def difference(self, other: Replicated) -> tuple[Checker, str] | None:
         """What differs, in words, and which check that is between two members; None if nothing does."""
