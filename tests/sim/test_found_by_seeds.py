@@ -174,3 +174,12 @@ def test_who_was_admitted_and_whose_ticket_names_nobody_who_knows_itself_a_membe
     """A rule of the simulator's: it waited for who redeems a ticket at one that is a member by acts which that one never got, and
     that lets nobody in."""
     assert " equal: " in run_seed(36797).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_who_knows_itself_removed_is_not_waited_for_to_pass_on_what_nobody_tells_it() -> None:
+    """A rule of the simulator's: two members that do not know where the other is, and are both linked to one that was removed,
+    were to hear of each other's acts by it. Who removed it tells it its farewell and nothing that came after (O-6)."""
+    lines = run_seed(38732).trace.lines
+    assert " equal: " in lines[-1]
+    assert any("x is in parts: a | c d" in line for line in lines)

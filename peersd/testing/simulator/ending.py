@@ -279,7 +279,7 @@ class Ending:
         """Whether somebody has acts that a device lacks, and tells it, or somebody who tells it.
 
         Of who tells and who hears one takes the other for a member's, and they are linked, or it dials the other: that does who
-        takes itself for a member.
+        takes itself for a member. But who knows that it is none asks nobody: those alone tell it who take it for one.
         """
         may_meet, known = self._meetings(), replica.state.standing | replica.state.void
         placed, tellers = self._placed(replica.group), [(device, replica)]
@@ -288,12 +288,12 @@ class Ending:
             is_linked = running(one[0]).links.to_device(other[0].device_id) is not None
             return other[0].device_id in one[1].state.member_devices and (one[1].is_members or is_linked)
 
+        def may_tell(teller: Placed, hearer: Placed) -> bool:
+            is_met = may_meet(teller[0], hearer[0]) and (may_ask(teller, hearer) or may_ask(hearer, teller))
+            return is_met and (hearer[1].is_members or hearer[0].device_id in teller[1].state.member_devices)
+
         for hearer in tellers:  # which grows
-            tellers += [
-                other
-                for other in placed
-                if other not in tellers and may_meet(hearer[0], other[0]) and (may_ask(hearer, other) or may_ask(other, hearer))
-            ]
+            tellers += [other for other in placed if other not in tellers and may_tell(other, hearer)]
         return any(not theirs.state.standing | theirs.state.void <= known for _, theirs in tellers)
 
     def _may_ask(self, device: SimulatedDevice, other: SimulatedDevice) -> bool:
