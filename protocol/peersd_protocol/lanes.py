@@ -468,7 +468,8 @@ class Lanes:
                 self._end(place, CloseCode.NORMAL)
         elif standing is Standing.FORMER or (standing in _APART and not is_joining):
             # Who knows of its own membership by now, and that the remote device is no member's, must not send it anything.
-            self._end(place, CloseCode.NOT_MEMBER)
+            # And who is none itself must not say that the other is none: it would take a leave for heard.
+            self._end(place, CloseCode.NORMAL if standing is Standing.OUT else CloseCode.NOT_MEMBER)
 
     def _end_admission(self, wish: WishId) -> _Place | None:
         if self._is_down:

@@ -165,6 +165,7 @@ COMMANDS: Final[dict[str, Callable[[Lanes, int], list[Effect]]]] = {
     "former": stand(FORMER),
     "leaving": stand(LEAVING),
     "stranger": stand(NONE),
+    "outside": stand(OUT),
     "dropped": lambda machine, _: machine.set_groups({}, NOW),
 }
 
@@ -189,6 +190,7 @@ member        .              .            .           .           .           . 
 former        .              out:ending   out:ending  out:ending  out:ending  out:ending   .           .           .
 leaving       open:opening   .            .           .           .           .            end:ending  end:ending  .
 stranger      .              out:ending   .           .           .           out:ending   .           end:ending  .
+outside       .              end:ending   .           .           .           end:ending   .           .           .
 dropped       .              end:ending   end:ending  end:ending  end:ending  end:ending   end:ending  end:ending  .
 """
 
@@ -562,6 +564,19 @@ def test_who_was_told_of_its_own_leave_says_no_more() -> None:
     assert machine.set_groups({G: MEMBER}, NOW + 10**9) == [Open(lane + 1, G)]
 
 
+def test_a_leave_is_not_taken_for_heard_because_who_is_told_hears_of_its_own_removal_before() -> None:
+    """What it is sent comes in pieces: one ended its membership, a later one would have restored it, and held the leave."""
+    leaver, hearer = lanes(), lanes(is_dialler=False)
+    lane, heard = in_open(leaver), in_open(hearer)
+    leaver.set_groups({G: LEAVING}, NOW)
+    effects = hearer.set_groups({G: OUT}, NOW)
+    assert effects == [End(heard, CloseCode.NORMAL)]
+    assert leaver.ended(lane, CloseCode.NORMAL, NOW) == [SetTimer(NOW + LANE_RETRY_MS)]
+    assert leaver.timer_expired(NOW + LANE_RETRY_MS) == [Open(lane + 1, G)]
+    assert leaver.refused(lane + 1, NOW + LANE_RETRY_MS) == [SetTimer(NOW + 3 * LANE_RETRY_MS)]
+    assert leaver.timer_expired(NOW + 3 * LANE_RETRY_MS) == [Open(lane + 2, G, pleads=True)]
+
+
 def test_who_was_not_heard_tells_its_leave_again() -> None:
     machine = lanes()
     opened = machine.set_groups({G: LEAVING}, NOW)
@@ -639,8 +654,8 @@ def test_who_is_let_in_by_a_former_members_device_sends_it_nothing() -> None:
 def test_who_hears_that_it_is_a_member_no_more_shows_once_what_it_knows() -> None:
     machine = lanes()
     lane = in_open(machine)
-    assert machine.set_groups({G: OUT}, NOW) == [End(lane, CloseCode.NOT_MEMBER)]
-    assert machine.ended(lane, CloseCode.NOT_MEMBER, NOW) == [SetTimer(NOW + LANE_RETRY_MS)]
+    assert machine.set_groups({G: OUT}, NOW) == [End(lane, CloseCode.NORMAL)]
+    assert machine.ended(lane, CloseCode.NORMAL, NOW) == [SetTimer(NOW + LANE_RETRY_MS)]
     machine.members_changed(G)
     at_ms = NOW + LANE_RETRY_MS
     assert machine.timer_expired(at_ms) == [Tell(lane + 1, G, pleads=True, is_last=True)]

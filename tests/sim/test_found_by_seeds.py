@@ -183,3 +183,11 @@ def test_who_knows_itself_removed_is_not_waited_for_to_pass_on_what_nobody_tells
     lines = run_seed(38732).trace.lines
     assert " equal: " in lines[-1]
     assert any("x is in parts: a | c d" in line for line in lines)
+
+
+@pytest.mark.sim
+def test_a_leave_is_told_on_though_who_is_told_hears_first_that_it_was_dropped_before() -> None:
+    """A device had been dropped and taken back by a promotion before the leave. Of what the leaver sent it took in the drop, and
+    closed the channel; that passed for having heard of the leave, and a group without any other member was left to nobody
+    (tests/protocol/test_lanes.py)."""
+    assert " equal: " in run_seed(45103).trace.lines[-1]
