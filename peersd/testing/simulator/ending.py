@@ -147,7 +147,7 @@ class Ending:
         return Beliefs(self._placed(group), self._meetings())
 
     def _meetings(self) -> MayMeet:
-        """Who may meet: devices that are linked or where one knows the other's address, and those whom such ones bring together.
+        """Who may meet: devices that are linked or where one may dial the other, and those whom such ones bring together.
 
         Members of a group tell each other where all members are. Who never met any of them, nor was told, is found by nobody.
         """
@@ -170,7 +170,16 @@ class Ending:
         return self._reaches(one, other) or self._reaches(other, one)
 
     def _reaches(self, near: SimulatedDevice, far: SimulatedDevice) -> bool:
-        return far.device_id in near.notes.addresses or running(near).links.to_device(far.device_id) is not None
+        """Whether a device is linked to another one, or knows where it is and takes it for a member of a group of its own.
+
+        Others are not dialled, such as who was the only one to be met there and has been removed since.
+        """
+        process = running(near)
+        if process.links.to_device(far.device_id) is not None:
+            return True
+        groups = process.members_by_group().values()
+        is_wanted = any(far.device_id in devices for members in groups for devices in members.values())
+        return is_wanted and far.device_id in near.notes.addresses
 
     def _members(self, group: bytes) -> frozenset[bytes]:
         """The members' devices by all acts that any device has."""
