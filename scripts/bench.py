@@ -107,13 +107,19 @@ SCENARIOS: Final = (
 )
 
 
-def choose(only: Sequence[str] | None) -> list[str]:
-    """The names of the figures that begin with one of these, or contain it where none begins with it; all of them without any."""
-    names = [name for scenario in SCENARIOS for name in scenario.figures]
-    chosen: set[str] = set() if only else set(names)
-    for part in only or ():
-        chosen.update([name for name in names if name.startswith(part)] or [name for name in names if part in name])
-    return [name for name in names if name in chosen]
+NAMES: Final = tuple(name for scenario in SCENARIOS for name in scenario.figures)
+
+
+def find_figures(part: str) -> list[str]:
+    """The names of the figures that begin with this, or contain it where none begins with it.
+
+    Raises:
+        ArgumentTypeError: none does.
+    """
+    found = [name for name in NAMES if name.startswith(part)] or [name for name in NAMES if part in name]
+    if not (part and found):
+        raise argparse.ArgumentTypeError(f"no figure is called {part!r}; scripts/bench --list names them")
+    return found
 
 
 async def measure(folder: Path, options: argparse.Namespace, names: Sequence[str], figures: list[Figure]) -> None:
@@ -168,50 +174,95 @@ def describe_run(quick: bool) -> dict[str, Any]:
     }
 
 
+def read_run(path: str) -> dict[str, Any]:
+    """An earlier run.
+
+    Raises:
+        ArgumentTypeError: there is no such file, or --json did not write it.
+    """
+    try:
+        run: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        format_comparison([Figure(figure["name"], figure["value"], "") for figure in run["figures"]], run, run)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise argparse.ArgumentTypeError(f"{path} is nothing that --json wrote") from None
+    return run
+
+
+def parse_output(path: str) -> Path:
+    """A file to be written at the end, of which it is better known at the beginning that it cannot be.
+
+    Raises:
+        ArgumentTypeError: it cannot.
+    """
+    output = Path(path)
+    if output.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written")
+    return output
+
+
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="few rows, one round: whether it runs, not how fast")
     parser.add_argument(
         "--only",
         metavar="NAME",
+        type=find_figures,
         action="append",
-        help="only figures whose name begins with this, or contains it (may be repeated)",
+        help="only figures whose name begins with this, or else contains it (may be repeated)",
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
-    parser.add_argument("--compare", metavar="OLD.json", type=Path, help="show an earlier run beside this one")
+    parser.add_argument("--json", metavar="FILE", type=parse_output, help="write the figures there")
+    parser.add_argument("--compare", metavar="OLD.json", type=read_run, help="show beside this run one that --json wrote")
     parser.add_argument(
         "--growth",
         metavar="FILE.svg",
-        type=Path,
+        type=parse_output,
         help="measure how cost grows with rows, groups, devices and writers instead; draw it",
     )
     parser.add_argument("--list", action="store_true", help="name the figures")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.growth and (options.only or options.json or options.compare or options.list):
+        parser.error("argument --growth: it measures no figures, so --only, --json, --compare and --list say nothing beside it")
+    return options
 
 
-def format_summary(figures: Sequence[Figure]) -> str:
+def format_summary(figures: Sequence[Figure], quick: bool) -> str:
     """How many bars are met, and which are not."""
     missed = [figure.name for figure in figures if figure.met is False]
     barred = sum(figure.met is not None for figure in figures)
-    return f"{barred - len(missed)} of {barred} bars met" + (f"; not met: {', '.join(missed)}" if missed else "")
+    told = f"{barred - len(missed)} of {barred} bars met" + (f"; not met: {', '.join(missed)}" if missed else "")
+    return told + (" (the bars are for a whole run)" if quick and barred else "")
 
 
-def format_comparison(figures: Sequence[Figure], old: dict[str, Any]) -> str:
-    """The figures beside those of an earlier run."""
+def format_comparison(figures: Sequence[Figure], about: dict[str, Any], old: dict[str, Any]) -> str:
+    """The figures beside those of an earlier run, and in what else the two are not alike.
+
+    Args:
+        figures: of this run.
+        about: what `describe_run` says of it.
+        old: the earlier one, as --json wrote it.
+    """
     before = {figure["name"]: figure for figure in old["figures"]}
-    lines = [f"beside commit {old['commit']} of {old['at']}:", HEADER]
+    machine = old["machine"]
+    unlike = [
+        f"{key} {machine.get(key)}" for key, value in about["machine"].items() if key != "load" and machine.get(key) != value
+    ]
+    if old["quick"] != about["quick"]:
+        unlike.insert(0, "a quick run" if old["quick"] else "a whole run")
+    heading = f"beside commit {old['commit']} of {old['at']}" + (f", {', '.join(unlike)}" if unlike else "")
+    lines = [f"{heading}:", HEADER]
     return "\n".join([*lines, *(format_figure(figure, before.get(figure.name)) for figure in figures)])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the bench; exit status 2 if --only fits no figure, 130 if interrupted."""
+    """Runs the bench; exit status 2 if an option is wrong, 130 if interrupted."""
     options = parse_arguments(arguments)
-    old = json.loads(options.compare.read_text(encoding="utf-8")) if options.compare else None
-    names = choose(options.only)
-    if options.list or not names:
-        print(*(names or choose(None)), sep="\n", file=sys.stdout if options.list else sys.stderr)
-        return 0 if options.list else 2
+    names = [name for name in NAMES if options.only is None or any(name in found for found in options.only)]
+    if options.list:
+        print(*names, sep="\n")
+        return 0
     about = describe_run(options.quick)
     print(f"commit {about['commit']}  {about['at']}  " + "  ".join(f"{key} {value}" for key, value in about["machine"].items()))
     began = time.monotonic()
@@ -228,9 +279,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 130
     if options.growth:
         return 0
-    print(f"{format_summary(figures)}; took {time.monotonic() - began:.0f} s")
-    if old is not None:
-        print("\n" + format_comparison(figures, old))
+    print(f"{format_summary(figures, options.quick)}; took {time.monotonic() - began:.0f} s")
+    if options.compare:
+        print("\n" + format_comparison(figures, about, options.compare))
     if options.json:
         written = {**about, "figures": [figure.as_json() for figure in figures]}
         options.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

@@ -50,19 +50,24 @@ def test_a_bar_is_compared_with_the_share_or_with_the_value(
 
 
 def test_every_bar_stands_beside_a_figure() -> None:
-    assert BARS.keys() - set(bench.choose(None)) == set()
+    assert BARS.keys() - set(bench.NAMES) == set()
 
 
 def test_no_figure_has_two_scenarios() -> None:
-    names = bench.choose(None)
-    assert len(names) == len(set(names))
+    assert len(bench.NAMES) == len(set(bench.NAMES))
 
 
-def test_a_name_chooses_what_begins_with_it_and_else_what_contains_it() -> None:
-    assert bench.choose(["single"]) == ["single_1_client", "single_32_clients"]
-    assert bench.choose(["wire"]) == ["catch_up_1000_wire", "catch_up_single_wire"]
-    assert bench.choose(["batch", "one_change_p99"]) == ["one_change_p99", "batch_1000"]
-    assert bench.choose(["batch", "no such figure"]) == ["batch_1000"]
+def listed(capsys: pytest.CaptureFixture[str], *only: str) -> list[str]:
+    """What --list names."""
+    assert bench.main(["--list", *(argument for name in only for argument in ("--only", name))]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_name_chooses_what_begins_with_it_and_else_what_contains_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listed(capsys, "single") == ["single_1_client", "single_32_clients"]
+    assert listed(capsys, "wire") == ["catch_up_1000_wire", "catch_up_single_wire"]
+    assert listed(capsys, "batch", "one_change_p99") == ["one_change_p99", "batch_1000"]
+    assert listed(capsys) == list(bench.NAMES)
 
 
 def test_a_line_shows_value_limit_share_bar_and_what_an_earlier_run_had() -> None:
@@ -75,7 +80,9 @@ def test_a_line_shows_value_limit_share_bar_and_what_an_earlier_run_had() -> Non
 
 def test_a_summary_counts_the_bars_and_names_those_not_met() -> None:
     figures = [Figure("batch_1000", 3, "rows/s", limit=10), Figure("one_change_p50", 5, "ms", limit=1), Figure("x", 1, "ms")]
-    assert bench.format_summary(figures) == "1 of 2 bars met; not met: one_change_p50"
+    told = "1 of 2 bars met; not met: one_change_p50"
+    assert bench.format_summary(figures, quick=False) == told
+    assert bench.format_summary(figures, quick=True) == f"{told} (the bars are for a whole run)"
 
 
 def test_the_99th_percentile_of_a_hundred_samples_is_the_second_greatest() -> None:
@@ -106,11 +113,41 @@ def test_a_quick_run_measures_less_of_everything() -> None:
     assert all(getattr(QUICK, name) <= getattr(FULL, name) for name in FULL.__dataclass_fields__)
 
 
-def test_an_unknown_name_is_refused_with_the_names_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["--only", "no such figure"]) == 2
-    assert "one_change_p50" in capsys.readouterr().err.splitlines()
-    assert bench.main(["--list", "--only", "batch"]) == 0
-    assert capsys.readouterr().out.split() == ["batch_1000"]
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--only batch --only nosuch", "no figure is called 'nosuch'; scripts/bench --list names them"),
+        ("--compare FOLDER/missing.json", "missing.json: No such file or directory"),
+        ("--compare FOLDER/half.json", "half.json is nothing that --json wrote"),
+        ("--compare FOLDER/other.json", "other.json is nothing that --json wrote"),
+        ("--compare FOLDER/list.json", "list.json is nothing that --json wrote"),
+        ("--json FOLDER", "cannot be written"),
+        ("--json FOLDER/missing/new.json", "new.json cannot be written"),
+        ("--growth FOLDER/missing/new.svg", "new.svg cannot be written"),
+        ("--growth FOLDER/new.svg --only batch", "it measures no figures"),
+        ("--comp FOLDER/missing.json", "unrecognized arguments: --comp"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence_before_anything_is_measured(
+    arguments: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "half.json").write_text('{"commit": ', "utf-8")
+    (tmp_path / "other.json").write_text('{"name": "other"}', "utf-8")
+    (tmp_path / "list.json").write_text("[1]", "utf-8")
+    with pytest.raises(SystemExit) as refusal:
+        bench.main(arguments.replace("FOLDER", str(tmp_path)).split())
+    told = capsys.readouterr()
+    assert refusal.value.code == 2
+    assert sentence in told.err.splitlines()[-1]
+    assert not told.out
+
+
+def test_a_comparison_says_in_what_else_the_runs_are_not_alike() -> None:
+    now: dict[str, Any] = {"quick": False, "machine": {"processor": "A", "cores": 2, "load": 1}}
+    old: dict[str, Any] = {"commit": "c0ffee", "at": "then", "figures": [], **now}
+    assert bench.format_comparison([], now, old).splitlines()[0] == "beside commit c0ffee of then:"
+    old |= {"quick": True, "machine": {"processor": "B", "cores": 2, "load": 9}}
+    assert bench.format_comparison([], now, old).splitlines()[0] == "beside commit c0ffee of then, a quick run, processor B:"
 
 
 def test_a_plot_has_each_point_at_its_logarithm_with_its_number() -> None:
@@ -170,7 +207,7 @@ def test_a_quick_run_of_the_limits_writes_figures_and_compares_them(tmp_path: Pa
     path = tmp_path / "figures.json"
     assert bench.main(["--quick", "--only", "limit", "--json", str(path)]) == 0
     told: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    assert [figure["name"] for figure in told["figures"]] == bench.choose(["limit"])
+    assert [figure["name"] for figure in told["figures"]] == bench.find_figures("limit")
     assert all(figure["value"] > 0 and len(figure["rounds"]) == 1 for figure in told["figures"])
     assert told["commit"] and told["machine"]["cores"] and told["sizes"]["bulk_rows"] == QUICK.bulk_rows
     capsys.readouterr()
