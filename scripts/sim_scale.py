@@ -1,11 +1,10 @@
 """How far a swarm of real nodes goes in one process under virtual time: many devices in one group, many groups on one link.
 
-    python scripts/sim_scale.py                       # 64 devices in one group, two with 1,000 groups, 500 in 40 groups
-    python scripts/sim_scale.py --devices 24 --groups 300
+    scripts/sim --scale                               # 64 devices in one group, two with 1,000 groups, 500 in 40 groups
+    scripts/sim --scale --devices 24 --groups 300
 
 Everybody writes, all converge, a link stays one link; then nothing is done for some minutes. Told are the seconds of the
 processor and of virtual time, links, memory, and what idling costs. The third run is of bare machines (scripts/sim_hops.py).
-`scripts/sim --scale` runs it.
 """
 
 from __future__ import annotations
