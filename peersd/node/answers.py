@@ -283,8 +283,8 @@ async def sync(node: Node, known: Group) -> Mapping[str, Any]:
 
 
 async def _copy(known: Group, device: bytes, lanes: Mapping[bytes, bool], node: Node) -> Mapping[str, Any]:
-    is_equal = lanes[device] if device in lanes else await known.is_equal_by_beacon(device)
-    lag = (0, 0) if is_equal else await known.lag(device)
+    is_equal = lanes[device] if device in lanes else await _is_equal_by_beacon(known, device)
+    lag = (0, 0) if is_equal else await _lag(known, device)
     view = known.copies.view(device)
     return {
         "device_id": device_text(device),
@@ -296,6 +296,18 @@ async def _copy(known: Group, device: bytes, lanes: Mapping[bytes, bool], node: 
         "lag_entries": lag[0],
         "lag_bytes": lag[1],
     }
+
+
+async def _is_equal_by_beacon(known: Group, device: bytes) -> bool:
+    """Whether a device last said of itself to hold exactly what this device holds."""
+    stated = known.copies.book.digest_of(device)
+    return stated is not None and stated == (await known.digest()).digest
+
+
+async def _lag(known: Group, device: bytes) -> tuple[int, int]:
+    """How much of what is held here a device is not known to hold: entries, and bytes of their bodies."""
+    async with known.use() as opened:
+        return await opened.store.call(opened.store.store.lag, known.copies.durable_vector(device, opened.sync))
 
 
 def _user_names_in(known: Group, device: bytes) -> list[str]:
@@ -337,7 +349,7 @@ async def wait_synced(node: Node, groups: Sequence[Group], devices: Sequence[str
         async with group.use() as opened:
             while True:
                 wanted = group.lanes().keys() if chosen is None else chosen
-                if wanted and all(group.covers(opened, device, vector) for device in wanted):
+                if wanted and all(group.copies.covers(device, vector, opened.sync) for device in wanted):
                     for device in wanted:
                         waited.setdefault(device, []).append(group)
                     break

@@ -1,4 +1,4 @@
-"""What is known of the other devices' copies of a group: what their beacons state, when they were last equal (DESIGN 9)."""
+"""What is known of the other devices' copies of a group: what sessions and beacons state, when they were equal (DESIGN 9)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from peersd.monotonic import monotonic_ms
 from peersd.node.environment import Environment
 from peersd.node.summary import digest_of
 from peersd.store.local_state import LocalState, View
+from peersd.sync.group_sync import GroupSync
 from peersd_protocol import ids
-from peersd_protocol.beacons import Beacon, BeaconBook, Effect, Holding, Keep, Send, compact_holdings
+from peersd_protocol.beacons import Beacon, BeaconBook, Effect, Holding, Keep, Send, compact_holdings, lag
 from peersd_protocol.signing import SigningKey
 from peersd_protocol.vectors import Vector
 
@@ -85,7 +86,7 @@ class CopiesHost(Protocol):
 
 
 class Copies:
-    """The other devices' copies of one group; runs the machine of its beacons.
+    """The other devices' copies of one group, and what this one states of its own; runs the machine of its beacons.
 
     Args:
         host: the node.
@@ -93,7 +94,7 @@ class Copies:
         members: the live devices of its members.
         kept: what was kept of them.
         post: called with a lane's number and a message about beacons for it.
-        on_due: called when it is time to publish this device's beacon again, if it has something new to say.
+        is_open: whether the group's store is open, so that `run_publishing` runs.
 
     Attributes:
         book: the beacons.
@@ -107,12 +108,14 @@ class Copies:
         members: Collection[bytes],
         kept: KeptCopies,
         post: Callable[[int, bytes], None],
-        on_due: Callable[[], None],
+        is_open: Callable[[], bool],
     ) -> None:
         self._host = host
         self._group_id = group_id
+        self._members = members
         self._post = post
-        self._on_due = on_due
+        self._is_open = is_open
+        self._publish_due = trio.Event()
         self._timer_ms: int | None = None
         self._timer_changed = trio.Event()
         self._is_timing = False
@@ -154,10 +157,32 @@ class Copies:
             self._unsaved_beacons = {**beacons, **self._unsaved_beacons}
             self._unsaved_views |= seen
 
+    # --- What others hold -------------------------------------------------------------------------------------------------------
+
+    def covers(self, device: bytes, vector: Vector, sync: GroupSync) -> bool:
+        """Whether a device is known to hold durably all that `vector` names."""
+        session = sync.devices().get(device)
+        if session is not None:
+            return sync.covers(session, vector)
+        return not lag(self.book.holdings_of(device), vector)
+
+    def durable_vector(self, device: bytes, sync: GroupSync) -> Vector:
+        """What a device is known to hold durably.
+
+        What it said in its session counts, and what it stated in its beacon where it has none.
+        """
+        durable = sync.durable_vector(device)
+        if device not in sync.devices():
+            beyond = dict(lag(self.book.holdings_of(device), sync.vector()))
+            stated = {log: ((beyond[log] - 1, b""),) if log in beyond else tips for log, tips in sync.vector().items()}
+            durable = {log: max(tips, durable.get(log, ())) for log, tips in stated.items()}
+        return durable
+
     # --- Beacons ----------------------------------------------------------------------------------------------------------------
 
     def set_members(self, devices: Collection[bytes]) -> None:
         """The members' devices are these from now on."""
+        self._members = devices
         self._perform(self.book.set_members(devices, monotonic_ms()))
 
     def lane_opened(self, lane: int, device: bytes, remote_summary: bytes) -> None:
@@ -180,12 +205,37 @@ class Copies:
         """A lane has taken what was posted to it."""
         self._perform(self.book.message_sent(lane, monotonic_ms()))
 
-    @property
-    def waits_to_publish(self) -> bool:
-        """Whether `on_due` is going to be called because this device's beacon is behind."""
-        return self.book.waits_to_publish
+    def beacon_due(self) -> None:
+        """This device's beacon may have something new to say, such as where the device can be reached."""
+        self._publish_due.set()
+        if not self._is_open() and self._has_others():
+            self._publish(None)
 
-    def publish(self, vector: Vector | None) -> None:
+    def note_commit(self) -> None:
+        """What is held may have changed."""
+        # A beacon goes out once in seconds at most: most commits need not even wake who makes it.
+        if not self.book.waits_to_publish:
+            self._publish_due.set()
+
+    def note_closed(self, vector: Vector) -> None:
+        """The store was closed and holds `vector`: what a beacon says until it is opened again."""
+        if self._has_others():
+            self._publish(vector)
+
+    async def run_publishing(self, sync: GroupSync) -> None:
+        """Publishes this device's beacon whenever what it says may have changed, while the store is open."""
+        self._publish_due.set()
+        while True:
+            await self._publish_due.wait()
+            self._publish_due = trio.Event()
+            if self._has_others() and not self.book.waits_to_publish:
+                self._publish(sync.vector())
+
+    def _has_others(self) -> bool:
+        """Whether there is anybody to publish for, and this device is a member's."""
+        return self._host.own_device() in self._members and len(self._members) > 1
+
+    def _publish(self, vector: Vector | None) -> None:
         """Publishes this device's beacon if it has something new to say.
 
         Args:
@@ -232,5 +282,5 @@ class Copies:
             if self._timer_ms <= now_ms:
                 self._timer_ms = None
                 self._perform(self.book.timer_expired(now_ms))
-                self._on_due()
+                self.beacon_due()
         self._is_timing = False

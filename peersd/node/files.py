@@ -154,7 +154,7 @@ class GroupFiles:
         open_ = partial(open_store, path, self._context(), self._mark(path), summary.group_id)
         node = self._node
         kept = await node.environment.threads.run(load_copies, node.local, summary.group_id)
-        group = Group(node, path, open_, summary, kept, node.own_device(), is_current=is_current, create=create)
+        group = Group(node, path, open_, summary, kept, is_current=is_current, create=create)
         self.groups[group.id] = group
         return group
 

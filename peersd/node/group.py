@@ -21,7 +21,6 @@ from peersd.store.handle import StoreHandle, open_store
 from peersd.store.store import Commit, Store
 from peersd.sync.group_sync import Channel, ChannelClosed, GroupSync
 from peersd_protocol import ids
-from peersd_protocol.beacons import lag
 from peersd_protocol.entries import Kind
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.group_state import GroupState
@@ -155,7 +154,6 @@ class Group:
         summary: what is known of it.
         kept: what is known of other devices' copies.
         is_current: whether the summary's digest is that of the file as it is now.
-        own_device: this device's id.
         create: makes the store, in place of `opener` the first time.
 
     Attributes:
@@ -173,7 +171,6 @@ class Group:
         opener: Callable[[], Store],
         summary: Summary,
         kept: KeptCopies,
-        own_device: bytes,
         *,
         is_current: bool,
         create: Callable[[], Store] | None = None,
@@ -188,7 +185,6 @@ class Group:
         self.admitting = trio.Lock()
         self.weighing = trio.Lock()
         self.weighs_from_s = 0.0
-        self._own_device = own_device
         self._opened: Opened | None = None
         self._turning: _Turning | None = None
         """The opening or closing that is under way."""
@@ -201,8 +197,7 @@ class Group:
         self._last_use_s = 0.0
         self._lanes: dict[int, Lane] = {}
         self._lane_numbers = 0
-        self._publish_due = trio.Event()
-        self.copies = Copies(host, summary.group_id, summary.member_devices, kept, self._post, self.beacon_due)
+        self.copies = Copies(host, summary.group_id, summary.member_devices, kept, self._post, lambda: self._opened is not None)
 
     @property
     def id(self) -> bytes:
@@ -331,7 +326,7 @@ class Group:
         """Lets others use the store until it is idle, or to be closed."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(opened.sync.run_timers)
-            nursery.start_soon(self._run_publishing, opened)
+            nursery.start_soon(self.copies.run_publishing, opened.sync)
             self._opened, self.failure = opened, None
             self._close_asked, self._closing = trio.Event(), trio.Event()
             self._acts_changed(opened)
@@ -365,9 +360,7 @@ class Group:
 
         def committed(commit: Commit, origin: SessionId | None) -> None:
             tell_sessions(commit, origin)
-            # A beacon goes out once in seconds at most: most commits need not even wake who makes it.
-            if not self.copies.waits_to_publish:
-                self._publish_due.set()
+            self.copies.note_commit()
             if any(entry.log.kind is Kind.DATA for entry in commit.entries) or not commit.entries:
                 self._host.rows_changed(self)
 
@@ -401,8 +394,7 @@ class Group:
         """The store was closed in good order: what it holds can be told without it."""
         self.summary = replace(self.summary, digest=digest_of(self.id, vector))
         self.is_current = True
-        if self._has_others():
-            self.copies.publish(vector)  # what a beacon says while the store is closed
+        self.copies.note_closed(vector)
         await self._local(self._host.local.save_summary, self.id, self.summary.encode(), self.path)
         reach(CrashPoint.SUMMARY_SAVED)
 
@@ -549,55 +541,6 @@ class Group:
             is_equal = sync is not None and session is not None and sync.stalled is None and sync.is_equal(session)
             found[lane.device] = lane.is_dormant or is_equal
         return found
-
-    # --- What others hold -------------------------------------------------------------------------------------------------------
-
-    async def is_equal_by_beacon(self, device: bytes) -> bool:
-        """Whether a device last said of itself to hold exactly what this device holds."""
-        stated = self.copies.book.digest_of(device)
-        return stated is not None and stated == (await self.digest()).digest
-
-    async def lag(self, device: bytes) -> tuple[int, int]:
-        """How much of what is held here a device is not known to hold: entries, and bytes of their bodies.
-
-        What it said in its session counts, and what it stated in its beacon where it has none.
-        """
-        async with self.use() as opened:
-            durable = opened.sync.durable_vector(device)
-            if device not in opened.sync.devices():
-                beyond = dict(lag(self.copies.book.holdings_of(device), opened.sync.vector()))
-                stated = {log: ((beyond[log] - 1, b""),) if log in beyond else tips for log, tips in opened.sync.vector().items()}
-                durable = {log: max(tips, durable.get(log, ())) for log, tips in stated.items()}
-            return await opened.store.call(opened.store.store.lag, durable)
-
-    def covers(self, opened: Opened, device: bytes, vector: Vector) -> bool:
-        """Whether a device is known to hold durably all that `vector` names."""
-        session = opened.sync.devices().get(device)
-        if session is not None:
-            return opened.sync.covers(session, vector)
-        return not lag(self.copies.book.holdings_of(device), vector)
-
-    # --- Beacons ----------------------------------------------------------------------------------------------------------------
-
-    def beacon_due(self) -> None:
-        """This device's beacon may have something new to say, such as where the device can be reached."""
-        self._publish_due.set()
-        if self._opened is None and self._has_others():
-            self.copies.publish(None)
-
-    def _has_others(self) -> bool:
-        """Whether there is anybody to publish for, and this device is a member's."""
-        members = self.summary.member_devices
-        return self._own_device in members and len(members) > 1
-
-    async def _run_publishing(self, opened: Opened) -> None:
-        """Publishes this device's beacon whenever what it says may have changed."""
-        self._publish_due.set()
-        while True:
-            await self._publish_due.wait()
-            self._publish_due = trio.Event()
-            if self._has_others() and not self.copies.waits_to_publish:
-                self.copies.publish(opened.sync.vector())
 
     def _post(self, lane: int, message: bytes) -> None:
         if lane in self._lanes:

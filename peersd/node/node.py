@@ -196,7 +196,7 @@ class Node:
         if found != self._stated_addresses:
             self._stated_addresses = found
             for group in self.groups.values():
-                group.beacon_due()
+                group.copies.beacon_due()
         return found
 
     def set_links(self, links_max: int | None, deny: Sequence[bytes]) -> None:
