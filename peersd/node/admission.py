@@ -10,7 +10,8 @@ import trio
 from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.net.channels import IncomingOpen, LinkHandle
-from peersd.node.group import Group, Opened
+from peersd.node.group import Group
+from peersd.node.kept_store import Opened
 from peersd.store.authority import decode_acts
 from peersd_protocol import ids
 from peersd_protocol.acts import encode_body

@@ -93,10 +93,10 @@ def group(node: Node, user: User, group_id: bytes) -> Mapping[str, Any]:
 def state_of(known: Group, user: User) -> str:
     """ok, or what is the matter with a group."""
     opened = known.opened
-    if known.failure == "store_corrupt" or (opened is not None and opened.store.is_damaged):
+    if known.store.failure == "store_corrupt" or (opened is not None and opened.store.is_damaged):
         return "corrupt"
-    if known.failure is not None:
-        return "needs_upgrade" if known.failure == "needs_upgrade" else "stalled"
+    if known.store.failure is not None:
+        return "needs_upgrade" if known.store.failure == "needs_upgrade" else "stalled"
     member = known.summary.members.get(user.id)
     if member is not None and not member.role and member.ended:
         return member.ended

@@ -16,7 +16,8 @@ from peersd.node.device_file import create_device
 from peersd.node.environment import Environment
 from peersd.node.events import EventStream
 from peersd.node.genesis import make_user
-from peersd.node.group import Group, Keeping
+from peersd.node.group import Group
+from peersd.node.kept_store import Keeping
 from peersd.node.node import Node, User
 from peersd.store.statements import Bound, Params
 from peersd_protocol.acts import NONCE_BYTES
@@ -248,7 +249,9 @@ class ApiNode(Node):
     async def sync_status(self, *, user: str | None, group: str | None) -> Sequence[Mapping[str, Any]]:
         """sync.status."""
         acting = self.user(user)
-        return [await answers.sync(self, one) for one in self._some(acting, group) if group is not None or one.failure is None]
+        return [
+            await answers.sync(self, one) for one in self._some(acting, group) if group is not None or one.store.failure is None
+        ]
 
     async def sync_wait(
         self, *, user: str | None, group: str | None, devices: Sequence[str] | None, timeout_s: float

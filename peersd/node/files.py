@@ -89,7 +89,7 @@ class GroupFiles:
         except PeersdError as error:
             _log.error("group_not_opened", extra={"fields": {"group": path.stem, "reason": error.message}})
             group = await self._take_up(path, summary or Summary(group_id, registration.name), is_current=False)
-            group.failure = error.code
+            group.store.failure = error.code
 
     async def find_unregistered(self) -> list[Group]:
         """Takes up the groups that have a file and stand in no registry: their making, joining or forgetting was cut off.
@@ -187,7 +187,7 @@ class GroupFiles:
         create = partial(create_store, path, self._context(), self._mark(path), group_id, runs, epoch)
         group = await self._take_up(path, Summary(group_id, ""), is_current=False, create=create)
         try:
-            await group.open()
+            await group.store.open()
         except BaseException as error:
             if was_there and isinstance(error, PeersdError):
                 self.groups.pop(group_id, None)  # what stands in it is not this one's to delete
@@ -207,7 +207,7 @@ class GroupFiles:
         node = self._node
         with trio.CancelScope(shield=True):
             try:
-                await group.close(for_good=True)
+                await group.store.close(for_good=True)
                 # The file itself last: where this is cut off, the next start finds it and goes on.
                 try:
                     await node.environment.threads.run(node.local.drop_group, group.id)

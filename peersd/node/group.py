@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,8 +15,8 @@ import trio
 from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.node.copies import Copies, CopiesHost, KeptCopies
+from peersd.node.kept_store import KeptStore, Opened, StoreHost, Use
 from peersd.node.lane import Lane
-from peersd.node.places import Places
 from peersd.node.summary import Summary, digest_of, summarise
 from peersd.store.handle import StoreHandle, open_store
 from peersd.store.store import Commit, Store
@@ -23,7 +24,6 @@ from peersd.sync.group_sync import Channel, ChannelClosed, GroupSync
 from peersd_protocol import ids
 from peersd_protocol.entries import Kind
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
-from peersd_protocol.group_state import GroupState
 from peersd_protocol.replication import ParkingLot, SessionId
 from peersd_protocol.vectors import Vector
 
@@ -31,51 +31,8 @@ _log = logging.getLogger("peersd.node")
 
 T = TypeVar("T")
 
-LOOK_S: Final = 1.0
-"""Between two looks at whether a store is idle."""
-
 OPEN_AGAIN_S: Final = 1.0
 """Between two tries to open a file that another program holds, or that has no room (guess; each waits for a lock itself)."""
-
-
-def _closing() -> PeersdError:
-    return PeersdError("busy", "The group is being closed.", hint="Try again once the daemon runs.", retry=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """How long stores stay open.
-
-    Attributes:
-        idle_s: a store that nothing has needed for so long is closed (guess: longer than the pause between two beacons).
-        open_max: how many stores are open at once, unless more are at work (see `places.Places`).
-        patience_s: how long a store waits for one of these places (guess).
-    """
-
-    idle_s: float = 20.0
-    open_max: int = 64
-    patience_s: float = 2.0
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A group whose store is open.
-
-    Attributes:
-        store: its store.
-        sync: its replication.
-        first_vector, first_digest: what it held when it was opened.
-    """
-
-    store: StoreHandle
-    sync: GroupSync
-    first_vector: Vector
-    first_digest: bytes
-
-    @property
-    def state(self) -> GroupState:
-        """The group's acts, evaluated."""
-        return self.store.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +48,8 @@ class Stated:
     vector: Vector | None
 
 
-class _Turning:
-    """An opening or closing.
-
-    Attributes:
-        done: set when it has come to its end.
-        failure: why the store could not be opened.
-    """
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.failure: PeersdError | None = None
-
-
-class Host(CopiesHost, Protocol):
+class Host(CopiesHost, StoreHost, Protocol):
     """What a group needs of its node."""
-
-    is_stopping: bool
-    keeping: Keeping
-    places: Places
 
     def summary_changed(self, group: Group, before: Summary) -> None:
         """Members, names or roles have changed."""
@@ -118,30 +58,6 @@ class Host(CopiesHost, Protocol):
     def rows_changed(self, group: Group) -> None:
         """Entries with rows were committed."""
         ...
-
-
-class Use:
-    """A time for which a group's store is needed; a context. No generator, since each request of a client has one.
-
-    Args:
-        group: which.
-    """
-
-    __slots__ = ("_group",)
-
-    def __init__(self, group: Group) -> None:
-        self._group = group
-
-    async def __aenter__(self) -> Opened:
-        self._group.note_use(1)
-        try:
-            return await self._group.open()
-        except BaseException:
-            self._group.note_use(-1)
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._group.note_use(-1)
 
 
 class Group:
@@ -157,11 +73,11 @@ class Group:
         create: makes the store, in place of `opener` the first time.
 
     Attributes:
+        store: its store, and whether it is open.
         copies: what is known of other devices' copies.
         admitting: held while an admission is decided, so that two at once cannot both take the last use of an invite.
         weighing: held while a plea is looked at, or while one waits until the next may be.
         weighs_from_s: when that is, on the event loop's clock.
-        failure: the code of the error that kept the store from being opened last, or None.
     """
 
     def __init__(
@@ -181,23 +97,13 @@ class Group:
         self._create = create
         self.summary = summary
         self.is_current = is_current
-        self.failure: str | None = None
         self.admitting = trio.Lock()
         self.weighing = trio.Lock()
         self.weighs_from_s = 0.0
-        self._opened: Opened | None = None
-        self._turning: _Turning | None = None
-        """The opening or closing that is under way."""
-        self._opened_event = trio.Event()
-        self._close_asked = trio.Event()
-        self._sleep_asked = False
-        self._closing = trio.Event()
-        self._is_discarded = False
-        self._uses = 0
-        self._last_use_s = 0.0
         self._lanes: dict[int, Lane] = {}
         self._lane_numbers = 0
-        self.copies = Copies(host, summary.group_id, summary.member_devices, kept, self._post, lambda: self._opened is not None)
+        self.store = KeptStore(host, self.text_id, self._open_store)
+        self.copies = Copies(host, summary.group_id, summary.member_devices, kept, self._post, lambda: self.opened is not None)
 
     @property
     def id(self) -> bytes:
@@ -217,9 +123,9 @@ class Group:
     @property
     def opened(self) -> Opened | None:
         """The open store, if it is."""
-        return self._opened
+        return self.store.opened
 
-    # --- Opening and closing ----------------------------------------------------------------------------------------------------
+    # --- The store --------------------------------------------------------------------------------------------------------------
 
     def use(self) -> Use:
         """The group with its store open, at least until the context is left.
@@ -227,131 +133,34 @@ class Group:
         Raises:
             PeersdError: on entering; `store_corrupt` and others, if the file cannot be opened.
         """
-        return Use(self)
+        return self.store.use()
 
-    def note_use(self, change: int) -> None:
-        """For Use: one begins, or one has ended."""
-        self._uses += change
-        if change < 0:
-            self._last_use_s = trio.current_time()
-
-    async def open(self) -> Opened:
-        """Opens the store if it is not open; it is closed again when idle.
-
-        Raises:
-            PeersdError: `store_corrupt` and others.
-        """
-        while self._opened is None:
-            if self._host.is_stopping or self._is_discarded:
-                raise _closing()
-            if self._turning is None:
-                self._turning = _Turning()
-                # In a task of its own: others may wait for it when who asked first is cancelled.
-                self._host.nursery().start_soon(self._run)
-            turning = self._turning
-            await turning.done.wait()
-            if turning.failure is not None:
-                error = turning.failure
-                raise PeersdError(error.code, error.message, hint=error.hint, retry=error.retry) from error
-        return self._opened
-
-    def _turned(self, failure: PeersdError | None = None) -> None:
-        """The opening or closing that was under way has come to its end."""
-        assert self._turning is not None
-        turning, self._turning = self._turning, None
-        turning.failure = failure
-        turning.done.set()
-
-    async def close(self, *, for_good: bool = False) -> None:
-        """Closes the store now, and ends its sessions; `for_good` if its file is to be deleted."""
-        self._is_discarded |= for_good
-        while self._opened is not None or self._turning is not None:
-            self._sleep_asked = False
-            self._close_asked.set()
-            if self._turning is not None:
-                await self._turning.done.wait()
-            else:
-                await self._closing.wait()
-
-    @property
-    def idle_since_s(self) -> float | None:
-        """Since when nothing has needed the open store, on trio's clock; None if it is closed, needed, or about to close."""
-        is_idle = self._opened is not None and not self._close_asked.is_set() and self._is_idle(self._opened)
-        return self._last_use_s if is_idle else None
-
-    def sleep(self) -> None:
-        """Closes the store now, unless something needs it by then."""
-        self._sleep_asked = True
-        self._close_asked.set()
-
-    async def _run(self) -> None:
-        """Takes a place for the store, keeps it open while it is needed, and closes it."""
-        try:
-            await self._host.places.take()
-        except BaseException:  # cancelled: who deletes the file waits for the end of this, whatever cancels the node
-            self._turned(_closing())
-            raise
-        try:
-            await self._run_store()
-        finally:
-            self._host.places.give()
-
-    async def _run_store(self) -> None:
-        """Opens the store, keeps it open while it is needed, and closes it."""
-        opened: Opened | None = None
-        failure: PeersdError | None = None
-        try:
-            await self._local(self._host.local.clear_mark, self.id)
-            reach(CrashPoint.SUMMARY_CLEARED)
-            self.is_current = False
-            async with open_store(self._create or self._opener, self.path, self._host.environment.threads) as store:
-                self._create = None
-                try:
-                    opened = await self._begin(store)
-                except PeersdError as error:
-                    failure = error  # the store's nursery would wrap it
-                else:
-                    await self._stay_open(opened)
-            if opened is not None and not self._is_discarded:
-                with trio.CancelScope(shield=True):
-                    await self._save_closed(opened.sync.vector())  # only now: what ran to its end while it closed counts
-        except PeersdError as error:
-            failure = error
-        finally:
-            if failure is not None:
-                self._note_failure(failure, was_open=opened is not None)
-            self._turned(failure if opened is None else None)
-
-    async def _stay_open(self, opened: Opened) -> None:
-        """Lets others use the store until it is idle, or to be closed."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(opened.sync.run_timers)
-            nursery.start_soon(self.copies.run_publishing, opened.sync)
-            self._opened, self.failure = opened, None
-            self._close_asked, self._closing = trio.Event(), trio.Event()
-            self._acts_changed(opened)
-            self._wake_lanes()
-            self._turned()
+    @asynccontextmanager
+    async def _open_store(self) -> AsyncGenerator[Opened, None]:
+        """Opens the store; what is known without it does not count until it is closed in good order."""
+        await self._local(self._host.local.clear_mark, self.id)
+        reach(CrashPoint.SUMMARY_CLEARED)
+        self.is_current = False
+        async with open_store(self._create or self._opener, self.path, self._host.environment.threads) as store:
+            self._create = None
+            opened: Opened | None = None
+            failure: PeersdError | None = None
             try:
-                if await self._wait_idle(opened):
-                    opened.sync.suspend()
-                else:
-                    opened.sync.end_sessions()
-            finally:
-                # From here on whoever needs the store waits until it is closed, and opens it again.
-                self._turning, self._opened = _Turning(), None
-                self._closing.set()
-            nursery.cancel_scope.cancel()
-
-    def _note_failure(self, failure: PeersdError, *, was_open: bool) -> None:
-        """The file could not be opened, or not be closed in good order: then the next look into it finds out."""
-        fields = {"group": self.text_id, "reason": failure.message}
-        if was_open:
-            _log.warning("group_not_closed", extra={"fields": fields})
-            return
-        if self.failure is None:
-            _log.log(logging.WARNING if failure.retry else logging.ERROR, "group_not_opened", extra={"fields": fields})
-        self.failure = failure.code
+                opened = await self._begin(store)
+            except PeersdError as error:
+                failure = error  # the store's nursery would wrap it
+            if opened is not None:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(opened.sync.run_timers)
+                    nursery.start_soon(self.copies.run_publishing, opened.sync)
+                    self._acts_changed(opened)
+                    yield opened
+                    nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if opened is not None and not self.store.is_discarded:
+            with trio.CancelScope(shield=True):
+                await self._save_closed(opened.sync.vector())  # only now: what ran to its end while it closed counts
 
     async def _begin(self, store: StoreHandle) -> Opened:
         vector = await store.call(store.store.vector)
@@ -370,26 +179,6 @@ class Group:
         store.on_acts = partial(self._acts_changed, opened)
         return opened
 
-    def _is_idle(self, opened: Opened) -> bool:
-        return not self._uses and opened.sync.may_sleep
-
-    async def _wait_idle(self, opened: Opened) -> bool:
-        """Waits until nothing has needed the store for a while; False if it is to be closed at once."""
-        self._last_use_s = trio.current_time()
-        while True:
-            idle_s = self._host.keeping.idle_s
-            with trio.move_on_after(min(LOOK_S, idle_s)):
-                await self._close_asked.wait()
-            is_due = self._sleep_asked or self._host.places.is_overfull
-            if self._close_asked.is_set() and not self._sleep_asked:
-                return False
-            if not self._is_idle(opened):
-                self._last_use_s = trio.current_time()
-            elif is_due or trio.current_time() - self._last_use_s >= idle_s:
-                return True
-            if self._sleep_asked:
-                self._sleep_asked, self._close_asked = False, trio.Event()
-
     async def _save_closed(self, vector: Vector) -> None:
         """The store was closed in good order: what it holds can be told without it."""
         self.summary = replace(self.summary, digest=digest_of(self.id, vector))
@@ -401,17 +190,13 @@ class Group:
     async def _local(self, call: Callable[..., T], *args: object) -> T:
         return await self._host.environment.threads.run(call, *args)
 
-    def _is_at_rest(self) -> bool:
-        """Whether the store is closed, and nothing opens or closes it."""
-        return self._opened is None and self._turning is None
-
     async def digest(self) -> Stated:
         """What this device holds, as OPEN and ACCEPT state it; a closed store need not be opened for it.
 
         Raises:
             PeersdError: the file cannot be opened.
         """
-        if self._is_at_rest() and self.is_current:
+        if self.store.is_at_rest and self.is_current:
             return Stated(self.summary.digest, None)
         async with self.use() as opened:
             vector = await opened.store.call(opened.store.store.vector)
@@ -466,7 +251,7 @@ class Group:
         has_failed = False
         while True:
             try:
-                if not has_failed and stated is not None and self._is_at_rest() and stated.digest == self.summary.digest:
+                if not has_failed and stated is not None and self.store.is_at_rest and stated.digest == self.summary.digest:
                     await self._sleep(lane)
                 code = await self._run_session(lane, lot, stated)
             except ChannelClosed:
@@ -476,7 +261,7 @@ class Group:
                 _log.warning("session closed for a fault of the remote side", extra={"fields": fields})
                 return error.close_code
             except PeersdError as error:
-                if not error.retry or self._host.is_stopping or self._is_discarded:
+                if not error.retry or self.store.is_ending:
                     return CloseCode.INTERNAL  # this group's file: other groups on the link go on
                 has_failed = True
                 await trio.sleep(OPEN_AGAIN_S)  # what the other side sent waits in the channel
@@ -484,8 +269,7 @@ class Group:
             if code is not None:
                 return code
             has_failed = False
-            while self._turning is not None:
-                await self._turning.done.wait()
+            await self.store.settled()
             stated = Stated(self.summary.digest, None)
 
     async def _run_session(self, lane: Lane, lot: ParkingLot, stated: Stated | None) -> CloseCode | None:
@@ -493,7 +277,7 @@ class Group:
 
         Not part of `_serve_lane`, which would keep the last store in memory while the lane sleeps.
         """
-        opened = await self.open()
+        opened = await self.store.open()
         equal_at = stated.vector if stated else None
         if stated is not None and stated.vector is None and stated.digest == opened.first_digest:
             equal_at = opened.first_vector
@@ -506,7 +290,7 @@ class Group:
             ChannelClosed, RemoteProtocolError: the lane is over.
         """
         error: BaseException | None = None
-        opened = self._opened_event  # of now: the store may be opened before `wake` runs for the first time
+        opened = self.store.next_opening  # of now: the store may be opened before `wake` runs for the first time
         lane.is_dormant = True
         self.copies.note_equal(lane.device)
         try:
@@ -527,17 +311,13 @@ class Group:
         if error is not None:
             raise error
 
-    def _wake_lanes(self) -> None:
-        self._opened_event.set()
-        self._opened_event = trio.Event()
-
     def lanes(self) -> Mapping[bytes, bool]:
         """The devices with a channel of this group, and whether each is known to hold exactly what this one holds."""
-        sessions = self._opened.sync.devices() if self._opened else {}
+        sync = self.opened.sync if self.opened else None
+        sessions = sync.devices() if sync else {}
         found = {}
         for lane in self._lanes.values():
             session = sessions.get(lane.device)
-            sync = self._opened.sync if self._opened else None
             is_equal = sync is not None and session is not None and sync.stalled is None and sync.is_equal(session)
             found[lane.device] = lane.is_dormant or is_equal
         return found

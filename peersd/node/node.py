@@ -22,7 +22,8 @@ from peersd.node.environment import Environment
 from peersd.node.events import Events
 from peersd.node.files import GroupFiles
 from peersd.node.genesis import NewUser, make_group
-from peersd.node.group import Group, Keeping
+from peersd.node.group import Group
+from peersd.node.kept_store import Keeping
 from peersd.node.links import Links
 from peersd.node.meshing import Meshing, Shared
 from peersd.node.naming import find
@@ -121,7 +122,7 @@ class Node:
         self.listen_urls: tuple[str, ...] = ()
         self.is_stopping = False
         self.keeping = keeping
-        self.places = Places(self.groups.values, keeping.open_max, keeping.patience_s)
+        self.places = Places(lambda: (group.store for group in self.groups.values()), keeping.open_max, keeping.patience_s)
         self._advertise = tuple(advertise)
         self.patience = patience or Patience()
         self._nursery: trio.Nursery | None = None
@@ -155,7 +156,7 @@ class Node:
         self.is_stopping = True
         async with trio.open_nursery() as nursery:
             for group in self.groups.values():
-                nursery.start_soon(group.close)
+                nursery.start_soon(group.store.close)
         await self._save()
 
     async def _listen(

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from peersd.errors import PeersdError
-from peersd.node.group import Opened
+from peersd.node.kept_store import Opened
 from peersd.store.batch import Request, Success
 from peersd.store.client_sql import Statement
 from peersd.store.ddl import create_table_sql, default_sql

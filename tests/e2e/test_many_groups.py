@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from peersd.client import PeersError
-from peersd.node.group import Keeping
+from peersd.node.kept_store import Keeping
 from peersd.testing.observing import tcp_connections
 from peersd.testing.pairs import GROUP, Pair, open_pair, until
 from peersd.testing.processes import HANG_S, DaemonProcess

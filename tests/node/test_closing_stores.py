@@ -12,7 +12,8 @@ import trio.testing
 
 from peersd.node.api_node import ApiNode
 from peersd.node.genesis import make_user
-from peersd.node.group import Group, Keeping, Opened
+from peersd.node.group import Group
+from peersd.node.kept_store import Keeping, Opened
 from peersd_protocol.acts import NONCE_BYTES, Settings, encode_body
 from peersd_protocol.entries import EPOCH_BYTES, Kind
 from peersd_protocol.signing import SEED_BYTES
@@ -25,7 +26,7 @@ async def change_while_it_ends(
     group: Group, change: Callable[[Opened], Awaitable[object]], end: Callable[[], Awaitable[object]]
 ) -> None:
     """Let a change wait for the writer's thread while the store is closed, and return when both are done."""
-    opened = await group.open()
+    opened = await group.store.open()
     async with trio.open_nursery() as nursery, held_up(opened) as go_on:
         nursery.start_soon(change, opened)
         await trio.testing.wait_all_tasks_blocked()
@@ -35,7 +36,7 @@ async def change_while_it_ends(
 
 
 async def end_of(node: ApiNode, group: Group, end: str) -> None:
-    await (group.close() if end == ENDS[0] else node.stop())
+    await (group.store.close() if end == ENDS[0] else node.stop())
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -52,7 +53,7 @@ async def test_an_act_written_while_the_store_closes_counts_in_what_is_saved(tmp
     async with open_ada(tmp_path) as ada:
         group = group_of(ada, "new")
         assert group.is_current and group.opened is None
-        assert (await group.open()).first_digest == group.summary.digest
+        assert (await group.store.open()).first_digest == group.summary.digest
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -75,7 +76,7 @@ async def test_acts_taken_in_while_the_store_closes_count_in_what_is_saved(tmp_p
     async with open_ada(tmp_path) as ada:
         group = group_of(ada, "one")
         assert group.is_current and group.opened is None
-        assert (await group.open()).first_digest == group.summary.digest
+        assert (await group.store.open()).first_digest == group.summary.digest
 
 
 async def test_what_an_act_changed_while_the_store_closed_reaches_the_other_side(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ async def test_what_an_act_changed_while_the_store_closed_reaches_the_other_side
         async def rename(opened: Opened) -> None:
             await opened.store.act(user.id, Kind.CONTROL, encode_body(Settings("new", None, None)))
 
-        await change_while_it_ends(at_ada, rename, at_ada.close)
+        await change_while_it_ends(at_ada, rename, at_ada.store.close)
         assert at_ada.summary.digest != at_ben.summary.digest
         await until(lambda: at_ben.name == "new")
         await two.rest()

@@ -16,7 +16,8 @@ import trio.testing
 
 from peersd.errors import PeersdError
 from peersd.node.api_node import ApiNode
-from peersd.node.group import Group, Keeping
+from peersd.node.group import Group
+from peersd.node.kept_store import Keeping
 from peersd.store.handle import StoreHandle
 from peersd.testing.observing import file_handles
 from peersd.testing.pairs import free_url
@@ -94,7 +95,7 @@ async def test_a_beacon_passes_while_the_stores_stay_closed(tmp_path: Path) -> N
         for group in (at_ada, at_ben):
             assert group.copies.book.digest_of(device_of(two.ben)) != group.summary.digest
         await until(lambda: at_ada.copies.book.digest_of(device_of(two.ben)) == at_ada.summary.digest)
-        assert [(group.opened, group.failure) for group in (at_ada, at_ben)] == [(None, None)] * 2
+        assert [(group.opened, group.store.failure) for group in (at_ada, at_ben)] == [(None, None)] * 2
         assert two.is_at_rest()
         for group, original in zip((at_ada, at_ben), originals, strict=True):
             group.path.write_bytes(original)
@@ -113,7 +114,7 @@ async def test_links_come_back_in_sync_without_a_store_being_opened_and_rows_pas
         originals = [spoil(group) for group in groups]
         await two.link()
         await two.rest()
-        assert [(group.opened, group.failure) for group in groups] == [(None, None)] * 2 * len(names)
+        assert [(group.opened, group.store.failure) for group in groups] == [(None, None)] * 2 * len(names)
         for group, original in zip(groups, originals, strict=True):
             group.path.write_bytes(original)
         await write(two.ben, names[0], f"{text} by ben")
@@ -159,7 +160,7 @@ async def test_who_waits_for_a_store_gets_it_when_who_asked_first_has_given_up(t
 
             async def ask_first(first: trio.CancelScope = first) -> None:
                 with first:
-                    await group.open()
+                    await group.store.open()
 
             async def ask_second(second: trio.Event = second) -> None:
                 async with group.use():
@@ -216,7 +217,7 @@ async def test_who_waits_for_a_store_to_be_closed_goes_on_when_the_node_ends_bef
 
     async def open_late(group: Group) -> None:
         try:
-            await group.open()
+            await group.store.open()
         except PeersdError as error:
             failures.append(error.code)
 
@@ -228,10 +229,10 @@ async def test_who_waits_for_a_store_to_be_closed_goes_on_when_the_node_ends_bef
                     await ada.group_create(user=None, name=name, description=None)
                 late = next(group for name in names if (group := group_of(ada, name)).opened is None)
                 for name in names:
-                    group_of(ada, name).note_use(1)  # for good
+                    group_of(ada, name).store.note_use(1)  # for good
                 others.start_soon(open_late, late)
                 await trio.testing.wait_all_tasks_blocked()
-                others.start_soon(partial(late.close, for_good=True))
+                others.start_soon(partial(late.store.close, for_good=True))
                 await trio.testing.wait_all_tasks_blocked()
                 node_scope.cancel()
                 await trio.sleep_forever()
@@ -267,7 +268,7 @@ async def test_stores_beyond_the_places_are_closed_when_idle_and_the_handles_wit
                 nursery.start_soon(use, name)
             await until(lambda: all(group.opened is not None for group in groups))
             for _ in range(3):  # one that nobody uses is closed meanwhile, by the same rule
-                await ada.user(None).personal.open()
+                await ada.user(None).personal.store.open()
                 await until(lambda: ada.user(None).personal.opened is None)
             peak = file_handles(os.getpid())
             done.set()
@@ -308,7 +309,7 @@ async def test_a_write_acknowledged_while_the_node_stops_is_in_what_the_next_sta
                 await ada.sql_execute(user=None, group="one", sql=NOTE, params=(), timeout_s=60)
             group = group_of(ada, "one")
             stated = await group.digest()
-            assert round_ == 0 or stated.digest == (await group.open()).first_digest  # as the last stop left it
+            assert round_ == 0 or stated.digest == (await group.store.open()).first_digest  # as the last stop left it
             told = len(acknowledged)
 
             async def write_on(ada: ApiNode = ada, name: str = f"{round_}") -> None:
@@ -324,7 +325,7 @@ async def test_a_write_acknowledged_while_the_node_stops_is_in_what_the_next_sta
         group = group_of(ada, "one")
         saved = group.summary.digest
         assert group.is_current
-        assert saved == (await group.open()).first_digest
+        assert saved == (await group.store.open()).first_digest
         assert set(acknowledged) <= set(await texts(ada, "one"))
 
 
@@ -413,9 +414,9 @@ async def test_a_damaged_file_is_found_when_something_needs_it_and_harms_no_othe
         await two.rest()
         at_ben = group_of(two.ben, "damaged")
         spoil(at_ben)
-        assert at_ben.failure is None
+        assert at_ben.store.failure is None
         await write(two.ada, "damaged", "to nobody")
-        await until(lambda: at_ben.failure == "store_corrupt")
+        await until(lambda: at_ben.store.failure == "store_corrupt")
         for node, name in ((two.ada, "ada"), (two.ben, "ben")):
             await write(node, "sound", f"by {name}")
         await two.rest("sound")

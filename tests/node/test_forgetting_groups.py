@@ -12,7 +12,8 @@ import trio.testing
 
 from peersd.errors import PeersdError
 from peersd.node.api_node import ApiNode
-from peersd.node.group import Group, Keeping
+from peersd.node.group import Group
+from peersd.node.kept_store import Keeping
 from peersd.testing.processes import HANG_S
 from tests.node.two_nodes import Two, group_of, held_up, open_ada, open_ben, open_two, texts, until, write
 
@@ -47,7 +48,7 @@ async def test_a_join_while_the_group_is_forgotten_goes_on_in_a_file_that_stays(
             await two.share("one")
             await write(ada, "one", "by ada")
             group, ticket = await leave(two, "one"), await ticket_of(two, "one")
-            opened = await group.open()
+            opened = await group.store.open()
             # Closing the store takes as long as the test wants.
             async with trio.open_nursery() as nursery, held_up(opened) as go_on:
                 nursery.start_soon(forget, ben, group)

@@ -42,7 +42,7 @@ async def test_a_group_whose_members_are_all_away_holds_up_no_wait_for_all_group
         await two.rest()
         spoil(group_of(two.ben, "away"))
         await write(two.ada, "away", "row")
-        await until(lambda: group_of(two.ben, "away").failure is not None and not group_of(two.ada, "away").lanes())
+        await until(lambda: group_of(two.ben, "away").store.failure is not None and not group_of(two.ada, "away").lanes())
         await write(two.ada, "shared", "row")
         await wait(two.ada)
         with pytest.raises(PeersdError) as failed:
@@ -87,5 +87,5 @@ async def test_a_query_that_runs_ends_when_its_group_is_closed(tmp_path: Path) -
             nursery.start_soon(query)
             await until(lambda: group.opened is not None and group.opened.store._query_threads.borrowed_tokens > 0)
             with trio.fail_after(HANG_S):
-                await group.close()
+                await group.store.close()
         assert failures == ["busy"]

@@ -258,7 +258,7 @@ async def test_a_wait_names_the_groups_in_which_nobody_is_linked(tmp_path: Path,
         spoil(group_of(two.ben, "away"))
         away = group_of(two.ada, "away")
         await write(two.ada, "away", "row")
-        await until(lambda: group_of(two.ben, "away").failure is not None and not away.lanes())
+        await until(lambda: group_of(two.ben, "away").store.failure is not None and not away.lanes())
         waited = await two.ada.sync_wait(user=None, group=None, devices=None, timeout_s=HANG_S)
         assert waited["passed_over"] == [{"group_id": away.text_id, "name": "away"}]
         assert [one["group_ids"] for one in waited["devices"]] == [[group_of(two.ada, "shared").text_id]]

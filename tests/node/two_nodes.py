@@ -13,7 +13,8 @@ import trio
 
 from peersd.node import open_node
 from peersd.node.api_node import ApiNode
-from peersd.node.group import Group, Keeping, Opened
+from peersd.node.group import Group
+from peersd.node.kept_store import Keeping, Opened
 from peersd.testing.pairs import NOWHERE, free_url
 from peersd.testing.processes import HANG_S, LOOK_AGAIN_S
 from peersd_protocol import ids

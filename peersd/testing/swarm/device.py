@@ -23,7 +23,7 @@ from peersd.errors import PeersdError
 from peersd.node import ApiNode, open_node
 from peersd.node.device_file import load_device
 from peersd.node.environment import Environment
-from peersd.node.group import Keeping
+from peersd.node.kept_store import Keeping
 from peersd.testing.disks import FaultyDisk
 from peersd.testing.swarm.listening import SPEAKER
 from peersd.testing.swarm.network import Sockets, VirtualNetwork

@@ -33,7 +33,7 @@ _OF_LINK: Final = (
     "_LinkRunner._serve",
     "Sharing._watch",
 )
-_OF_OPEN_GROUP: Final = ("Group._run", "Copies.run_publishing", "GroupSync.run_timers", "StoreHandle.run_committer")
+_OF_OPEN_GROUP: Final = ("KeptStore._run", "Copies.run_publishing", "GroupSync.run_timers", "StoreHandle.run_committer")
 
 
 def leaked_tasks(devices: Sequence[Device]) -> Iterator[str]:
