@@ -1,14 +1,13 @@
-"""One group as the node holds it: its file, opened when something needs it and closed when idle, and what is known without it."""
+"""One group as the node holds it: what is known of it without its store, its store while something needs it, and its lanes."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -16,36 +15,18 @@ from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.node.copies import Copies, CopiesHost, KeptCopies
 from peersd.node.kept_store import KeptStore, Opened, StoreHost, Use
-from peersd.node.lane import Lane
+from peersd.node.lane import Lane, Stated
 from peersd.node.summary import Summary, digest_of, summarise
 from peersd.store.handle import StoreHandle, open_store
 from peersd.store.store import Commit, Store
-from peersd.sync.group_sync import Channel, ChannelClosed, GroupSync
+from peersd.sync.group_sync import Channel, GroupSync
 from peersd_protocol import ids
 from peersd_protocol.entries import Kind
-from peersd_protocol.errors import CloseCode, RemoteProtocolError
+from peersd_protocol.errors import CloseCode
 from peersd_protocol.replication import ParkingLot, SessionId
 from peersd_protocol.vectors import Vector
 
-_log = logging.getLogger("peersd.node")
-
 T = TypeVar("T")
-
-OPEN_AGAIN_S: Final = 1.0
-"""Between two tries to open a file that another program holds, or that has no room (guess; each waits for a lock itself)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """What both sides of a channel stated to hold when it was opened: the same.
-
-    Attributes:
-        digest: of it.
-        vector: it, where the store was open.
-    """
-
-    digest: bytes
-    vector: Vector | None
 
 
 class Host(CopiesHost, StoreHost, Protocol):
@@ -238,7 +219,7 @@ class Group:
             self.copies.lane_opened(lane.number, device, remote_beacons)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lane.run_beacons)
-                code = await self._serve_lane(lane, lot, stated)
+                code = await lane.serve(self, lot, stated)
                 nursery.cancel_scope.cancel()
         finally:
             del self._lanes[lane.number]
@@ -246,70 +227,6 @@ class Group:
             self.copies.note_seen(device)
             channel.close(code)
         return code
-
-    async def _serve_lane(self, lane: Lane, lot: ParkingLot, stated: Stated | None) -> CloseCode:
-        has_failed = False
-        while True:
-            try:
-                if not has_failed and stated is not None and self.store.is_at_rest and stated.digest == self.summary.digest:
-                    await self._sleep(lane)
-                code = await self._run_session(lane, lot, stated)
-            except ChannelClosed:
-                return CloseCode.NORMAL
-            except RemoteProtocolError as error:
-                fields = {"group": self.text_id, "device": ids.format_id(ids.DEVICE, lane.device), "detail": error.detail}
-                _log.warning("session closed for a fault of the remote side", extra={"fields": fields})
-                return error.close_code
-            except PeersdError as error:
-                if not error.retry or self.store.is_ending:
-                    return CloseCode.INTERNAL  # this group's file: other groups on the link go on
-                has_failed = True
-                await trio.sleep(OPEN_AGAIN_S)  # what the other side sent waits in the channel
-                continue
-            if code is not None:
-                return code
-            has_failed = False
-            await self.store.settled()
-            stated = Stated(self.summary.digest, None)
-
-    async def _run_session(self, lane: Lane, lot: ParkingLot, stated: Stated | None) -> CloseCode | None:
-        """Opens the store and runs a session; None if it was suspended.
-
-        Not part of `_serve_lane`, which would keep the last store in memory while the lane sleeps.
-        """
-        opened = await self.store.open()
-        equal_at = stated.vector if stated else None
-        if stated is not None and stated.vector is None and stated.digest == opened.first_digest:
-            equal_at = opened.first_vector
-        return await opened.sync.run_session(lane.device, lane, lot, equal_at)
-
-    async def _sleep(self, lane: Lane) -> None:
-        """Returns when the other side has something to say, or the store was opened for another reason.
-
-        Raises:
-            ChannelClosed, RemoteProtocolError: the lane is over.
-        """
-        error: BaseException | None = None
-        opened = self.store.next_opening  # of now: the store may be opened before `wake` runs for the first time
-        lane.is_dormant = True
-        self.copies.note_equal(lane.device)
-        try:
-            async with trio.open_nursery() as nursery:
-
-                async def wake() -> None:
-                    await opened.wait()
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(wake)
-                await lane.wait_message()
-                nursery.cancel_scope.cancel()
-        except* (ChannelClosed, RemoteProtocolError) as group:
-            error = _only(group)
-        finally:
-            lane.is_dormant = False
-            self.copies.note_equal(lane.device)
-        if error is not None:
-            raise error
 
     def lanes(self) -> Mapping[bytes, bool]:
         """The devices with a channel of this group, and whether each is known to hold exactly what this one holds."""
@@ -325,11 +242,3 @@ class Group:
     def _post(self, lane: int, message: bytes) -> None:
         if lane in self._lanes:
             self._lanes[lane].post(message)
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group, however deep."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -14,7 +14,8 @@ from peersd.errors import PeersdError
 from peersd.monotonic import monotonic_ms
 from peersd.net.channels import Channel, ChannelIsClosed, IncomingOpen, LinkHandle, OpenRefused
 from peersd.node.admission import PROOF_TIMEOUT_S, Refusal, admit
-from peersd.node.group import Group, Stated
+from peersd.node.group import Group
+from peersd.node.lane import Stated
 from peersd.node.weighing import weigh
 from peersd.sync.group_sync import ChannelClosed
 from peersd_protocol import ids
