@@ -13,13 +13,14 @@ from peersd.node.device_file import Device
 from peersd.node.genesis import NewUser
 from peersd.node.group import Group
 from peersd.node.naming import find, format_stamp, format_time
+from peersd.node.users import User
 from peersd_protocol import ids
 from peersd_protocol.devicekeys import is_device_name
 from peersd_protocol.roles import format_role
 from peersd_protocol.vectors import Vector
 
 if TYPE_CHECKING:
-    from peersd.node.node import Node, User
+    from peersd.node.node import Node
 
 _LOOK_S: Final = 0.2
 """Between two looks at whether any of several groups has a session: nothing tells of all at once."""
@@ -263,7 +264,8 @@ async def connect(node: Node, url: str, device_id: str | None, timeout_s: float)
 def disconnect(node: Node, text: str) -> None:
     """link.disconnect."""
     links_ = node.links_or_fail()
-    known = {handle.remote_device for handle in links_.handles()} | set(node.known_devices())
+    known = {handle.remote_device for handle in links_.handles()}
+    known.update(*(one.summary.member_devices for one in node.groups.values()))
     known.discard(node.own_device())
     candidates = [(device_text(device), node.device_name(device), device) for device in sorted(known)]
     links_.disconnect(find(text, candidates, code="unreachable", what="device"))

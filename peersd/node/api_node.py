@@ -18,7 +18,8 @@ from peersd.node.events import EventStream
 from peersd.node.genesis import make_user
 from peersd.node.group import Group
 from peersd.node.kept_store import Keeping
-from peersd.node.node import Node, User
+from peersd.node.node import Node
+from peersd.node.users import User
 from peersd.store.statements import Bound, Params
 from peersd_protocol.acts import NONCE_BYTES
 from peersd_protocol.constants import NAME_CHARS_MAX
@@ -119,7 +120,7 @@ class ApiNode(Node):
         """group.switch."""
         acting = self.user(user)
         found = self.group(acting, group)
-        await self.activate(acting, found.id)
+        await acting.activate(found.id)
         return answers.group(self, acting, found.id)
 
     async def group_active(self, *, user: str | None) -> Mapping[str, Any]:

@@ -8,9 +8,9 @@ import trio
 
 from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
-from peersd.node import registry
 from peersd.node.genesis import make_group
 from peersd.node.group import Group
+from peersd.node.users import User
 from peersd.store.refusals import not_allowed
 from peersd_protocol.acts import NONCE_BYTES, Genesis, Settings, encode_body
 from peersd_protocol.constants import AVATAR_BYTES_MAX, DESCRIPTION_BYTES_MAX
@@ -19,7 +19,7 @@ from peersd_protocol.names import is_description, is_name
 from peersd_protocol.roles import Deed, Role, may
 
 if TYPE_CHECKING:
-    from peersd.node.node import Node, User
+    from peersd.node.node import Node
 
 HEARD_WAIT_S: Final = 5.0
 """How long forgetting a group waits for a linked member to hear of the leave (guess: a message there and one back)."""
@@ -53,7 +53,7 @@ async def create(node: Node, user: User, name: str, description: str | None) -> 
     check_name(name)
     _check_texts(description, None)
     assert node.device is not None
-    identity = await node.identity_runs(user)
+    identity = await user.identity_runs()
     epoch = node.entropy(EPOCH_BYTES)
     heads = (identity[-1].last.hash,)
     genesis = Genesis(name, node.entropy(NONCE_BYTES))
@@ -62,7 +62,7 @@ async def create(node: Node, user: User, name: str, description: str | None) -> 
     group = await node.files.make(path, run.last.hash, [*identity, run], epoch)
     reach(CrashPoint.GROUP_CREATED)
     try:
-        await node.add_group(user, group)
+        await user.register(group)
     except BaseException:
         if group.id not in user.group_ids:
             await node.discard_group(group)  # who is told of a failure makes another
@@ -88,9 +88,7 @@ async def hide(user: User, group: Group, *, hidden: bool) -> None:
     """group.hide."""
     if group is user.personal:
         raise PeersdError("not_allowed", "The personal group cannot be hidden.", hint="It is where your groups are registered.")
-    async with user.personal.use() as opened:
-        await registry.hide(opened.store, user.id, group.text_id, hidden=hidden)
-    user.note_hidden(group.id, hidden=hidden)
+    await user.hide(group, hidden=hidden)
 
 
 async def forget(node: Node, user: User, group: Group) -> None:
@@ -138,11 +136,6 @@ async def _await_heard(node: Node, user: User, group: Group) -> None:
 
 
 async def _forget(node: Node, user: User, group: Group) -> None:
-    async with user.personal.use() as opened:
-        await registry.forget(opened.store, user.id, group.text_id)
-    reach(CrashPoint.GROUP_UNREGISTERED)
-    del user.group_ids[group.id]
-    if user.active == group.id:
-        await node.activate(user, node.fallback(user))
+    await user.forget(group)
     if all(group.id not in other.group_ids for other in node.users.values()):
         await node.discard_group(group)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from peersd.errors import PeersdError
 from peersd.node.group import Group
 from peersd.node.naming import find, format_time
+from peersd.node.users import User
 from peersd.store.refusals import not_allowed
 from peersd_protocol import ids
 from peersd_protocol.acts import Invite, RevokeInvite, encode_body
@@ -19,7 +20,7 @@ from peersd_protocol.signing import SEED_BYTES, SigningKey
 from peersd_protocol.tickets import Ticket
 
 if TYPE_CHECKING:
-    from peersd.node.node import Node, User
+    from peersd.node.node import Node
 
 
 def _role_that_grants(granted: Role) -> Role:
@@ -50,9 +51,10 @@ async def create(node: Node, user: User, group: Group, role: str, expires_in_s: 
 def _addresses(node: Node, group: Group) -> tuple[str, ...]:
     """Where the ticket can be redeemed: at this device, and at those of other members, since this one may be off."""
     own = node.own_addresses()
+    last_first = sorted(group.summary.member_devices, key=lambda device: node.last_seen_ms(device) or 0, reverse=True)
     others = [
         urls
-        for device in node.by_last_seen(group)
+        for device in last_first
         if device != node.own_device() and (urls := group.copies.book.addresses_of(device) or tuple(node.addresses.of(device)))
     ]
     # In turns: the first address of each device before anybody's second.

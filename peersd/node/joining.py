@@ -13,6 +13,7 @@ from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.net.channels import ChannelIsClosed, LinkHandle, OpenRefused
 from peersd.node.group import Group
+from peersd.node.users import User
 from peersd.store.refusals import lift_hint
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.messages import encode_runs
@@ -23,7 +24,7 @@ from peersd_protocol.tokens import SIDE_DIALLER, SIDE_LISTENER, OpenPayload, dec
 from peersd_protocol.vectors import Vector
 
 if TYPE_CHECKING:
-    from peersd.node.node import Node, User
+    from peersd.node.node import Node
 
 _log = logging.getLogger("peersd.node")
 
@@ -83,12 +84,12 @@ async def _join(node: Node, user: User, ticket: Ticket, attempt_timeout_s: float
     reach(CrashPoint.JOIN_BEGUN)
     joined = False
     try:
-        identity = await node.identity_runs(user)
+        identity = await user.identity_runs()
         await _redeem_somewhere(_Redeeming(node, user, ticket, group, identity, attempt_timeout_s))
         reach(CrashPoint.JOIN_REDEEMED)
         registration = user.group_ids.get(group.id)
         if registration is None or registration.left_at_ms is not None:
-            await node.add_group(user, group)
+            await user.register(group)
         await node.addresses.save()  # else a crash now would leave a member who knows nobody's address
         joined = True
     finally:

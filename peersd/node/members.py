@@ -9,6 +9,7 @@ from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.node.group import Group
 from peersd.node.naming import find
+from peersd.node.users import User
 from peersd.store.refusals import not_allowed, was_ended, who_gives
 from peersd_protocol import ids
 from peersd_protocol.acts import Ban, Body, Leave, Remove, SetRole, Unban, encode_body
@@ -27,7 +28,7 @@ from peersd_protocol.roles import (
 )
 
 if TYPE_CHECKING:
-    from peersd.node.node import Node, User
+    from peersd.node.node import Node
     from peersd.store.store import FindCuts
 
 
@@ -199,13 +200,13 @@ async def leave(node: Node, user: User, group: Group) -> None:
         others = any(member.role for other, member in state.members.items() if other not in node.users)
         if others:
             user.untold.add(group.id)
-            await node.save_untold(user)
+            await user.save_untold()
             reach(CrashPoint.LEAVE_NOTED)
         try:
             await opened.store.take_right(user.id, _taking(lambda cuts: Leave(cuts(user.id))))
         except PeersdError:
             user.untold.discard(group.id)
-            await node.save_untold(user)
+            await user.save_untold()
             raise
     reach(CrashPoint.LEAVE_WRITTEN)
-    await node.note_registration(user, group)
+    await user.note_registration(group)

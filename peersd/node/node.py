@@ -4,89 +4,49 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import trio
 
-from peersd.crash_points import CrashPoint, reach
 from peersd.errors import PeersdError
 from peersd.net.channels import ChannelIsClosed, LinkHandle
 from peersd.net.listener import Opening
-from peersd.node import registry
 from peersd.node.addresses import Addresses
 from peersd.node.clock import WATCH_INTERVAL_S, PeerClock
 from peersd.node.device_file import Device, load_device
 from peersd.node.environment import Environment
 from peersd.node.events import Events
 from peersd.node.files import GroupFiles
-from peersd.node.genesis import NewUser, make_group
+from peersd.node.genesis import NewUser
 from peersd.node.group import Group
 from peersd.node.kept_store import Keeping
 from peersd.node.links import Links
 from peersd.node.meshing import Meshing, Shared
 from peersd.node.naming import find
 from peersd.node.places import Places
-from peersd.node.registry import Registration
 from peersd.node.sharing import Sharing
 from peersd.node.summary import Summary
+from peersd.node.users import User, Users
 from peersd.store.local_state import LocalState
 from peersd.store.uuid7 import Uuid7
-from peersd_protocol import canonical, ids
-from peersd_protocol.acts import NONCE_BYTES, Genesis
+from peersd_protocol import ids
+from peersd_protocol.acts import NONCE_BYTES
 from peersd_protocol.constants import LINKS_MAX, TICKET_ADDRESSES_MAX
 from peersd_protocol.dialing import Patience
 from peersd_protocol.errors import CloseCode
 from peersd_protocol.lanes import Standing
 from peersd_protocol.link_standings import Known
 from peersd_protocol.roles import format_role
-from peersd_protocol.runs import Run
 from peersd_protocol.signing import SigningKey
 
 _log = logging.getLogger("peersd.node")
 
 PERSONAL: Final = "personal"
-ACTIVE: Final = "active"
-"""Under this key the personal store keeps the active group, which is this device's own affair."""
-
-UNTOLD: Final = "untold"
-"""Under this key it keeps the groups that the user left and that no other member has heard of yet."""
+"""What names a user's personal group."""
 
 SAVE_INTERVAL_S: Final = 2.0
 """How long beacons and what was seen of other copies may wait to be written to node.db (guess: both come again)."""
-
-
-@dataclass
-class User:
-    """A user of this device.
-
-    Attributes:
-        id: the user's id.
-        personal: the personal group.
-        group_ids: the groups that the user is or was in, oldest first, each as it is registered.
-        active: the group that a missing `group` means.
-        untold: groups that the user left and that no other member has heard of yet.
-        noting: held while the registry is brought in line with what a group says.
-    """
-
-    id: bytes
-    personal: Group
-    group_ids: dict[bytes, Registration] = field(default_factory=dict)
-    active: bytes = b""
-    untold: set[bytes] = field(default_factory=set)
-    noting: trio.Lock = field(default_factory=trio.Lock)
-
-    @property
-    def name(self) -> str:
-        """What the user is called."""
-        member = self.personal.summary.members.get(self.id)
-        return member.name if member else ""
-
-    def note_hidden(self, group: bytes, *, hidden: bool) -> None:
-        """A group is hidden, or shown again, unless it was forgotten meanwhile."""
-        if group in self.group_ids:
-            self.group_ids[group] = replace(self.group_ids[group], hidden=hidden)
 
 
 class Node:
@@ -110,10 +70,10 @@ class Node:
         self.entropy = environment.entropy
         self.uuid7 = Uuid7(environment.wall_ms, environment.entropy)
         self.device: Device | None = None
-        self.users: dict[bytes, User] = {}
         self.files = GroupFiles(self)
         self.local = LocalState(data_dir / "node.db", environment.disk.vfs)
         self.events = Events(self.wall_ms)
+        self.users = Users(self.files, self.local, environment.threads, self.events, self.wall_ms)
         self.links: Links | None = None
         self.sharings: dict[LinkHandle, Sharing] = {}
         self.addresses = Addresses(self.local, environment.threads, environment.wall_ms)
@@ -143,9 +103,7 @@ class Node:
         if self.device is None and self.files.user_paths():
             raise PeersdError("store_corrupt", "device.key is missing.", hint="Restore it from a backup of the data folder.")
         if self.device is not None:
-            for path in self.files.user_paths():
-                await self._open_user(path)
-            await self._settle_unregistered()
+            await self.users.find_all(self.own_device())
         self.listen_urls = await nursery.start(self._listen, listen)
         nursery.start_soon(self._run_saving)
         if self.users:
@@ -253,60 +211,6 @@ class Node:
 
     # --- Users and groups -------------------------------------------------------------------------------------------------------
 
-    async def _open_user(self, path: Path) -> None:
-        """Takes up a user's personal group and the groups of its registry."""
-        user = self.files.user_of(path)
-        if user is None:
-            return
-        if await self.files.drop_unwritten(path):
-            return  # `init` was cut off, as below
-        personal = await self.files.find_personal(path)
-        if personal.summary.role_of(user):
-            await self._add_user(user, personal)
-        elif personal.summary.members_count:
-            raise PeersdError(
-                "store_corrupt", f"{path.name} is another user's.", hint="Restore it from a backup of the data folder."
-            )
-        else:
-            # `init` was cut off before the user existed; it has told nobody of it and can be run again.
-            await self.files.delete(personal)
-
-    async def _add_user(self, user: bytes, personal: Group) -> None:
-        async with personal.use() as opened:
-            if not registry.is_created(opened.state.schema):
-                await registry.create_registry(opened.store, user)
-            active = await opened.store.call(opened.store.store.load_local, ACTIVE)
-            untold = await opened.store.call(opened.store.store.load_local, UNTOLD)
-            registered = await registry.registered(opened.store)
-        left = cast("list[bytes]", canonical.decode(untold, bytes_max=len(untold))) if isinstance(untold, bytes) else []
-        added = User(user, personal, {}, active if isinstance(active, bytes) else personal.id, set(left))
-        kept = await self.environment.threads.run(self.local.load_summaries, self.files.group_path)
-        for text, registration in registered.items():
-            group_id = ids.parse_id(ids.GROUP, text)
-            added.group_ids[group_id] = registration
-            if group_id not in self.groups:
-                await self.files.find_group(group_id, registration, kept.get(group_id))
-        self.users[user] = added
-        for group_id in added.group_ids:
-            await self.note_registration(added, self.groups[group_id])
-
-    async def _settle_unregistered(self) -> None:
-        """Ends what was cut off while a group was made, joined or forgotten.
-
-        Where this device is a member's, as after a join that the other side knows of, the group is registered; where it is none,
-        nothing in the file was ever acknowledged, or it was to be forgotten, so it is deleted.
-        """
-        for group in await self.files.find_unregistered() if self.users else ():
-            members = group.summary.member_devices.get(self.own_device(), ())
-            known = [self.users[user] for user in members if user in self.users]
-            for user in known:
-                await self.add_group(user, group)
-            if not members:
-                await self.files.delete(group)
-            elif not known:
-                self.groups.pop(group.id)  # of a user whose personal group is not here
-            _log.info("group_settled", extra={"fields": {"group": group.text_id, "registered": len(known)}})
-
     async def add_new_user(self, new: NewUser, epoch: bytes) -> Group:
         """Makes the personal group of a user who has just come to be, and begins to link.
 
@@ -315,17 +219,7 @@ class Node:
             epoch: the epoch it was written in.
         """
         assert self.device is not None
-        genesis = Genesis(new.name, self.entropy(NONCE_BYTES), personal=True)
-        run = make_group(self.device, new.user, (new.user,), genesis, epoch=epoch, wall_ms=self.wall_ms())
-        personal = await self.files.make(self.files.user_path(new.user), run.last.hash, [new.run, run], epoch)
-        reach(CrashPoint.USER_CREATED)
-        try:
-            await self._add_user(new.user, personal)
-        except BaseException:
-            # Who is told of a failure makes another user; the next start must not find this one.
-            self.users.pop(new.user, None)
-            await self.files.delete(personal)
-            raise
+        personal = await self.users.make(self.device, new, epoch, self.entropy(NONCE_BYTES))
         with trio.CancelScope(shield=True):  # from here on there is a user: not one without links
             if self.links is None:
                 await self._start_links()
@@ -373,7 +267,7 @@ class Node:
         self._wake_mesh()
         for user in self.users.values():
             if group.id in user.group_ids:
-                self._nursery_start(self.note_registration, user, group)
+                self._nursery_start(user.note_registration, group)
         for member in before.members.keys() | group.summary.members.keys():
             old, new = before.members.get(member), group.summary.members.get(member)
             if new is not None and (old is None or (old.role, old.ended, old.name) != (new.role, new.ended, new.name)):
@@ -408,33 +302,6 @@ class Node:
         if not self.is_stopping:
             self.nursery().start_soon(attempt)
 
-    async def note_registration(self, user: User, group: Group) -> None:
-        """Brings the registry in line with what the group's acts say of its name and of the user's membership."""
-        if group.id not in user.group_ids:
-            return
-        # One at a time: who returns has it noted, whoever noted it.
-        async with user.noting, user.personal.use() as opened:
-            # Looked at again after each wait: the group may be forgotten meanwhile.
-            registration = user.group_ids.get(group.id)
-            if registration is not None and group.name and registration.name != group.name:
-                user.group_ids[group.id] = replace(registration, name=group.name)
-                await registry.rename(opened.store, user.id, group.text_id, group.name)
-            registration = user.group_ids.get(group.id)
-            has_left = user.id in group.summary.members and not group.summary.role_of(user.id)
-            if registration is not None and has_left and registration.left_at_ms is None:
-                user.group_ids[group.id] = replace(registration, left_at_ms=self.wall_ms())
-                await registry.note_left(opened.store, user.id, group.text_id, self.wall_ms())
-                member = group.summary.members.get(user.id)
-                reason = member.ended if member else None
-                self.events.publish("group_left", group_id=group.text_id, name=group.name, reason=reason)
-                if user.active == group.id:
-                    await self.activate(user, self.fallback(user))
-
-    def fallback(self, user: User) -> bytes:
-        """What a missing `group` means when the active one is gone: the oldest that the user is in."""
-        left = [other for other, entry in user.group_ids.items() if entry.left_at_ms is None]
-        return left[0] if left else user.personal.id
-
     # --- Links ------------------------------------------------------------------------------------------------------------------
 
     async def _serve_link(self, handle: LinkHandle) -> None:
@@ -447,6 +314,27 @@ class Node:
             await sharing.run()
         finally:
             del self.sharings[handle]
+
+    def links_or_fail(self) -> Links:
+        """The links; there are some as soon as there is a user."""
+        if self.links is None:
+            raise PeersdError("not_initialised", "This device has no user yet.", hint="Run `peers init --user NAME`.")
+        return self.links
+
+    async def sharing_of(self, handle: LinkHandle) -> Sharing:
+        """What is shared over a link; waits for the moment until its task has begun.
+
+        Raises:
+            ChannelIsClosed: the link is down.
+        """
+        await handle.serving.wait()
+        if handle not in self.sharings:
+            raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
+        return self.sharings[handle]
+
+    def advertised(self) -> list[str]:
+        """The addresses that others may reach this device at."""
+        return list(self._advertise) or self.environment.network.reachable_at(self.listen_urls)
 
     def standing(self, group: Group, device: bytes, *, has_asked: bool = False) -> Standing:
         """What a remote device is in a group, as seen from here; `has_asked` if it opened the group on its link."""
@@ -475,26 +363,16 @@ class Node:
         if self.standing(group, device) is Standing.LEAVING:
             for user in self.users.values():
                 user.untold.discard(group.id)
-                self._nursery_start(self.save_untold, user)
+                self._nursery_start(user.save_untold)
             self.leave_heard.set()
             self.leave_heard = trio.Event()
             self._wake_sharings()
-
-    async def save_untold(self, user: User) -> None:
-        """Keeps the groups that were left and where nobody has heard of it."""
-        async with user.personal.use() as opened:
-            packed = canonical.encode(sorted(user.untold))
-            await opened.store.call(opened.store.store.save_local, UNTOLD, packed)
 
     def _wake_sharings(self) -> None:
         for sharing in self.sharings.values():
             sharing.wake()
 
     # --- Devices ----------------------------------------------------------------------------------------------------------------
-
-    def known_devices(self) -> set[bytes]:
-        """The devices of all members of all groups, this one included."""
-        return {device for group in self.groups.values() for device in group.summary.member_devices}
 
     def device_name(self, device: bytes) -> str:
         """What a device is called; empty for one that no group knows."""
@@ -506,31 +384,6 @@ class Node:
             return self.wall_ms()
         seen = [group.copies.views[device].last_seen_ms for group in self.groups.values() if device in group.copies.views]
         return max((at for at in seen if at is not None), default=None)
-
-    def by_last_seen(self, group: Group) -> list[bytes]:
-        """The members' devices of a group, the one that was linked last first."""
-        return sorted(group.summary.member_devices, key=lambda device: self.last_seen_ms(device) or 0, reverse=True)
-
-    def links_or_fail(self) -> Links:
-        """The links; there are some as soon as there is a user."""
-        if self.links is None:
-            raise PeersdError("not_initialised", "This device has no user yet.", hint="Run `peers init --user NAME`.")
-        return self.links
-
-    async def sharing_of(self, handle: LinkHandle) -> Sharing:
-        """What is shared over a link; waits for the moment until its task has begun.
-
-        Raises:
-            ChannelIsClosed: the link is down.
-        """
-        await handle.serving.wait()
-        if handle not in self.sharings:
-            raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
-        return self.sharings[handle]
-
-    def advertised(self) -> list[str]:
-        """The addresses that others may reach this device at."""
-        return list(self._advertise) or self.environment.network.reachable_at(self.listen_urls)
 
     # --- Who and which ----------------------------------------------------------------------------------------------------------
 
@@ -563,25 +416,3 @@ class Node:
     def name_of(self, user: User, group: bytes) -> str:
         """A group's name; of one that cannot be opened, the name that it was registered with."""
         return self.groups[group].name or user.group_ids[group].name
-
-    async def add_group(self, user: User, group: Group) -> None:
-        """Enters a group that was made or joined into the registry; the first one becomes the active one."""
-        is_first = all(registration.left_at_ms is not None for registration in user.group_ids.values())
-        async with user.personal.use() as opened:
-            await registry.register(opened.store, user.id, group.text_id, group.name, self.wall_ms())
-        reach(CrashPoint.GROUP_REGISTERED)
-        user.group_ids[group.id] = Registration(group.name)
-        if is_first and user.active == user.personal.id:
-            await self.activate(user, group.id)
-        self.events.publish("group_joined", group_id=group.text_id, name=group.name)
-
-    async def activate(self, user: User, group_id: bytes) -> None:
-        """Makes a group the one that a missing `group` means."""
-        async with user.personal.use() as opened:
-            await opened.store.call(opened.store.store.save_local, ACTIVE, group_id)
-        user.active = group_id
-
-    async def identity_runs(self, user: User) -> list[Run]:
-        """The user's identity log, to be carried into a group."""
-        async with user.personal.use() as opened:
-            return await opened.store.call(opened.store.store.identity_runs, user.id)

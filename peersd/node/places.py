@@ -10,15 +10,15 @@ LOOK_S: Final = 0.05
 
 
 class Sleeper(Protocol):
-    """A group whose store may be closed to make room for another's."""
+    """A group's store, which may be closed to make room for another's."""
 
     @property
     def idle_since_s(self) -> float | None:
-        """Since when nothing has needed the open store; None if it is closed, needed, or about to close."""
+        """Since when nothing has needed it; None if it is closed, needed, or about to close."""
         ...
 
     def sleep(self) -> None:
-        """Closes the store, unless something needs it by then."""
+        """Closes it, unless something needs it by then."""
         ...
 
 
@@ -29,7 +29,7 @@ class Places:
     places are taken, the store that has been idle longest is closed for the next one.
 
     Args:
-        sleepers: all groups.
+        sleepers: all groups' stores.
         open_max: how many stores are open at once, unless more are at work.
         patience_s: so long a store waits for a place. Then it opens beside the others, since all of those are at work.
     """
