@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
@@ -156,7 +156,7 @@ class User:
             await opened.store.call(opened.store.store.save_local, UNTOLD, packed)
 
 
-class Users(Mapping[bytes, User]):
+class Users(dict[bytes, User]):
     """The users of this device, by id; with each come the groups of the registry.
 
     Args:
@@ -170,21 +170,12 @@ class Users(Mapping[bytes, User]):
     def __init__(
         self, files: GroupFiles, local: LocalState, threads: Threads, events: Events, wall_ms: Callable[[], int]
     ) -> None:
+        super().__init__()
         self._files = files
         self._local = local
         self._threads = threads
         self._events = events
         self._wall_ms = wall_ms
-        self._users: dict[bytes, User] = {}
-
-    def __getitem__(self, user: bytes) -> User:
-        return self._users[user]
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._users)
-
-    def __len__(self) -> int:
-        return len(self._users)
 
     async def find_all(self, own_device: bytes) -> None:
         """Takes up all who have a personal group here, and ends what was cut off while a group was made, joined or forgotten.
@@ -197,7 +188,7 @@ class Users(Mapping[bytes, User]):
         """
         for path in self._files.user_paths():
             await self._find(path)
-        if self._users:
+        if self:
             await self._settle_unregistered(own_device)
 
     async def make(self, device: Device, new: NewUser, epoch: bytes, nonce: bytes) -> Group:
@@ -220,7 +211,7 @@ class Users(Mapping[bytes, User]):
             await self._add(new.user, personal)
         except BaseException:
             # Who is told of a failure makes another user; the next start must not find this one.
-            self._users.pop(new.user, None)
+            self.pop(new.user, None)
             await self._files.delete(personal)
             raise
         return personal
@@ -249,7 +240,7 @@ class Users(Mapping[bytes, User]):
         for group_id, registration in added.group_ids.items():
             if group_id not in self._files.groups:
                 await self._files.find_group(group_id, registration, kept.get(group_id))
-        self._users[user] = added
+        self[user] = added
         for group_id in added.group_ids:
             await added.note_registration(self._files.groups[group_id])
 
@@ -274,7 +265,7 @@ class Users(Mapping[bytes, User]):
         """
         for group in await self._files.find_unregistered():
             members = group.summary.member_devices.get(own_device, ())
-            known = [self._users[user] for user in members if user in self._users]
+            known = [self[user] for user in members if user in self]
             for user in known:
                 await user.register(group)
             if not members:

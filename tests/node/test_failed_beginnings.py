@@ -44,7 +44,7 @@ async def test_an_init_that_fails_after_the_file_was_made_leaves_no_user(tmp_pat
         with pytest.raises(PeersdError) as failed:
             await ada.init(user_name="ghost", device_name="laptop")
         assert failed.value.code == "store_full" and disk.refused == [sqlite or system]
-        assert (files(ada), dict(ada.users), list(ada.groups)) == ([], {}, [])
+        assert (files(ada), ada.users, list(ada.groups)) == ([], {}, [])
         disk.sqlite, disk.system = set(), set()
         made = await ada.init(user_name="ada", device_name="laptop")
     async with open_on(disk, tmp_path / "ada") as ada:
