@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import apsw
 
@@ -50,6 +50,14 @@ class PlannedInserts:
 
     plan: Plan
     counts: Sequence[int]
+
+    def __len__(self) -> int:
+        """How many entries."""
+        return len(self.counts)
+
+
+Planned: TypeAlias = PlannedInserts | list[list[Plan]]
+"""The checked changes of as many consecutive entries as its length says: inserts together, any others those of each."""
 
 
 class Merge:
@@ -141,6 +149,14 @@ class Merge:
         with self._applying():
             self._applier.apply(entry, plans)
 
+    def plan(self, changeset: Changeset) -> list[Plan]:
+        """Checks a changeset of another device, for `apply_planned`.
+
+        Raises:
+            RemoteProtocolError: as of `apply`.
+        """
+        return self._applier.plan(changeset)
+
     def plan_inserts(self, changeset: Changeset, counts: Sequence[int]) -> PlannedInserts | None:
         """Checks the inserts of consecutive entries of another device, where nothing else is in them.
 
@@ -149,7 +165,7 @@ class Merge:
             counts: how many each entry has.
 
         Returns:
-            What `apply_inserts` takes; None where one of them has to be kept aside, or two insert one row.
+            What `apply_planned` takes; None where one of them has to be kept aside, or two insert one row.
         """
         try:
             (plan,) = self._applier.plan(changeset)
@@ -157,13 +173,20 @@ class Merge:
             return None
         return PlannedInserts(plan, counts)
 
-    def apply_inserts(self, first: int, planned: PlannedInserts) -> None:
-        """Writes checked inserts of consecutive entries, the first of which has this id."""
+    def apply_planned(self, first: int, planned: Planned) -> None:
+        """Writes checked changes of consecutive entries, the first of which has this id."""
+        with self._applying():
+            if isinstance(planned, PlannedInserts):
+                self._apply_inserts(first, planned)
+                return
+            for entry, plans in enumerate(planned, first):
+                self._applier.apply(entry, plans)
+
+    def _apply_inserts(self, first: int, planned: PlannedInserts) -> None:
         entries: Sequence[int] = range(first, first + len(planned.counts))
         if len(planned.plan.rows) != len(entries):
             entries = [entry for entry, count in zip(entries, planned.counts, strict=True) for _ in range(count)]
-        with self._applying():
-            self._applier.apply_inserts(entries, planned.plan)
+        self._applier.apply_inserts(entries, planned.plan)
 
     # --- For comparing ----------------------------------------------------------------------------------------------------------
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
 
+from peersd.store.applying import Plan
 from peersd.store.authority import Authority, Past
 from peersd.store.log import Log, State
-from peersd.store.merge import Merge, PlannedInserts
+from peersd.store.merge import Merge, Planned, PlannedInserts
 from peersd.store.segments import Segment
 from peersd_protocol import blocks as block_codec
 from peersd_protocol import changesets
@@ -14,6 +17,9 @@ from peersd_protocol.changesets import Changeset
 from peersd_protocol.constants import CHANGESET_ARRAYS_MAX
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.runs import Entry
+
+_AHEAD: Final = 2
+"""Entries that are planned by themselves before more are planned together (guess)."""
 
 
 class Rows:
@@ -63,7 +69,7 @@ class Rows:
             return False
         return all(state.schema.table(table.table) is not None for table in changeset.tables)
 
-    def plan_inserts(self, blocks: Sequence[bytes], past: Past | None) -> PlannedInserts | None:
+    def plan(self, blocks: Sequence[bytes], past: Past | None) -> Planned:
         """Decodes and checks the bodies of consecutive entries with one control past together.
 
         Args:
@@ -71,17 +77,37 @@ class Rows:
             past: their control past; None for entries that were checked before.
 
         Returns:
-            What `apply_inserts` takes. None where any of them does something else than to insert into the same table, has to be
-            kept aside, or is not as it has to be: then each is decoded by itself.
+            What `apply_planned` takes, of the first of them: up to one that has to be kept aside or is not as it has to be, and
+            as many as may be in memory together.
         """
+        # Each by itself at first: where one in two is at fault, all that follow would be looked at together for each.
+        ahead = self._plan_each(block_codec.decode_small_blocks(blocks[:_AHEAD], CHANGESET_ARRAYS_MAX), past)
+        if len(ahead) < _AHEAD:
+            return ahead
         bodies = block_codec.decode_small_blocks(blocks, CHANGESET_ARRAYS_MAX)
-        found = changesets.decode_inserts(bodies) if bodies is not None else None
+        inserts = self._plan_inserts(bodies, past)
+        return self._plan_each(bodies, past) if inserts is None else inserts
+
+    def _plan_inserts(self, bodies: Sequence[bytes], past: Past | None) -> PlannedInserts | None:
+        """Plans bodies that all insert into one table and do nothing else, by columns; None for others."""
+        found = changesets.decode_inserts(bodies)
         try:
             if found is None or not self._is_shown(found[0], past):
                 return None
         except RemoteProtocolError:
             return None
         return self._merge.plan_inserts(*found)
+
+    def _plan_each(self, bodies: Sequence[bytes], past: Past | None) -> list[list[Plan]]:
+        """Plans bodies one by one, up to the first that cannot be."""
+        plans: list[list[Plan]] = []
+        with suppress(RemoteProtocolError):
+            for body in bodies:
+                changeset = changesets.decode(body)
+                if isinstance(changeset, changesets.UnknownBody) or not self._is_shown(changeset, past):
+                    break
+                plans.append(self._merge.plan(changeset))
+        return plans
 
     def apply(self, id_: int, changeset: Changeset | None) -> State:
         """Applies what `decode` gave for an entry that counts, and returns the entry's state."""
@@ -95,9 +121,9 @@ class Rows:
             return State.ASIDE
         return State.APPLIED
 
-    def apply_inserts(self, first: int, planned: PlannedInserts) -> None:
-        """Applies what `plan_inserts` gave for consecutive entries that count, the first of which has this id."""
-        self._merge.apply_inserts(first, planned)
+    def apply_planned(self, first: int, planned: Planned) -> None:
+        """Applies what `plan` gave for consecutive entries that count and are in the log, the first of which has this id."""
+        self._merge.apply_planned(first, planned)
 
     def show(self, id_: int, entry: Entry) -> State:
         """Applies an entry that counts and was checked when it came, and returns its state."""
@@ -118,9 +144,9 @@ class Rows:
     def _rebuild_segment(self, segment: Segment) -> None:
         """Applies the entries of a segment anew; where one of them is to be kept aside now, each is a row of its own."""
         _, blocks = self._log.segments.unpack(segment)
-        planned = self.plan_inserts(blocks, None)
-        if planned is not None:
-            self.apply_inserts(segment.first_id, planned)
+        planned = self.plan(blocks, None)
+        if len(planned) == len(blocks):
+            self.apply_planned(segment.first_id, planned)
             return
         states = [self.show(id_, entry) for id_, entry in enumerate(self._log.unpack(segment), segment.first_id)]
         aside = [id_ for id_, state in enumerate(states, segment.first_id) if state is State.ASIDE]

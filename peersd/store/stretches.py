@@ -30,8 +30,9 @@ class Stretch:
 class Stretches:
     """Takes stretches in, inside the caller's transaction.
 
-    A stretch is consecutive data entries of one run that name nothing but the one before, that all count, and that do nothing but
-    insert rows into one table. Whatever differs is taken one by one, which is the rule, and this the same made short.
+    A stretch is consecutive data entries of one run that name nothing but the one before, that all count and are all shown.
+    Whatever differs is taken one by one, which is the rule, and this the same made short; shortest where all insert rows into one
+    table and do nothing else.
 
     Args:
         log, authority, rows: of the group.
@@ -67,15 +68,17 @@ class Stretches:
         # Where the last one counts, all before it do: they have its control past, and no limit ends before it.
         if self._authority.names_any(hashes) or not self._authority.counts(entries[end - 1].header, prev, past):
             return None
-        planned = self._rows.plan_inserts(cast("list[bytes]", entries.bodies[start:end]), past)
-        if planned is None:
+        planned = self._rows.plan(cast("list[bytes]", entries.bodies[start:end]), past)
+        if len(planned) < STRETCH_ENTRIES_MIN:
             return None
+        end = start + len(planned)
+        hashes = hashes[: len(planned)]
         if not hlc.are_valid_successors(entries.stamps[start:end], prev.hlc):
             raise RemoteProtocolError(CloseCode.BAD_CHAIN, "stamp does not follow from prev and deps")
         last = self._log.append_stretch(entries, start, end, run.signature if end == len(entries) else None, prev)
         first_id = last.id - (end - start) + 1
         self._authority.remember_past(last.id, past, prev)
-        self._rows.apply_inserts(first_id, planned)
+        self._rows.apply_planned(first_id, planned)
         log = self._log.log_by_id(last.log).key
         committed = Committed(last.id, log, last.seq, hashes[-1], before=tuple(hashes[:-1]))
         return Stretch(last, committed, end - start)

@@ -156,7 +156,7 @@ def decode_block(block: bytes) -> bytes:
     raise UnknownCodec(f"codec {codec}")
 
 
-def decode_small_blocks(blocks: Sequence[bytes], bytes_max: int) -> list[bytes] | None:
+def decode_small_blocks(blocks: Sequence[bytes], bytes_max: int) -> list[bytes]:
     """The raw bytes of many blocks, each that of another body.
 
     Args:
@@ -164,22 +164,20 @@ def decode_small_blocks(blocks: Sequence[bytes], bytes_max: int) -> list[bytes] 
         bytes_max: bound on all raw bytes together.
 
     Returns:
-        The bodies; None above the bound, and where one is not as it has to be or of a codec that is not known: then each is
-        decoded by itself.
+        The bodies of the first of them: of all within the bound, up to one that is not as it has to be or of an unknown codec.
     """
-    if sum(map(len, blocks)) > bytes_max:
-        return None
-    if {block[:1] for block in blocks} == {_RAW_START} and min(map(len, blocks)) >= 2:
+    if {block[:1] for block in blocks} == {_RAW_START} and min(map(len, blocks)) >= 2 and sum(map(len, blocks)) <= bytes_max:
         return [block[1:] for block in blocks]
     bodies: list[bytes] = []
     for block in blocks:
         try:
-            bodies.append(decode_block(block))
+            body = decode_block(block)
         except (RemoteProtocolError, UnknownCodec):
-            return None
-        bytes_max -= len(bodies[-1])
+            break
+        bytes_max -= len(body)
         if bytes_max < 0:
-            return None
+            break
+        bodies.append(body)
     return bodies
 
 

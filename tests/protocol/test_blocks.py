@@ -159,10 +159,12 @@ def test_small_blocks_are_decoded_together_to_what_each_is_by_itself() -> None:
     assert small[2][0] == blocks.ZSTD
     assert blocks.decode_small_blocks(small, 10_000) == bodies
     assert blocks.decode_small_blocks(small[:2], 10_000) == bodies[:2]
-    assert blocks.decode_small_blocks(small, len(b"".join(bodies)) - 1) is None
-    assert blocks.decode_small_blocks(small[:2], len(b"".join(small[:2])) - 1) is None
+    assert blocks.decode_small_blocks(small, len(b"".join(bodies)) - 1) == bodies[:2]
+    assert blocks.decode_small_blocks(small[:2], len(b"".join(bodies[:2]))) == bodies[:2]
+    assert blocks.decode_small_blocks(small[:2], len(b"".join(bodies[:2])) - 1) == bodies[:1]
 
 
 @pytest.mark.parametrize("bad", [b"", b"\x00", b"\x01", b"\x01x", b"\x02sealed"])
-def test_small_blocks_of_which_one_is_not_as_it_has_to_be_are_not_decoded_together(bad: bytes) -> None:
-    assert blocks.decode_small_blocks([b"\x00one", bad, b"\x00three"], 10_000) is None
+def test_of_small_blocks_those_before_one_that_is_not_as_it_has_to_be_are_decoded_together(bad: bytes) -> None:
+    assert blocks.decode_small_blocks([b"\x00one", bad, b"\x00three"], 10_000) == [b"one"]
+    assert blocks.decode_small_blocks([bad, b"\x00two"], 10_000) == []

@@ -14,6 +14,7 @@ from peersd.store.client_sql import Statement
 from peersd.store.log import State
 from peersd.store.store import Write
 from peersd_protocol import canonical, changesets
+from peersd_protocol.acts import SchemaAct, encode_body
 from peersd_protocol.changesets import Changeset, TableChangeset
 from peersd_protocol.entries import Header, Kind
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
@@ -111,6 +112,40 @@ def test_entries_of_several_rows_each_have_their_own_clocks(meeting: Meeting) ->
     assert_alike(meeting.founder, other)
 
 
+def lengths(replica: Replica) -> list[int]:
+    """Of the stretches that were taken in; where an entry was taken in by itself, 1."""
+    query = """SELECT id, count FROM _peers_segment
+        UNION ALL SELECT id, 1 FROM _peers_entry WHERE log IN (SELECT id FROM _peers_log WHERE kind = 3) ORDER BY id"""
+    return [row[1] for row in replica.store.log.connection.execute(query)]
+
+
+def test_entries_are_taken_in_as_one_whatever_they_change(meeting: Meeting) -> None:
+    other = meeting.join("other")
+    meeting.founder.note("names the acts of the join")
+    write_at_once(
+        meeting.founder,
+        *insert(*"abc"),
+        ("UPDATE note SET title = 'u' WHERE id = 'a'",),
+        ("DELETE FROM note WHERE id = 'b'",),
+        *insert("b", title="again"),
+        ("UPDATE note SET id = 'z' WHERE id = 'c'",),
+        ("UPDATE note SET title = 'v', body = x'00'",),
+    )
+    fetch(other.store, meeting.founder.store)
+    assert lengths(other) == [1, 8]
+    assert_alike(meeting.founder, other)
+
+
+def test_entries_that_are_too_much_for_one_look_are_taken_in_as_few(meeting: Meeting) -> None:
+    other = meeting.join("other")
+    meeting.founder.note("names the acts of the join")
+    write_at_once(meeting.founder, *insert(*map(str, range(200)), title="t" * 500))
+    fetch(other.store, meeting.founder.store)
+    first, *rest = lengths(other)
+    assert first == 1 and len(rest) == 2 and sum(rest) == 200
+    assert_alike(meeting.founder, other)
+
+
 def insert_body(replica: Replica, *rows: tuple[object, ...]) -> bytes:
     (table,) = replica.store.state.schema.tables
     return changesets.encode(Changeset((TableChangeset(table.id, (), list(zip(*rows, strict=True))),)))
@@ -169,6 +204,29 @@ def test_an_entry_that_cannot_be_shown_is_kept_aside_and_its_neighbours_are_show
     assert len(meeting.founder.notes()) == 3
     states = [state for _, entry, state, _ in meeting.founder.store.log.all_entries() if entry in run.entries]
     assert states == [State.ASIDE if n == place else State.APPLIED for n in range(3)]
+
+
+def test_what_is_before_an_entry_that_cannot_be_shown_and_what_is_after_it_is_taken_in_as_one(meeting: Meeting) -> None:
+    writer, first = begun(meeting)
+    bodies = [insert_body(writer, (id_, "t", None)) for id_ in "abcdefgh"]
+    bodies[3] = insert_body(writer, (None, "t", None))
+    run = by_hand(writer, Kind.DATA, *bodies, after=first)
+    _, commit = meeting.founder.store.take(packed(run))
+    assert commit is not None
+    assert [one.hash for entry in commit.entries for one in entry.each()] == list(run.hashes)
+    assert lengths(meeting.founder) == [1, 3, 1, 4]
+    assert len(meeting.founder.notes()) == 8
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_table_that_is_not_in_an_entrys_past_is_refused_wherever_it_stands(meeting: Meeting, place: int) -> None:
+    writer, first = begun(meeting)
+    ops = tuple(meeting.founder.store.plan_schema(meeting.founder.user, "CREATE TABLE later (id TEXT PRIMARY KEY, t TEXT)"))
+    meeting.founder.store.act(meeting.founder.user, Kind.CONTROL, encode_body(SchemaAct(ops)))
+    later = meeting.founder.store.state.schema.tables[1]
+    bodies = [insert_body(writer, (id_, "t", None)) for id_ in "abc"]
+    bodies[place] = changesets.encode(Changeset((TableChangeset(later.id, (), [["x"], ["t"]]),)))
+    assert refusal(meeting, by_hand(writer, Kind.DATA, *bodies, after=first)) is CloseCode.BAD_BODY
 
 
 def test_bytes_that_one_body_lacks_and_the_next_has_too_many_are_refused(meeting: Meeting) -> None:
