@@ -23,7 +23,7 @@ from typing import Any, Final
 import apsw
 import trio
 
-from scripts.bench_catch_up import measure_catch_up, measure_million
+from scripts.bench_catch_up import WRITES, measure_catch_up, measure_million
 from scripts.bench_figures import HEADER, Figure, format_figure
 from scripts.bench_groups import measure_groups
 from scripts.bench_growth import Growth, measure_growth
@@ -81,8 +81,7 @@ SCENARIOS: Final = (
     Scenario(measure_one_change, "one_change_p50 one_change_p99"),
     Scenario(measure_single, "single_1_client single_32_clients"),
     Scenario(measure_batch, "batch_1000"),
-    Scenario(partial(measure_catch_up, name="catch_up_1000", single=False), CATCH_UP.format("catch_up_1000")),
-    Scenario(partial(measure_catch_up, name="catch_up_single", single=True), CATCH_UP.format("catch_up_single")),
+    *(Scenario(partial(measure_catch_up, name=name), CATCH_UP.format(name)) for name in WRITES),
     Scenario(
         measure_million,
         "catch_up_million catch_up_million_peak_sender catch_up_million_peak_receiver "

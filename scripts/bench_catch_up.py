@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -17,6 +18,7 @@ from scripts.bench_latency import measure_changes
 from scripts.bench_limits import BulkLimit, Row, make_rows, measure_bulk
 from scripts.bench_pairs import (
     PIPELINED,
+    Write,
     accept,
     create_ticket,
     group_bytes,
@@ -34,7 +36,16 @@ from scripts.daemon_process import open_daemon
 from scripts.machine_view import measure_peak_memory_bytes
 
 BULK, LIVE = "bulk", "live"
+CHANGED_EVERY = 10
+"""Rows of which one is changed once more, where inserts and updates are mixed."""
 MIB = 1 << 20
+
+WRITES: Final[Mapping[str, Write]] = {
+    "catch_up_1000": write_batches,
+    "catch_up_single": partial(write_singles, at_once=PIPELINED),
+    "catch_up_mixed": partial(write_singles, at_once=PIPELINED, changed_every=CHANGED_EVERY),
+}
+"""How the rows of a figure are written."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +69,13 @@ class CatchUp:
     receiver_peak_bytes: int
 
 
-async def measure_catch_up(run: Run, name: str, single: bool) -> None:
-    """Rows written in transactions of 1,000, or each in its own."""
+async def measure_catch_up(run: Run, name: str) -> None:
+    """Rows that were written as WRITES says."""
     rows = make_rows(run.sizes.bulk_rows, seed=3)
     place = run.folder / name
     place.mkdir()
     async with open_daemon(place, "a") as a:
-        writer_bytes = await _write(a, rows, single)
+        writer_bytes = await _write(a, rows, WRITES[name])
         rounds = [await measure_one(run, a, place, f"fresh{number}", rows) for number in range(run.sizes.rounds)]
     run.add(name, "rows/s", [one.rows_per_s for one in rounds], [one.limit.rows_per_s for one in rounds])
     run.add(f"{name}_wire", "bytes/row", [one.wire_bytes_per_row for one in rounds])
@@ -80,10 +91,10 @@ async def measure_million(run: Run) -> None:
     place.mkdir()
     few, many = make_rows(run.sizes.bulk_rows, seed=4), make_rows(run.sizes.large_rows, seed=5)
     async with open_daemon(place, "few") as a:
-        await _write(a, few, single=False)
+        await _write(a, few, write_batches)
         small = [await measure_one(run, a, place, f"fresh-few{number}", few) for number in range(run.sizes.rounds)]
     async with open_daemon(place, "many") as a:
-        await _write(a, many, single=False)
+        await _write(a, many, write_batches)
         large = [await measure_one(run, a, place, f"fresh-many{number}", many) for number in range(run.sizes.rounds_large)]
         await make_group(a, LIVE)
         beside = [await _measure_beside(run, a, place, number) for number in range(run.sizes.rounds_large)]
@@ -102,12 +113,12 @@ def _add_peaks(run: Run, name: str, rounds: Sequence[CatchUp]) -> None:
     run.add(f"{name}_peak_receiver", "MiB", [one.receiver_peak_bytes / MIB for one in rounds])
 
 
-async def _write(a: DaemonProcess, rows: Sequence[Row], single: bool) -> int:
+async def _write(a: DaemonProcess, rows: Sequence[Row], write: Write) -> int:
     """Makes the group with the rows and restarts the daemon; returns the bytes of the group's files in between."""
     await init(a)
     path = await make_group(a, BULK)
     async with a.client() as peers:
-        await (write_singles(peers, BULK, rows, PIPELINED) if single else write_batches(peers, BULK, rows))
+        await write(peers, BULK, rows)
     await a.terminate()
     size_bytes = group_bytes(path)
     await a.start()

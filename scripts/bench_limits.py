@@ -27,6 +27,7 @@ Row = tuple[bytes, str, str, int, float]
 
 TABLE_SQL: Final = "CREATE TABLE item (id BLOB PRIMARY KEY, name TEXT, note TEXT, amount INTEGER, weight REAL)"
 INSERT_SQL: Final = "INSERT INTO item (id, name, note, amount, weight) VALUES (?, ?, ?, ?, ?)"
+UPDATE_SQL: Final = "UPDATE item SET amount = ? WHERE id = ?"
 BATCH_ROWS: Final = 1_000
 
 SAMPLES: Final = 300

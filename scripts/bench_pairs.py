@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
 from peersd.client import Peers, SqlParams
 from peersd.testing.processes import DaemonProcess
-from scripts.bench_limits import BATCH_ROWS, INSERT_SQL, TABLE_SQL, Row
+from scripts.bench_limits import BATCH_ROWS, INSERT_SQL, TABLE_SQL, UPDATE_SQL, Row
 from scripts.daemon_process import open_daemon
 from scripts.machine_view import open_read_only
 
@@ -22,6 +22,9 @@ WAIT_S: Final = 900.0
 """A hang guard."""
 PIPELINED: Final = 64
 """Requests under way on one connection where single-row transactions are only the material of a figure."""
+
+Write: TypeAlias = Callable[[Peers, str, Sequence[Row]], Awaitable[None]]
+"""Writes rows into a group."""
 
 
 async def init(daemon: DaemonProcess) -> None:
@@ -123,13 +126,25 @@ async def write_batches(peers: Peers, group: str, rows: Sequence[Row]) -> None:
         await peers.transaction([{"sql": INSERT_SQL, "params_seq": params}], group=group)
 
 
-async def write_singles(peers: Peers, group: str, rows: Sequence[Row], at_once: int = 1) -> None:
-    """Writes each row in a transaction of its own, so many requests under way at once."""
-    remaining = iter(rows)
+async def write_singles(
+    peers: Peers, group: str, rows: Sequence[Row], at_once: int = 1, changed_every: int | None = None
+) -> None:
+    """Writes each row in a transaction of its own, so many requests under way at once.
+
+    Args:
+        peers: to a daemon that has the group.
+        group: which.
+        rows: to write.
+        at_once: requests under way.
+        changed_every: the first of so many rows is changed in another transaction once it is there; None for no row.
+    """
+    remaining = iter(enumerate(rows))
 
     async def write_some() -> None:
-        for row in remaining:
+        for number, row in remaining:
             await peers.execute(INSERT_SQL, row, group=group)
+            if changed_every is not None and number % changed_every == 0:
+                await peers.execute(UPDATE_SQL, [number, row[0]], group=group)
 
     async with trio.open_nursery() as nursery:
         for _ in range(at_once):

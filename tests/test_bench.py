@@ -65,7 +65,7 @@ def listed(capsys: pytest.CaptureFixture[str], *only: str) -> list[str]:
 
 def test_a_name_chooses_what_begins_with_it_and_else_what_contains_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed(capsys, "single") == ["single_1_client", "single_32_clients"]
-    assert listed(capsys, "wire") == ["catch_up_1000_wire", "catch_up_single_wire"]
+    assert listed(capsys, "wire") == ["catch_up_1000_wire", "catch_up_single_wire", "catch_up_mixed_wire"]
     assert listed(capsys, "batch", "one_change_p99") == ["one_change_p99", "batch_1000"]
     assert listed(capsys) == list(bench.NAMES)
 
