@@ -30,12 +30,6 @@ LIKE_PATTERN_BYTES_MAX: Final = 1000
 VDBE_OPERATIONS_MAX: Final = 1_000_000
 """Instructions of one prepared statement, some 24 bytes each (guess)."""
 
-NAME_CHARACTERS_MAX: Final = 128
-"""A table's, index's or column's name (guess)."""
-
-DEFAULT_BYTES_MAX: Final = 4 * KIB
-"""A literal default; every replica holds it in its schema (guess)."""
-
 PROGRESS_STEPS: Final = 1000
 """VDBE steps between looks at the clock and the memory: no measurable cost (DESIGN 12)."""
 
