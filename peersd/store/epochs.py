@@ -70,7 +70,7 @@ class Epochs:
         self._is_fenced = False
 
     def fence(self) -> None:
-        """Makes sure that the mark is on disk before anything of what it covers is told to a peer."""
+        """Makes sure that the mark is on disk before an entry that it covers is first sent; HAVE may tell of it ahead."""
         if self._is_fenced:
             return
         control, data = self._tips(self.current)

@@ -263,7 +263,7 @@ class Store:
             self._epochs.adopt(epoch)
 
     def fence(self) -> None:
-        """Makes sure that the mark is on disk before anything of what it covers is told to a peer."""
+        """Makes sure that the mark is on disk before an entry that it covers is first sent; HAVE may tell of it ahead."""
         self._epochs.fence()
 
     # --- Writing here -----------------------------------------------------------------------------------------------------------
