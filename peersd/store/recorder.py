@@ -40,6 +40,9 @@ class EntryRecorder:
         log, merge, writer: of the group.
         users: the acting user of each request.
         reload: brings what is in memory back in line with the file, after a rollback.
+
+    Attributes:
+        is_ahead: whether what is in memory is ahead of the file, unless COMMIT succeeds.
     """
 
     def __init__(self, log: Log, merge: Merge, writer: Writer, users: Sequence[bytes], reload: Callable[[], None]) -> None:
@@ -49,12 +52,14 @@ class EntryRecorder:
         self._users = users
         self._reload = reload
         self._is_first = True
+        self.is_ahead = False
 
     def restart(self) -> None:
         """See Recorder."""
         if not self._is_first:
             self._reload()
         self._is_first = False
+        self.is_ahead = False
         self._writer.reset()
 
     def record(self, index: int, changes: list[TableChanges]) -> LastEntry | None:
@@ -64,6 +69,7 @@ class EntryRecorder:
             PeersdError: `too_large`.
         """
         body = self._merge.encode_local(changes)
+        self.is_ahead = True  # from here on, wherever it is cut off
         if body is None:
             self._merge.record_local(NO_ENTRY, changes)
             return None

@@ -290,8 +290,8 @@ class Store:
         except BaseException:
             self._reload()
             raise
-        if self._writer.committed and not any(isinstance(outcome, Success) for outcome in outcomes):
-            self._reload()  # COMMIT itself failed: what was recorded does not exist
+        if recorder.is_ahead and not any(isinstance(outcome, Success) for outcome in outcomes):
+            self._reload()  # COMMIT, or a statement of ours before it: what was recorded does not exist
         done = iter(outcomes)
         all_outcomes = [refusals.get(index) or next(done) for index in range(len(writes))]
         committed(all_outcomes)

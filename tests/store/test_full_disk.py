@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import resource
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ import pytest
 from peersd.errors import PeersdError
 from peersd.store.mark import Mark, MarkKeeper
 from peersd.store.sql_errors import convert_sqlite_error
-from tests.store.stores import Meeting, Replica, fetch
+from peersd.testing.disks import FaultyDisk
+from tests.store.stores import Meeting, Replica, assert_alike, fetch
 
 apsw = pytest.importorskip("apsw")
 
@@ -58,6 +61,43 @@ def test_what_cannot_be_taken_in_for_want_of_room_is_taken_in_later(tmp_path: Pa
     assert reader.store.vector() == vector
     fetch(reader.store, founder.store)
     assert [row[0] for row in reader.notes()] == ["one"]
+
+
+class FailsLater(FaultyDisk):
+    """A disk that refuses one write, after so many that it takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: float = math.inf
+
+    def refuses(self, *, grows: bool) -> bool:
+        self.left -= 1
+        return self.left == -1 and super().refuses(grows=grows)
+
+
+def test_a_first_write_that_fails_at_whatever_page_leaves_no_trace_in_memory(tmp_path: Path) -> None:
+    disk, taken = FailsLater(), 0
+    while not taken or disk.has_failed:
+        folder = tmp_path / str(taken)
+        folder.mkdir()
+        meeting = Meeting(folder)
+        founder, writer = meeting.founder, meeting.join("writer")
+        writer.context = replace(writer.context, vfs=disk.vfs)
+        writer.reopen().log.connection.pragma("cache_size", 1)  # pages are written as they change, and not with COMMIT alone
+        disk.left, disk.is_failing, disk.has_failed = taken, True, False
+        with suppress(PeersdError):
+            writer.note("lost", body=bytes(3000))
+        disk.left, disk.is_failing = math.inf, False
+        writer.note("kept")
+        fetch(founder.store, writer.store)
+        writer.reopen()
+        assert_alike(founder, writer)
+        assert ("lost" in [row[0] for row in writer.notes()]) is not disk.has_failed
+        writer.store.close()
+        founder.store.close()
+        taken += 1
+    disk.unregister()
+    assert taken > 10
 
 
 class FullMark:
