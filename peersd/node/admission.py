@@ -12,8 +12,8 @@ from peersd.errors import PeersdError
 from peersd.net.channels import IncomingOpen, LinkHandle
 from peersd.node.group import Group
 from peersd.node.kept_store import Opened
-from peersd.store.authority import decode_acts
 from peersd_protocol import ids
+from peersd_protocol.act_bodies import decode_acts
 from peersd_protocol.acts import encode_body
 from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS
 from peersd_protocol.entries import Kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -11,17 +11,12 @@ import apsw
 
 from peersd.store.branches import EntryRow, LogRow, Path
 from peersd.store.log import Log, unpack_links
-from peersd_protocol import blocks as block_codec
-from peersd_protocol import canonical
+from peersd_protocol.act_bodies import decode_body
 from peersd_protocol.acts import TAKING_ACTS, Cut, RevokeInvite, UnknownAct
-from peersd_protocol.canonical import Value
-from peersd_protocol.constants import ACT_BYTES_MAX, BLOCK_BYTES_MAX, MESSAGE_BYTES_MAX
 from peersd_protocol.cuts import take_of
 from peersd_protocol.entries import Act, Header, Kind, LogKey
-from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.identity import decode_or_none
 from peersd_protocol.membership import GroupState, evaluate
-from peersd_protocol.runs import Entry
 
 Past: TypeAlias = frozenset[bytes]
 """A control past, by the heads that a log has named up to an entry; evaluation takes all acts before them as named too."""
@@ -31,64 +26,8 @@ NO_PAST: Past = frozenset()
 NO_EPOCH = b""
 """An epoch that no log has."""
 
-_TYPE_OF_UNREADABLE = 2**31 - 1
-"""A type of act that no version has: what cannot be read is held and forwarded like an act of a later version."""
-
-ACT_BLOCKS_MAX = ACT_BYTES_MAX // BLOCK_BYTES_MAX + 1
-"""Blocks of an act's body: they are not decoded together before their number is known."""
-
 _VERDICTS_MAX = 4096
 """Verdicts remembered of each kind (guess): one for each author's past and log in use."""
-
-
-def decode_body(blocks: list[bytes] | None) -> list[Value]:
-    """The body of an act from its blocks; an empty one for an empty body, and an unknown type for blocks of a later version.
-
-    Raises:
-        RemoteProtocolError: the blocks do not decode.
-    """
-    return _decode(_unpack(blocks or ()))
-
-
-def decode_acts(entries: Iterable[Entry]) -> list[Act]:
-    """The acts in what came before the answer to an OPEN, whose bodies are inline.
-
-    All are held at once, and a few bytes may state a block of 256 KiB: of anybody's, as many are as one message may unpack to.
-
-    Raises:
-        RemoteProtocolError: TOO_LARGE where the bodies have more than MESSAGE_BYTES_MAX in sum, unpacked; as `decode_body`.
-    """
-    acts: list[Act] = []
-    room_bytes = MESSAGE_BYTES_MAX
-    for entry in entries:
-        parts = list(_unpack(entry.body.blocks))
-        # What cannot be unpacked counts as it is.
-        room_bytes -= sum(len(block if part is None else part) for block, part in zip(entry.body.blocks, parts, strict=True))
-        if room_bytes < 0:
-            raise RemoteProtocolError(CloseCode.TOO_LARGE, "bodies of acts")
-        acts.append(Act(entry.header, _decode(parts)))
-    return acts
-
-
-def _unpack(blocks: Sequence[bytes]) -> Iterator[bytes | None]:
-    """The blocks of an act's body one after the other, unpacked; None in the place of one of a later version."""
-    if len(blocks) > ACT_BLOCKS_MAX:
-        raise RemoteProtocolError(CloseCode.TOO_LARGE, "body of an act")
-    for block in blocks:
-        try:
-            yield block_codec.decode_block(block)
-        except block_codec.UnknownCodec:
-            yield None
-
-
-def _decode(parts: Iterable[bytes | None]) -> list[Value]:
-    """A body from its unpacked blocks; those behind one of a later version are not looked at."""
-    known: list[bytes] = []
-    for part in parts:
-        if part is None:
-            return [_TYPE_OF_UNREADABLE]
-        known.append(part)
-    return canonical.decode(b"".join(known), bytes_max=ACT_BYTES_MAX) if known else []
 
 
 @dataclass(frozen=True, slots=True)

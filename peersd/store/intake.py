@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from peersd.store.authority import Authority, Past, decode_body
+from peersd.store.authority import Authority, Past
 from peersd.store.late_bodies import LateBodies
 from peersd.store.log import EntryRow, Log, State
 from peersd.store.parting import Partings
 from peersd.store.rows import Rows
 from peersd.store.stretches import Stretches
 from peersd_protocol import canonical, hlc
+from peersd_protocol.act_bodies import decode_body
 from peersd_protocol.acts import decode_act
 from peersd_protocol.constants import BRANCHES_MAX
 from peersd_protocol.entries import NO_BODY_HASH, Act, Header, Kind, LogKey

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from peersd.store.authority import Authority, decode_body
+from peersd.store.authority import Authority
 from peersd.store.log import Log
+from peersd_protocol.act_bodies import decode_body
 from peersd_protocol.acts import Admit, Cuts, DecodedBody, DropDevice, Leave, NoAct, decode_act
 from peersd_protocol.entries import Kind
 from peersd_protocol.runs import BodyForm, Entry, Run

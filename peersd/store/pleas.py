@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
-from peersd.store.authority import decode_acts
+from peersd_protocol.act_bodies import decode_acts
 from peersd_protocol.act_index import bits_of
 from peersd_protocol.constants import PLEA_ACTS_MAX, PROOF_BYTES_MAX
 from peersd_protocol.entries import Act, Kind

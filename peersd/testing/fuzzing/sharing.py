@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peersd.errors import PeersdError
-from peersd.store.authority import decode_body
 from peersd_protocol import lanes as ln
 from peersd_protocol import link_effects as le
+from peersd_protocol.act_bodies import decode_body
 from peersd_protocol.acts import encode_body
 from peersd_protocol.entries import Act, Kind
 from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError

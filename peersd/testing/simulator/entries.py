@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from peersd.store.authority import decode_body
 from peersd.store.log import State
 from peersd.store.store import Store
 from peersd_protocol import canonical
+from peersd_protocol.act_bodies import decode_body
 from peersd_protocol.blocks import join_blocks
 from peersd_protocol.entries import Act, Header, Kind
 from peersd_protocol.messages import Block, Runs
