@@ -56,7 +56,6 @@ class Group:
     Attributes:
         store: its store, and whether it is open.
         copies: what is known of other devices' copies.
-        admitting: held while an admission is decided, so that two at once cannot both take the last use of an invite.
         weighing: held while a plea is looked at, or while one waits until the next may be.
         weighs_from_s: when that is, on the event loop's clock.
     """
@@ -78,7 +77,6 @@ class Group:
         self._create = create
         self.summary = summary
         self.is_current = is_current
-        self.admitting = trio.Lock()
         self.weighing = trio.Lock()
         self.weighs_from_s = 0.0
         self._lanes: dict[int, Lane] = {}

@@ -13,12 +13,13 @@ import trio
 from peersd.errors import PeersdError
 from peersd.monotonic import monotonic_ms
 from peersd.net.channels import Channel, ChannelIsClosed, IncomingOpen, LinkHandle, OpenRefused
-from peersd.node.admission import PROOF_TIMEOUT_S, Refusal, admit
+from peersd.node.admission import admit, receive_proof
 from peersd.node.group import Group
 from peersd.node.lane import Stated
 from peersd.node.weighing import weigh
 from peersd.sync.group_sync import ChannelClosed
 from peersd_protocol import ids
+from peersd_protocol.admission import NotAdmitted, Presented
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.lanes import (
     Accept,
@@ -413,9 +414,7 @@ class Sharing:
         wish, group = self._wishes[wish_id], self._node.groups.get(group_id)
         incoming, device, has_changed = wish.incoming, self._handle.remote_device, False
         try:
-            message = b""
-            with trio.move_on_after(PROOF_TIMEOUT_S):
-                message = await incoming.receive_proof() if incoming.proof_follows else b""
+            message = await receive_proof(incoming)
             if group is not None and message:
                 has_changed, wish.rebuttal = await weigh(group, message, device)
         except RemoteProtocolError as error:
@@ -432,14 +431,16 @@ class Sharing:
     async def _admit(self, wish_id: WishId, group_id: bytes) -> None:
         """Looks at a proof. Whatever is not an answer to who holds a ticket is the one constant REFUSE."""
         wish, group = self._wishes[wish_id], self._node.groups.get(group_id)
+        handle, node = self._handle, self._node
         assert wish.payload.proof is not None
+        presented = Presented(wish.payload.proof, handle.remote_device, handle.handshake_hash)
         reason: str | None = None
         is_admitted = False
         try:
             if group is not None:
-                await admit(group, wish.payload.proof, wish.incoming, self._handle, list(self._node.users), self._node.wall_ms())
+                await admit(group, presented, wish.incoming, node.signing_key().public, node.wall_ms)
                 is_admitted = True
-        except Refusal as refusal:
+        except NotAdmitted as refusal:
             reason = refusal.reason
         except (ChannelIsClosed, PeersdError):
             pass

@@ -26,6 +26,7 @@ from peersd.store.sql_errors import convert_sqlite_error
 from peersd.store.statements import Params
 from peersd.store.store import Commit, FindCuts, Store, Write
 from peersd.store.threads import Called, Threads, WorkerThreads
+from peersd_protocol.admission import Presented
 from peersd_protocol.canonical import Value
 from peersd_protocol.entries import Header, Kind, LogKey
 from peersd_protocol.messages import Block, Runs, Want
@@ -379,6 +380,21 @@ class StoreHandle:
         commit, rebuttal = await self.call(self.store.take_plea, message, sender)
         self._tell(commit, None)
         return commit is not None, rebuttal
+
+    async def admit(self, presented: Presented, message: bytes, wall_ms: int) -> None:
+        """Lets in who redeems an invite, see Store.admit; durable when it returns.
+
+        Raises:
+            NotAdmitted: it is not let in.
+        """
+        commits: list[Commit] = []
+        try:
+            is_new = await self.call(self.store.admit, presented, message, wall_ms, commits.append)
+        finally:
+            for commit in commits:
+                self._tell(commit, None)
+        if is_new:
+            reach(CrashPoint.ACT_TOLD)
 
     async def voided(self, user: bytes) -> list[VoidedEntry]:
         """See Store.voided."""

@@ -42,7 +42,8 @@ from peersd.store.sealing import SEALED_EVERY
 from peersd.store.sql_errors import CORRUPT_HINT, convert_sqlite_error
 from peersd.store.writer import Writer
 from peersd_protocol import canonical
-from peersd_protocol.acts import Cuts, decode_act
+from peersd_protocol.acts import Cuts, decode_act, encode_body
+from peersd_protocol.admission import NotAdmitted, Presented, judge
 from peersd_protocol.canonical import Value
 from peersd_protocol.constants import ACT_BYTES_MAX, STREAM_MESSAGE_BYTES
 from peersd_protocol.entries import Act, Header, Kind, LogKey
@@ -582,6 +583,39 @@ class Store:
             return None, []
         self.fence()
         return None, streams.read_farewell(self.log, said)
+
+    def admit(self, presented: Presented, message: bytes, wall_ms: int, committed: Callable[[Commit], None]) -> bool:
+        """Lets in who redeems an invite: takes in its identity log and makes its user a member.
+
+        Args:
+            presented: the redemption.
+            message: what followed it, see `judge`.
+            wall_ms: the clock by which the invite expires, milliseconds since 1970.
+            committed: called with what has become durable; with the identity log, too, where the act cannot be written then.
+
+        Returns:
+            Whether the user was made a member: one who is a member already is let in as it is.
+
+        Raises:
+            NotAdmitted: as O-11 says; nothing was kept, but the identity log where it was good and only the act does not stand.
+        """
+        admitting, runs = judge(self.state, presented, message, self._context.key.public, wall_ms)
+        try:
+            known = self.take_runs(runs)
+        except RemoteProtocolError as error:
+            raise NotAdmitted("invite_invalid", error) from error
+        if known is not None:
+            committed(known)
+        if self.state.role_of(presented.redemption.user):
+            return False
+        reach(CrashPoint.ADMISSION_BEGUN)
+        try:
+            _, commit = self.act(admitting, Kind.CONTROL, encode_body(presented.act()))
+        except PeersdError as error:
+            raise NotAdmitted("invite_invalid") from error
+        assert commit is not None
+        committed(commit)
+        return True
 
     # --- Looking ----------------------------------------------------------------------------------------------------------------
 

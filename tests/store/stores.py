@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import os
+import resource
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +79,18 @@ class Replica:
 
     def notes(self) -> list[tuple[object, ...]]:
         return self.store.dump()["note"]  # type: ignore[return-value]
+
+
+@contextmanager
+def no_room(replica: Replica) -> Generator[None, None, None]:
+    """Within, no file of this process can grow beyond what the store's write-ahead log has now."""
+    limit = os.path.getsize(f"{replica.path}-wal")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Meeting:

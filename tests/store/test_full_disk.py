@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
-import os
-import resource
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,21 +14,9 @@ from peersd.errors import PeersdError
 from peersd.store.mark import Mark, MarkKeeper
 from peersd.store.sql_errors import convert_sqlite_error
 from peersd.testing.disks import FaultyDisk
-from tests.store.stores import Meeting, Replica, assert_alike, fetch
+from tests.store.stores import Meeting, assert_alike, fetch, no_room
 
 apsw = pytest.importorskip("apsw")
-
-
-@contextmanager
-def no_room(replica: Replica) -> Generator[None, None, None]:
-    """Within, no file of this process can grow beyond what the store's write-ahead log has now."""
-    limit = os.path.getsize(f"{replica.path}-wal")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_write_that_cannot_be_committed_leaves_no_trace_in_the_log(tmp_path: Path) -> None:

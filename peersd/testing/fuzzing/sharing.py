@@ -7,18 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peersd.errors import PeersdError
 from peersd_protocol import lanes as ln
 from peersd_protocol import link_effects as le
-from peersd_protocol.act_bodies import decode_body
-from peersd_protocol.acts import encode_body
-from peersd_protocol.entries import Act, Kind
-from peersd_protocol.errors import CloseCode, LocalProtocolError, RemoteProtocolError
-from peersd_protocol.identity import evaluate_user
+from peersd_protocol.admission import NotAdmitted, Presented, find_admitting
+from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.lane_effects import Standing
-from peersd_protocol.messages import Runs, decode_message, decode_runs
-from peersd_protocol.redemption import Redemption, verify_redemption
-from peersd_protocol.runs import Run
 from peersd_protocol.tokens import (
     SIDE_DIALLER,
     SIDE_LISTENER,
@@ -293,16 +286,23 @@ class Sharing:
     # --- Admitting, as peersd.node.admission does -------------------------------------------------------------------------------
 
     def _look_at(self, wish: int) -> None:
-        victim, state = self._victim, self._victim.store.state
-        channel, proof = self._wishes[wish].channel, self._wishes[wish].payload.proof
-        assert proof is not None and victim.link is not None
-        invite = state.invites.get(proof.invite_hash)
-        is_good = verify_redemption(proof, group_id=victim.world.group, device=self._device, handshake_hash=victim.handshake_hash)
-        if not is_good or invite is None or invite.public_key != proof.invite_public_key:
-            self._perform(self._lanes.not_admitted(wish, None, victim.now_ms))
+        victim, one = self._victim, self._wishes[wish]
+        assert victim.link is not None
+        try:
+            find_admitting(victim.store.state, self._presented(wish), victim.world.victim.keys.device)
+        except NotAdmitted as refusal:
+            self._perform(self._lanes.not_admitted(wish, refusal.reason, victim.now_ms))
             return
-        self._admissions[channel] = wish
-        victim.perform(victim.link.want(channel, victim.now_ms))
+        if not one.proof_follows:
+            self._admit(wish, b"")
+            return
+        self._admissions[one.channel] = wish
+        victim.perform(victim.link.want(one.channel, victim.now_ms))
+
+    def _presented(self, wish: int) -> Presented:
+        proof = self._wishes[wish].payload.proof
+        assert proof is not None
+        return Presented(proof, self._device, self._victim.handshake_hash)
 
     def _await_plea(self, wish: int) -> None:
         victim, one = self._victim, self._wishes[wish]
@@ -329,45 +329,10 @@ class Sharing:
     def _admit(self, wish: int, message: bytes) -> None:
         """The identity log came: decides."""
         victim = self._victim
-        proof = self._wishes[wish].payload.proof
-        assert proof is not None
-        reason = self._admission_refusal(proof, message)
-        if reason is None:
-            self.state_groups()
-            self._perform(self._lanes.admitted(wish, victim.now_ms))
-        else:
-            self._perform(self._lanes.not_admitted(wish, reason, victim.now_ms))
-
-    def _admission_refusal(self, proof: Redemption, message: bytes) -> str | None:
-        """Makes the user a member; why not if the rules forbid it."""
-        victim, store = self._victim, self._victim.store
         try:
-            packed = decode_message(message)
-            runs = decode_runs(packed, victim.world.group) if isinstance(packed, Runs) else []
-            is_own = all(run.log.kind is Kind.IDENTITY and run.log.user == proof.user for run in runs)
-            if not is_own or all(entry.header.hash != proof.identity_head_hash for run in runs for entry in run.entries):
-                return "invite_invalid"
-            refusal = store.state.invite_refusal(proof.invite_hash, proof.user, victim.wall_ms())
-            if refusal is not None:
-                return refusal
-            if not self._owns(runs, proof.user):
-                return "invite_invalid"
-            victim.tell(store.take_runs(runs))
-        except RemoteProtocolError:
-            return "invite_invalid"
-        if store.state.role_of(proof.user):
-            return None
-        try:
-            act = encode_body(proof.admit(self._device, victim.handshake_hash))
-            victim.tell(store.act(victim.world.victim.user, Kind.CONTROL, act)[1])
-        except PeersdError:
-            return "invite_invalid"
-        return None
-
-    def _owns(self, runs: list[Run], user: bytes) -> bool:
-        entries = [entry for run in runs for entry in run.entries]
-        try:
-            acts = [Act(entry.header, decode_body(list(entry.body.blocks))) for entry in entries]
-            return self._device in evaluate_user(user, acts).devices
-        except (RemoteProtocolError, LocalProtocolError):
-            return False
+            victim.store.admit(self._presented(wish), message, victim.wall_ms(), victim.tell)
+        except NotAdmitted as refusal:
+            self._perform(self._lanes.not_admitted(wish, refusal.reason, victim.now_ms))
+            return
+        self.state_groups()
+        self._perform(self._lanes.admitted(wish, victim.now_ms))

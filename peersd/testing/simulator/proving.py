@@ -25,17 +25,15 @@ class Proving(ABC, Generic[T]):
         channel: the OPEN.
         process: who looks.
         replica: of the group.
-        withdrawn: what is decided where the remote side withdraws the OPEN.
-        late: what is decided where nothing comes in time.
+        withdrawn: what is decided where the remote side withdraws the OPEN before anything came.
     """
 
-    def __init__(self, end: LinkEnd, channel: int, process: Process, replica: Replica, *, withdrawn: T, late: T) -> None:
+    def __init__(self, end: LinkEnd, channel: int, process: Process, replica: Replica, *, withdrawn: T) -> None:
         self._end = end
         self._channel = channel
         self._process = process
         self._replica = replica
         self._withdrawn = withdrawn
-        self._late = late
         self._message: bytes | None = None
         self._decided: Callable[[T], None] | None = None
 
@@ -54,8 +52,9 @@ class Proving(ABC, Generic[T]):
         """Nothing is sent before the answer."""
 
     def note_closed(self, code: CloseCode) -> None:
-        """The remote side withdrew."""
-        self._decide(self._withdrawn)
+        """The remote side withdrew. What came is looked at all the same."""
+        if self._message is None:
+            self._decide(self._withdrawn)
 
     def end(self, code: CloseCode) -> None:
         """The link is over."""
@@ -65,8 +64,13 @@ class Proving(ABC, Generic[T]):
         """Looks at what comes; `decided` is told once."""
         self._decided = decided
         self._end.perform(self._end.machine.want(self._channel, self._end.now_ms))
-        self._process.later(HANDSHAKE_TIMEOUT_MS, lambda: self._decide(self._late))
+        self._process.later(HANDSHAKE_TIMEOUT_MS, self._wait_no_more)
         self._look()
+
+    def _wait_no_more(self) -> None:
+        if self._message is None:
+            self._message = b""
+            self._look()
 
     def _look(self) -> None:
         if self._message is not None and self._decided is not None:
@@ -74,7 +78,7 @@ class Proving(ABC, Generic[T]):
 
     @abstractmethod
     def _look_at(self, message: bytes) -> None:
-        """Has the store decide about the message."""
+        """Has the store decide about the message; an empty one if none came in time."""
 
     def _decide(self, verdict: T) -> None:
         decided, self._decided = self._decided, None

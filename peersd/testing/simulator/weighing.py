@@ -20,9 +20,12 @@ class Weighing(Proving[Weighed]):
     """One plea that this side looks at; see Proving."""
 
     def __init__(self, end: LinkEnd, channel: int, process: Process, replica: Replica) -> None:
-        super().__init__(end, channel, process, replica, withdrawn=(False, []), late=(False, []))
+        super().__init__(end, channel, process, replica, withdrawn=(False, []))
 
     def _look_at(self, message: bytes) -> None:
+        if not message:
+            self._decide((False, []))
+            return
         self._replica.call("weigh", lambda: self._replica.store.take_plea(message, self._end.remote_device), self._taken)
 
     def _taken(self, taken: tuple[Commit | None, list[bytes]]) -> None:
