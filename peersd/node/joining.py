@@ -66,16 +66,15 @@ async def accept(
         # One after the other: two joins of one group at once would make, and perhaps discard, one file.
         async with node.joining.setdefault(ticket.group_id, trio.Lock()):
             known = node.groups.get(ticket.group_id)
-            if known is not None and known.summary.role_of(user.id) and await _holds_invite(known, ticket):
+            if known is not None and await _has_joined(known, user, ticket):
                 return _joined(known, user)
             return await _join(node, user, ticket, attempt_timeout_s)
     raise PeersdError("timeout", "The group did not let this device in in time.", hint="Try again.", retry=True)
 
 
-async def _holds_invite(group: Group, ticket: Ticket) -> bool:
-    """Whether the invite is here, and so all that came before it: else the user may have been removed before, and not know."""
+async def _has_joined(group: Group, user: User, ticket: Ticket) -> bool:
     async with group.use() as opened:
-        return ticket.invite_hash in opened.state.invites
+        return opened.state.has_joined(user.id, ticket.invite_hash)
 
 
 async def _join(node: Node, user: User, ticket: Ticket, attempt_timeout_s: float) -> Mapping[str, Any]:
@@ -253,7 +252,7 @@ async def _redeem_once(redeeming: _Redeeming, handle: LinkHandle, attempt: trio.
             token = group_token(group.id, handle.handshake_hash, side)
             payload = OpenPayload(token, (await group.digest()).digest, group.copies.book.summary(), redemption)
             await sharing.open_with_proof(group, payload, [encode_runs(identity)])
-            while not group.summary.role_of(user.id) or ticket.invite_hash not in opened.state.invites:
+            while not opened.state.has_joined(user.id, ticket.invite_hash):
                 if handle.is_down or group.id not in sharing.channels():
                     raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
                 if held != (held := opened.sync.vector()):

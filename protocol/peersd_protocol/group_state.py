@@ -275,6 +275,13 @@ class GroupState:
             return "invite_used_up"
         return None
 
+    def has_joined(self, user: bytes, invite_hash: bytes) -> bool:
+        """Whether who redeems an invite is in: a member, by acts among which the invite is, and so all that came before it.
+
+        Without that it may be one only as far as is known here: it was removed, has not heard of it, and got a new ticket.
+        """
+        return bool(self.role_of(user)) and invite_hash in self.invites
+
     def _is_barred(self, user: bytes, invite_hash: bytes) -> bool:
         evaluation = self.evaluation
         if evaluation is None:

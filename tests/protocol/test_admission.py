@@ -170,3 +170,15 @@ def test_the_invite_is_looked_at_before_any_act_is_evaluated_and_a_member_needs_
     own = encode_runs(runs_of(cast.zoe))
     assert refusal(cast.group.state(), presented(cast, invite, cast.zoe), own, device) == ("banned", None)
     assert refusal(cast.group.state(), presented(cast, invite, cast.zoe), b"\x90", device)[0] == "invite_invalid"
+
+
+def test_who_was_removed_and_has_not_heard_of_it_has_not_joined_by_a_later_invite(cast: Cast) -> None:
+    unheard = cast.group.acts
+    cast.group.remove(cast.alice, cast.will)
+    invite = cast.group.invite(cast.alice)
+    before = cast.group.state(unheard)
+    assert before.role_of(cast.will.id) and not before.has_joined(cast.will.id, invite.hash)
+    assert not cast.group.state().has_joined(cast.will.id, invite.hash)
+    cast.group.admit(cast.alice, invite, cast.will)
+    assert cast.group.state().has_joined(cast.will.id, invite.hash)
+    assert not cast.group.state().has_joined(cast.zoe.id, invite.hash)

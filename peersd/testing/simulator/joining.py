@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from peersd.testing.simulator.link_end import LinkEnd
 from peersd.testing.simulator.schedule import Schedule
 from peersd.testing.simulator.sharing import Proof
+from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS
 from peersd_protocol.messages import encode_runs
 from peersd_protocol.tickets import Ticket, make_redemption
 
@@ -39,13 +40,14 @@ class Joining:
         self._left = list(ticket.addresses)
         self._is_new = False
         self._tries = 0
+        self._looks = 0
         self._is_open = False
 
     def begin(self) -> None:
         """Begins."""
         group = self._ticket.group_id
         known = self._process.replicas.get(group)
-        if known is not None and known.store.state.role_of(self._process.user):
+        if known is not None and known.store.state.has_joined(self._process.user, self._ticket.invite_hash):
             self._finish(JOINED)
             return
         if known is None:
@@ -54,10 +56,16 @@ class Joining:
         self._try_next()
 
     def look(self) -> None:
-        """The group's acts have changed: the membership may have arrived."""
+        """The group's acts have changed: the membership may have arrived. As long as any come, the attempt goes on."""
         replica = self._process.replicas.get(self._ticket.group_id)
-        if self._is_open and replica is not None and replica.state.role_of(self._process.user):
+        if not self._is_open or replica is None:
+            return
+        if replica.state.has_joined(self._process.user, self._ticket.invite_hash):
             self._finish(JOINED)
+            return
+        self._looks += 1
+        now = self._tries, self._looks
+        self._process.later(HANDSHAKE_TIMEOUT_MS, lambda: self._try_next() if (self._tries, self._looks) == now else None)
 
     def _try_next(self) -> None:
         self._tries += 1
