@@ -202,3 +202,10 @@ def test_who_removed_the_only_member_that_it_had_met_is_not_waited_for() -> None
     lines = run_seed(45775).trace.lines
     assert " equal: " in lines[-1]
     assert any("x is in parts: a b c d | e" in line for line in lines)
+
+
+@pytest.mark.sim
+def test_who_learns_while_it_redeems_that_it_is_a_member_already_keeps_the_group() -> None:
+    """A user was let in and lost the link before it heard so. Its next ticket was void; while that was refused, a member's device
+    told it all, and the group was thrown away again: every try ended so, for ever (tests/node/test_joining.py)."""
+    assert " equal: " in run_seed(46258).trace.lines[-1]

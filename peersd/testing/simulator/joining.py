@@ -123,6 +123,10 @@ class Joining:
         done, self._done = self._done, None
         assert done is not None
         if self._is_new and outcome != JOINED:
-            self._process.discard(self._ticket.group_id)
+            # As in peersd.node.joining: members may have said in the meantime that the user is one of them.
+            if self._process.replicas[self._ticket.group_id].state.role_of(self._process.user):
+                outcome = JOINED
+            else:
+                self._process.discard(self._ticket.group_id)
         self._schedule.note(self._process.name, f"{self._ticket.group_name} join: {outcome or 'nobody let it in'}")
         done(outcome)

@@ -1,4 +1,4 @@
-"""A device that is linked and says nothing holds a join up for a moment only."""
+"""Joining where not all goes well: devices that say nothing, and a user who was let in before without hearing of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 
 from peersd.net.channels import IncomingOpen, LinkHandle
 from peersd.node import joining
@@ -13,7 +14,7 @@ from peersd.testing.processes import HANG_S
 from peersd_protocol.tickets import parse_ticket
 from peersd_protocol.tokens import BEACONS_BYTES, DIGEST_BYTES, AcceptPayload, decode_open
 from tests.net.link_peers import Peer, running
-from tests.node.two_nodes import open_ada, open_ben
+from tests.node.two_nodes import group_of, open_ada, open_ben
 
 ATTEMPT_S = 2.0
 
@@ -59,3 +60,21 @@ async def test_a_linked_device_that_says_nothing_is_asked_after_all_addresses_an
         joined = await joining.accept(ben, ben.user(None), ticket.format(), HANG_S, attempt_timeout_s=ATTEMPT_S)
         assert joined["role"] == "writer"
         assert len(mute.asked) == 1
+
+
+async def test_who_hears_while_it_redeems_a_bad_ticket_that_it_was_let_in_before_is_in(tmp_path: Path) -> None:
+    async with open_ada(tmp_path) as ada, open_ben(tmp_path) as ben, running(Mute(accepts=False)) as mute:
+        assert isinstance(mute, Mute)
+        await ada.group_create(user=None, name="one", description=None)
+        made = await ada.invite_create(user=None, group="one", role="writer", expires_in_s=3600, max_uses=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: ben.invite_accept(user=None, ticket=made["ticket"], timeout_s=HANG_S))
+            while group_of(ada, "one").summary.members_count < 2:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()  # before what makes it a member has come
+        ticket = parse_ticket(made["ticket"])
+        assert ticket.group_id not in ben.groups
+        bad = replace(ticket, invite_hash=bytes(32), addresses=(mute.url,))
+        joined = await joining.accept(ben, ben.user(None), bad.format(), HANG_S, attempt_timeout_s=ATTEMPT_S)
+        assert joined["role"] == "writer"
+        assert [group["name"] for group in await ben.group_list(user=None, include_hidden=False)] == ["ben", "one"]
