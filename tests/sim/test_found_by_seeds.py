@@ -196,15 +196,6 @@ def test_a_leave_is_told_on_though_who_is_told_hears_first_that_it_was_dropped_b
 
 
 @pytest.mark.sim
-def test_who_removed_the_only_member_that_it_had_met_is_not_waited_for() -> None:
-    """A rule of the simulator's: whoever knew another's address counted as one who dials it, and that one as who could be told.
-    Who is no member, by what a device knows, it does not dial, and nobody else knew where that device is."""
-    lines = run_seed(45775).trace.lines
-    assert " equal: " in lines[-1]
-    assert any("x is in parts: a b c d | e" in line for line in lines)
-
-
-@pytest.mark.sim
 def test_who_learns_while_it_redeems_that_it_is_a_member_already_keeps_the_group() -> None:
     """A user was let in and lost the link before it heard so. Its next ticket was void; while that was refused, a member's device
     told it all, and the group was thrown away again: every try ended so, for ever (tests/node/test_joining.py)."""
