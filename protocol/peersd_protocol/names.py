@@ -6,7 +6,6 @@ with each version of Python. Normalising is therefore the author's duty and neve
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Final
 
 from peersd_protocol.constants import BAN_REASON_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDENTIFIER_CHARS_MAX, TITLE_CHARS_MAX
@@ -61,18 +60,3 @@ def fold(identifier: str) -> str:
 
 
 _FOLDED: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
-
-
-def clean_name(text: str) -> str:
-    """A name as typed, normalised (NFC) and without space around it.
-
-    Raises:
-        ValueError: it may not be a name even so.
-    """
-    try:
-        name = unicodedata.normalize("NFC", text).strip()
-    except (UnicodeError, ValueError) as error:
-        raise ValueError("not text") from error
-    if not is_name(name):
-        raise ValueError(f"a name has 1 to {TITLE_CHARS_MAX} characters and no control or direction characters")
-    return name

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from peersd_protocol import canonical
 from peersd_protocol.constants import COLUMNS_MAX, TABLES_MAX
-from peersd_protocol.errors import RemoteProtocolError
 from peersd_protocol.names import fold
 from peersd_protocol.schema import Column, ColumnId, Index, Schema, Table, TableId
 from peersd_protocol.schema_ops import (
@@ -22,8 +21,6 @@ from peersd_protocol.schema_ops import (
     CreateIndex,
     CreateTable,
     SchemaOp,
-    decode_ops,
-    op_value,
 )
 
 HASH_SUFFIX_CHARS = 4
@@ -45,60 +42,17 @@ def evaluate_schema(acts: Iterable[tuple[bytes, Sequence[SchemaOp]]]) -> Schema:
     return builder.schema()
 
 
-def validate_ops(schema: Schema, ops: Sequence[SchemaOp]) -> None:
-    """Checks what a local client is about to add to a schema: every operation takes effect, under the very name it gives.
-
-    Args:
-        schema: the evaluated schema that the operations build on.
-        ops: the operations of one act.
-
-    Raises:
-        ValueError: one does not; the message is fit for people.
-    """
-    try:
-        if decode_ops([op_value(op) for op in ops]) != tuple(ops):
-            raise ValueError("the operations do not survive their encoding")
-    except RemoteProtocolError as error:
-        raise ValueError(error.detail) from error
-    builder = _Builder(schema)
-    for position, op in enumerate(ops):
-        _check_fits(builder, op)
-        builder.apply(b"\0" * ACT_ID_BYTES, position, op)
-
-
-def _check_fits(builder: _Builder, op: SchemaOp) -> None:
-    if isinstance(op, CreateTable | CreateIndex) and fold(op.name) in builder.names:
-        raise ValueError(f"there is already a table or index named {op.name}")
-    if isinstance(op, CreateTable):
-        if len(builder.tables) >= TABLES_MAX:
-            raise ValueError(f"a group has at most {TABLES_MAX} tables")
-        return
-    table = builder.find_table(b"\0" * ACT_ID_BYTES, op.table)
-    if table is None:
-        raise ValueError("no such table")
-    if isinstance(op, AddColumn):
-        if fold(op.column.name) in {fold(column.name) for column in table.columns}:
-            raise ValueError(f"table {table.name} already has a column named {op.column.name}")
-        if len(table.columns) >= COLUMNS_MAX:
-            raise ValueError(f"a table has at most {COLUMNS_MAX} columns")
-    elif len(builder.indexes) >= TABLES_MAX:
-        raise ValueError(f"a group has at most {TABLES_MAX} indexes")
-    elif builder.find_columns(b"\0" * ACT_ID_BYTES, table, op.columns) is None:
-        raise ValueError("no such column")
-
-
 class _Builder:
-    """The schema while it grows, operation by operation. A `start` is for checks: it no longer tells what was defined alike."""
+    """The schema while it grows, operation by operation."""
 
-    def __init__(self, start: Schema | None = None) -> None:
-        self.version = start.version if start else 0
-        self.tables: dict[TableId, Table] = dict(start.tables_by_id) if start else {}
-        self.indexes: dict[TableId, Index] = {index.id: index for index in start.indexes} if start else {}
-        self.aliases: dict[TableId, TableId] = dict(start.aliases) if start else {}
-        self.column_aliases: dict[ColumnId, ColumnId] = dict(start.column_aliases) if start else {}
-        self.names: set[str] = {fold(table.name) for table in self.tables.values()}
+    def __init__(self) -> None:
+        self.version = 0
+        self.tables: dict[TableId, Table] = {}
+        self.indexes: dict[TableId, Index] = {}
+        self.aliases: dict[TableId, TableId] = {}
+        self.column_aliases: dict[ColumnId, ColumnId] = {}
+        self.names: set[str] = set()
         """Names taken, folded: tables and indexes share one space in SQLite."""
-        self.names.update(fold(index.name) for index in self.indexes.values())
         self._by_definition: dict[bytes, TableId] = {}
         self._columns_by_definition: dict[tuple[TableId, bytes], ColumnId] = {}
 
