@@ -2,6 +2,7 @@
 # Needs bash and Python 3.11 or later, nothing else. PYTHON=… chooses the interpreter.
 
 set -euo pipefail
+unset PYTHONPATH  # what is run and tested is this checkout
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 PY=$ROOT/.venv/bin/python

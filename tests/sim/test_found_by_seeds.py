@@ -88,13 +88,6 @@ def test_who_was_away_is_let_in_by_its_neighbours_though_their_links_are_new() -
 
 
 @pytest.mark.sim
-def test_rows_by_a_schema_act_that_falls_are_kept_aside_by_all_though_another_act_defined_the_same() -> None:
-    """Whoever had shown such rows went on showing them, since the tables stayed as they were: replicas with the same entries had
-    different rows for good (tests/store/test_standing_of_entries.py)."""
-    assert " equal: " in run_seed(30782).trace.lines[-1]
-
-
-@pytest.mark.sim
 @pytest.mark.parametrize(("seed", "parts"), [(3113, True), (21747, False)])
 def test_two_of_whom_one_is_no_member_to_the_other_come_to_agree_with_nobody_between_them(seed: int, parts: bool) -> None:
     """Who was put out by an act that had fallen elsewhere was told why, knew better, and was not heard: the group was in two
