@@ -36,6 +36,10 @@ class Host(CopiesHost, StoreHost, Protocol):
         """Members, names or roles have changed."""
         ...
 
+    def may_be_told(self, group: Group, device: bytes) -> bool:
+        """Whether a remote device may be told what this one holds of a group."""
+        ...
+
     def rows_changed(self, group: Group) -> None:
         """Entries with rows were committed."""
         ...
@@ -225,6 +229,10 @@ class Group:
             self.copies.note_seen(device)
             channel.close(code)
         return code
+
+    def may_be_told(self, device: bytes) -> bool:
+        """Whether a remote device may be told what is held here."""
+        return self._host.may_be_told(self, device)
 
     def lanes(self) -> Mapping[bytes, bool]:
         """The devices with a channel of this group, and whether each is known to hold exactly what this one holds."""

@@ -48,6 +48,10 @@ class LaneGroup(Protocol):
     copies: Copies
     summary: Summary
 
+    def may_be_told(self, device: bytes) -> bool:
+        """Whether a remote device may be told what is held here."""
+        ...
+
 
 class Lane:
     """One channel of a group.
@@ -180,7 +184,8 @@ class Lane:
         equal_at = stated.vector if stated else None
         if stated is not None and stated.vector is None and stated.digest == opened.first_digest:
             equal_at = opened.first_vector
-        return await opened.sync.run_session(self.device, self, lot, equal_at)
+        is_told = group.may_be_told(self.device)
+        return await opened.sync.run_session(self.device, self, lot, equal_at, is_told=is_told)
 
     async def _sleep(self, group: LaneGroup) -> None:
         """Returns when the other side has something to say, or the store was opened for another reason.

@@ -336,7 +336,7 @@ class Node:
         """The addresses that others may reach this device at."""
         return list(self._advertise) or self.environment.network.reachable_at(self.listen_urls)
 
-    def standing(self, group: Group, device: bytes, *, has_asked: bool = False) -> Standing:
+    def known(self, group: Group, device: bytes, *, has_asked: bool = False) -> Known:
         """What a remote device is in a group, as seen from here; `has_asked` if it opened the group on its link."""
         summary = group.summary
         own = [summary.members[user] for user in self.users if user in summary.members]
@@ -348,19 +348,23 @@ class Node:
             is_same_user=any(device in member.devices and member.devices[device].live for member in own),
             is_untold=any(group.id in user.untold for user in self.users.values()),
             has_asked=has_asked,
-        ).standing
+        )
+
+    def may_be_told(self, group: Group, device: bytes) -> bool:
+        """Whether a remote device may be told what this one holds of a group."""
+        return self.known(group, device).may_be_told
 
     def asks_back(self, group: Group, device: bytes) -> bool:
         """Whether to ask back a remote device that opens a group in which this one is no member's."""
-        return self.standing(group, device, has_asked=True) is Standing.LEAVING
+        return self.known(group, device, has_asked=True).standing is Standing.LEAVING
 
     def standings(self, device: bytes, asked: Container[bytes]) -> dict[bytes, Standing]:
         """What a remote device is in each group, some of which it opened on its link."""
-        return {id_: self.standing(group, device, has_asked=id_ in asked) for id_, group in self.groups.items()}
+        return {id_: self.known(group, device, has_asked=id_ in asked).standing for id_, group in self.groups.items()}
 
     def note_not_member(self, group: Group, device: bytes) -> None:
         """A remote device closed a channel because this one is no member's: it has heard of a leave."""
-        if self.standing(group, device) is Standing.LEAVING:
+        if self.known(group, device).standing is Standing.LEAVING:
             for user in self.users.values():
                 user.untold.discard(group.id)
                 self._nursery_start(user.save_untold)

@@ -166,7 +166,9 @@ class GroupSync:
             with trio.move_on_after(max(0.0, (next_ms - self._clock_ms()) / 1000)):
                 await self._timers_changed.wait()
 
-    async def run_session(self, device: bytes, channel: Channel, lot: ParkingLot, equal_at: Vector | None) -> CloseCode | None:
+    async def run_session(
+        self, device: bytes, channel: Channel, lot: ParkingLot, equal_at: Vector | None, *, is_told: bool
+    ) -> CloseCode | None:
         """Runs one session until its channel closes; returns the code it closed with on this side's account.
 
         Returns None, with the channel still open, if the session was suspended.
@@ -176,6 +178,7 @@ class GroupSync:
             channel: the accepted channel.
             lot: shared by the sessions of one link.
             equal_at: see Replication.session_opened.
+            is_told: see there; later, `drop_outsiders` tells.
         """
         session, device_id = Session(device, channel), ids.format_id(ids.DEVICE, device)
         self._sessions[session.id] = session
@@ -183,7 +186,7 @@ class GroupSync:
         self._running += 1
         code = CloseCode.NORMAL
         try:
-            self._perform(self._machine.session_opened(session.id, lot, equal_at, self._clock_ms()))
+            self._perform(self._machine.session_opened(session.id, lot, equal_at, self._clock_ms(), is_told=is_told))
             self._note_progress()
             with session.cancel_scope:
                 async with trio.open_nursery() as nursery:
@@ -252,6 +255,8 @@ class GroupSync:
     def drop_outsiders(self, is_member: Callable[[bytes], bool]) -> None:
         """Ends the sessions with devices of which `is_member` is false: they are sent nothing more, not even what is queued.
 
+        The others may be told what is held here from now on.
+
         All is done when this returns, so it may be called as soon as a commit shows a removal, from within the store's callbacks
         too: what that commit had pushed to them has not left yet.
         """
@@ -260,6 +265,8 @@ class GroupSync:
                 session.is_suspended = False
                 self._close(session, CloseCode.NOT_MEMBER)
                 session.cancel_scope.cancel()
+            else:
+                self._perform(self._machine.tell(session.id))
 
     # --- What applications ask --------------------------------------------------------------------------------------------------
 

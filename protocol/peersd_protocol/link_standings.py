@@ -30,6 +30,11 @@ class Known:
     has_asked: bool
 
     @property
+    def may_be_told(self) -> bool:
+        """Whether the remote device may be told what this one holds; else it is asked at most, by who redeems a ticket there."""
+        return self.is_remote or self.is_same_user
+
+    @property
     def standing(self) -> Standing:
         """For the lanes.
 

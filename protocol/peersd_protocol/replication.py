@@ -97,7 +97,9 @@ class Replication:
 
     # --- Sessions ---------------------------------------------------------------------------------------------------------------
 
-    def session_opened(self, session: SessionId, lot: ParkingLot, equal_at: Vector | None, now_ms: int) -> list[Effect]:
+    def session_opened(
+        self, session: SessionId, lot: ParkingLot, equal_at: Vector | None, now_ms: int, *, is_told: bool = True
+    ) -> list[Effect]:
         """A channel was accepted.
 
         Args:
@@ -105,10 +107,13 @@ class Replication:
             lot: shared by all sessions of one link.
             equal_at: this side's vector when the digests were made, if they were equal, else None.
             now_ms: monotonic milliseconds.
+            is_told: whether the remote side may be told what is held here. Else it is asked, and told nothing before `tell`.
         """
         if session in self._sessions:
             raise LocalProtocolError("a session is opened once")
-        state = self._sessions[session] = SessionState(lot, now_ms)
+        state = self._sessions[session] = SessionState(lot, now_ms, is_told=is_told)
+        if not is_told:
+            return []
         if equal_at is None:
             state.owes_vector = True
             return [Due(session)]
@@ -116,6 +121,14 @@ class Replication:
         state.state_durable(equal_at)
         state.announce = {log for log, tips in self._own.items() if state.durable.get(log) != tips}
         return [Due(session)] if state.announce else self._check_equal(session, state)
+
+    def tell(self, session: SessionId) -> list[Effect]:
+        """The remote side may be told what is held here from now on."""
+        state = self._sessions.get(session)
+        if state is None or state.is_told:
+            return []
+        state.is_told = state.owes_vector = True
+        return [Due(session)]
 
     def session_closed(self, session: SessionId, now_ms: int) -> list[Effect]:
         """A channel closed, for whatever reason. What was asked of it is asked of others."""
@@ -161,6 +174,8 @@ class Replication:
                 return self._receive_vector(session, state, message, now_ms)
             case Have():
                 return self._receive_have(session, state, message.vector, now_ms)
+            case Want() | Ask() if not state.is_told:
+                return []  # who was told of nothing has nothing to ask for
             case Want():
                 state.graft()
                 # Who asks for what is held no more is told what is held, or would wait for it.
@@ -293,12 +308,13 @@ class Replication:
             if session == origin:
                 for entry in entries:
                     state.raise_view(entry.log, entry.seq)
-            else:
+            elif state.is_told:
                 done, unsent = self._pushing.push(session, entries, None if session in congested else message)
                 effects += done
             state.note_held(self._own, restated | changed)
-            # Whoever is not sent an entry is told of it, even if it has it: it does not know that this side has it too.
-            effects += self._announce(state, {entry.log for entry in unsent} | restated, now_ms)
+            if state.is_told:
+                # Whoever is not sent an entry is told of it, even if it has it: it does not know that this side has it too.
+                effects += self._announce(state, {entry.log for entry in unsent} | restated, now_ms)
             state.equal = False  # until it is looked at again
         effects += self._asking.arrived(entries, now_ms)
         # What was here and void, and so not asked for, may count by the acts that came, and lack its body (SPEC: E-29).

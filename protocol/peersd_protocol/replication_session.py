@@ -87,6 +87,7 @@ class SessionState:
     Attributes:
         lot: shared by all sessions of the link.
         progress_ms: when it last brought something that it was asked for, or was asked.
+        is_told: whether it may be told what is held here.
         news_ms: when it last brought anything that was not here, or a parting (see Parked).
         durable: what the remote side said, or showed by sending it, that it holds.
         proved: per log, the greatest tip of it that the remote side only showed to hold.
@@ -114,6 +115,7 @@ class SessionState:
 
     lot: ParkingLot
     progress_ms: int
+    is_told: bool = True
     durable: Holdings = field(default_factory=dict)
     proved: dict[LogKey, Tip] = field(default_factory=dict)
     view: dict[LogKey, int] = field(default_factory=dict)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from peersd.net.channels import IncomingOpen, LinkHandle
+from peersd.errors import PeersdError
+from peersd.net.channels import ChannelIsClosed, IncomingOpen, LinkHandle
 from peersd.node import joining
 from peersd.testing.processes import HANG_S
+from peersd_protocol.messages import Runs, decode_message, encode_vector_parts
 from peersd_protocol.tickets import parse_ticket
 from peersd_protocol.tokens import BEACONS_BYTES, DIGEST_BYTES, AcceptPayload, decode_open
 from tests.net.link_peers import Peer, running
-from tests.node.two_nodes import group_of, open_ada, open_ben
+from tests.node.two_nodes import group_of, open_ada, open_ben, open_two, write
 
 ATTEMPT_S = 2.0
 
@@ -60,6 +63,39 @@ async def test_a_linked_device_that_says_nothing_is_asked_after_all_addresses_an
         joined = await joining.accept(ben, ben.user(None), ticket.format(), HANG_S, attempt_timeout_s=ATTEMPT_S)
         assert joined["role"] == "writer"
         assert len(mute.asked) == 1
+
+
+class Curious(Peer):
+    """A device that lets everybody in and states that it holds nothing; it keeps what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[bytes] = []
+
+    async def serve(self, handle: LinkHandle) -> None:
+        """See Links."""
+        handle.serving.set()
+        async for wish in handle.incoming:
+            channel = wish.accept(AcceptPayload(bytes(DIGEST_BYTES), bytes(BEACONS_BYTES)).encode(decode_open(wish.payload)))
+            with suppress(ChannelIsClosed):
+                for message in encode_vector_parts({}):
+                    await channel.send(message)
+                while True:
+                    self.heard.append(await channel.receive())
+
+
+async def test_who_redeems_a_ticket_at_a_stranger_shows_who_it_is_and_nothing_that_it_holds(tmp_path: Path) -> None:
+    async with open_two(tmp_path, "one") as two, running(Curious()) as stranger:
+        assert isinstance(stranger, Curious)
+        await write(two.ben, "one", "not for strangers")
+        made = await two.ada.invite_create(user=None, group="one", role="writer", expires_in_s=3600, max_uses=1)
+        # An invite that ben has not heard of, as after a removal that it has not heard of either.
+        ticket = replace(parse_ticket(made["ticket"]), invite_hash=bytes(32), addresses=(stranger.url,))
+        with pytest.raises(PeersdError, match="answered"):
+            await joining.accept(two.ben, two.ben.user(None), ticket.format(), HANG_S, attempt_timeout_s=ATTEMPT_S)
+        identity, *rest = stranger.heard
+        assert isinstance(decode_message(identity), Runs)
+        assert rest == []
 
 
 async def test_who_hears_while_it_redeems_a_bad_ticket_that_it_was_let_in_before_is_in(tmp_path: Path) -> None:

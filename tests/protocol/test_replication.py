@@ -24,10 +24,12 @@ from peersd_protocol.messages import (
     Want,
     WantItem,
     decode_message,
+    encode_ask,
     encode_block,
     encode_have,
     encode_runs,
     encode_vector_parts,
+    encode_wants,
 )
 from peersd_protocol.replication import (
     BecameEqual,
@@ -83,6 +85,27 @@ def test_an_empty_replica_sends_an_empty_vector() -> None:
 def test_what_was_committed_between_digest_and_accept_is_announced() -> None:
     machine = Replication({MINE: (tip(6),)})
     assert said(machine, machine.session_opened(1, ParkingLot(), START, 0)) == [(1, Have({MINE: (tip(6),)}))]
+
+
+def test_who_may_not_be_told_what_is_held_is_asked_and_told_nothing() -> None:
+    machine = Replication({MINE: (tip(6),)})
+    assert machine.session_opened(1, ParkingLot(), START, 0, is_told=False) == []
+    effects = machine.receive(1, encode_vector_parts({THEIRS: (tip(2),)})[0], 0)
+    assert effects == [Compare(1, {THEIRS: (tip(2),)})]
+    assert said(machine, machine.compared(1, lacks(want_item(THEIRS, 2)), 0)) == [(1, Want((want_item(THEIRS, 2),)))]
+    assert machine.receive(1, encode_wants([want_item(MINE, 6)], ())[0], 0) == []
+    assert machine.receive(1, encode_ask([b"h" * 32]), 0) == []
+    assert machine.committed([committed(10, MINE, 7)], 0, message=b"run") == []
+    assert machine.take_due(1) == []
+
+
+def test_who_may_be_told_from_now_on_is_sent_the_vector_and_pushed_to() -> None:
+    machine = Replication({MINE: (tip(6),)})
+    machine.session_opened(1, ParkingLot(), None, 0, is_told=False)
+    assert said(machine, machine.tell(1)) == [(1, VectorPart({MINE: (tip(6),)}, more=False))]
+    assert machine.tell(1) == machine.tell(2) == []
+    machine.receive(1, encode_vector_parts({MINE: (tip(6),)})[0], 0)
+    assert sent(machine.committed([committed(10, MINE, 7)], 0, message=b"run")) == [(1, b"run")]
 
 
 def test_a_session_number_is_used_once() -> None:

@@ -40,7 +40,7 @@ class Side:
         return self.replica.person.keys.device
 
     async def run(self, remote: Side, end: PipeEnd) -> None:
-        self.codes.append(await self.sync.run_session(remote.device, end, ParkingLot(), None))
+        self.codes.append(await self.sync.run_session(remote.device, end, ParkingLot(), None, is_told=True))
 
     def notes(self) -> list[tuple[object, ...]]:
         # By a connection of its own: the writer's is its thread's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -129,7 +130,7 @@ async def test_what_waits_together_with_a_removal_is_not_pushed_to_who_was_remov
         said, (from_bob, _) = len(near.sent), open_pipe()
         from_bob._inbox.extend([encode_runs([row]), encode_runs([removal])])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(side.sync.run_session, bob.person.keys.device, from_bob, ParkingLot(), None)
+            nursery.start_soon(partial(side.sync.run_session, bob.person.keys.device, from_bob, ParkingLot(), None, is_told=True))
             await until(lambda: near.closed is not None, trio.lowlevel.checkpoint)
             nursery.cancel_scope.cancel()
         assert (near.closed, near.sent[said:], len(side.notes())) == (CloseCode.NOT_MEMBER, [], 1)

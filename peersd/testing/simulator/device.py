@@ -221,7 +221,7 @@ class Process:
             sharing.wake()
         self.links.wake()
 
-    def standing(self, replica: Replica, device: bytes, *, has_asked: bool = False) -> Standing:
+    def known(self, replica: Replica, device: bytes, *, has_asked: bool = False) -> Known:
         """What a remote device is in a group, as seen from here; `has_asked` if it opened the group on its link."""
         state, own = replica.state, replica.state.members.get(self.user)
         return Known(
@@ -232,15 +232,15 @@ class Process:
             is_same_user=own is not None and device in own.devices,
             is_untold=replica.group in self.notes.untold,
             has_asked=has_asked,
-        ).standing
+        )
 
     def asks_back(self, replica: Replica, device: bytes) -> bool:
         """Whether to ask back a remote device that opens a group in which this one is no member's."""
-        return self.standing(replica, device, has_asked=True) is Standing.LEAVING
+        return self.known(replica, device, has_asked=True).standing is Standing.LEAVING
 
     def note_not_member(self, replica: Replica, device: bytes) -> None:
         """A remote device closed a channel because this one is no member's: it has heard of a leave."""
-        if self.standing(replica, device) is Standing.LEAVING and replica.group in self.notes.untold:
+        if self.known(replica, device).standing is Standing.LEAVING and replica.group in self.notes.untold:
             self._schedule.note(self.name, f"{replica.name} has told of its leave")
             self.notes.untold.discard(replica.group)
             self._wake()

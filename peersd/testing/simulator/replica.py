@@ -215,7 +215,8 @@ class Replica:
         self.store.listeners = len(self._sessions)
         state = "equal" if equal_at is not None else "different"
         self._schedule.note(self._device, f"{self.name} session {session.id} with {channel.remote}: {state}")
-        self._perform(self._machine.session_opened(session.id, lot, equal_at, self._schedule.now_ms))
+        is_told = self._process.known(self, session.device).may_be_told
+        self._perform(self._machine.session_opened(session.id, lot, equal_at, self._schedule.now_ms, is_told=is_told))
         self.copies.session_opened(session, remote_beacons)
         return session
 
@@ -233,10 +234,12 @@ class Replica:
         return self._sessions.get(number)
 
     def drop_outsiders(self) -> None:
-        """Ends the sessions with devices that are no member's: what is queued for them is not sent any more."""
+        """Ends the sessions with devices that are no member's: what is queued for them is not sent any more. Others are told."""
         for session in list(self._sessions.values()):
             if not self.state.is_member_device(session.device):
                 session.end(CloseCode.NOT_MEMBER)
+            else:
+                self._perform(self._machine.tell(session.id))
 
     def receive(self, session: Session, message: bytes) -> None:
         """A session takes a message."""
@@ -344,15 +347,12 @@ class Replica:
         return bool(self.state.is_member_device(self._process.device_id))
 
     def check_sending(self, session: Session, message: bytes) -> None:
-        """Whoever is known to be no member's device is sent nothing, and queues stay within their bounds.
-
-        Who is no member yet, by what it knows, asks and proves; it does not know who is.
-        """
-        state = self.state
-        if self.is_members and not state.is_member_device(session.device):
+        """Whoever is not known to be a member's device is sent nothing but questions, and queues stay within their bounds."""
+        if not self._process.known(self, session.device).may_be_told:
             kind = "beacons" if is_beacon_message(message) else type(decode_message(message)).__name__
-            text = f"{self._device} sends {kind} of {self.name} to {session.channel.remote}"
-            raise self._schedule.fail(Checker.OUTSIDERS, f"{text}, which it knows to be no member's device")
+            if kind not in ("Want", "Ask"):
+                text = f"{self._device} sends {kind} of {self.name} to {session.channel.remote}"
+                raise self._schedule.fail(Checker.OUTSIDERS, f"{text}, which it does not know for a member's device")
         inbox_bytes = sum(map(len, session.inbox))
         if inbox_bytes > CREDIT_WINDOW_BYTES_MAX + MESSAGE_BYTES_MAX:
             raise self._schedule.fail(

@@ -162,7 +162,7 @@ class Sharing:
         self._is_waking = False
         device = self._end.remote_device
         standings = {
-            group: self._process.standing(replica, device, has_asked=group in self._asked)
+            group: self._process.known(replica, device, has_asked=group in self._asked).standing
             for group, replica in self._process.replicas.items()
         }
         self._perform(self._machine.set_groups(standings, self._end.now_ms))
@@ -457,7 +457,7 @@ class Sharing:
         for group in self._machine.groups:
             replica = self._process.replicas.get(group)
             is_open = self._machine.state_of(group) is LaneState.OPEN
-            if is_open and replica and self._process.standing(replica, self._end.remote_device) is not Standing.MEMBER:
+            if is_open and replica and self._process.known(replica, self._end.remote_device).standing is not Standing.MEMBER:
                 return f"a channel of {replica.name} with {self._end.remote} outlives the membership"
         return None
 
