@@ -256,14 +256,18 @@ async def _redeem_once(redeeming: _Redeeming, handle: LinkHandle, attempt: trio.
             side = SIDE_DIALLER if handle.direction == "out" else SIDE_LISTENER
             token = group_token(group.id, handle.handshake_hash, side)
             payload = OpenPayload(token, (await group.digest()).digest, group.copies.book.summary(), redemption)
-            await sharing.open_with_proof(group, payload, [encode_runs(identity)])
-            while not opened.state.has_joined(user.id, ticket.invite_hash):
-                if handle.is_down or group.id not in sharing.channels():
-                    raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
-                if held != (held := opened.sync.vector()):
-                    attempt.deadline = trio.current_time() + redeeming.attempt_timeout_s
-                with trio.move_on_after(1.0):
-                    await opened.sync.wait_progress()
+            lane = await sharing.open_with_proof(group, payload, [encode_runs(identity)])
+            try:
+                while not opened.state.has_joined(user.id, ticket.invite_hash):
+                    if handle.is_down or group.id not in sharing.channels():
+                        raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
+                    if held != (held := opened.sync.vector()):
+                        attempt.deadline = trio.current_time() + redeeming.attempt_timeout_s
+                    with trio.move_on_after(1.0):
+                        await opened.sync.wait_progress()
+            except BaseException:
+                sharing.give_up(lane)
+                raise
     except OpenRefused as refusal:
         reason = _reason(refusal)
         if reason is None:

@@ -178,8 +178,10 @@ class Sharing:
     def _is_open(self, group: bytes) -> bool:
         return self._machine.state_of(group) is LaneState.OPEN
 
-    async def open_with_proof(self, group: Group, payload: OpenPayload, proof_messages: Sequence[bytes]) -> None:
+    async def open_with_proof(self, group: Group, payload: OpenPayload, proof_messages: Sequence[bytes]) -> LaneId:
         """Opens a channel as somebody who holds a ticket; returns when it is accepted, and the session runs on as any other.
+
+        Who does not get in by it gives the lane that is returned up.
 
         Raises:
             OpenRefused, ChannelIsClosed: it did not come to a session.
@@ -193,12 +195,13 @@ class Sharing:
         finally:
             if not join.answered.is_set():
                 join.fail(ChannelIsClosed(CloseCode.NORMAL))
-                self._give_up(lane)
+                self.give_up(lane)
         if join.error is not None:
             raise join.error
+        return lane
 
-    def _give_up(self, lane: LaneId) -> None:
-        """Ends a lane, or the wait for it."""
+    def give_up(self, lane: LaneId) -> None:
+        """Ends a lane, or the wait for it; does nothing when it is over."""
         if lane in self._scopes:
             self._scopes[lane].cancel()
         elif self._joins.pop(lane, None) is not None:
@@ -283,7 +286,7 @@ class Sharing:
                         self._channels[lane].close(close_code)
                     if lane in self._joins:
                         self._joins[lane].fail(ChannelIsClosed(close_code))
-                    self._give_up(lane)
+                    self.give_up(lane)
                 case SetTimer(at_ms):
                     self._timer_s = at_ms / 1000
                     self._changed.set()

@@ -122,6 +122,10 @@ class Replication:
         state.announce = {log for log, tips in self._own.items() if state.durable.get(log) != tips}
         return [Due(session)] if state.announce else self._check_equal(session, state)
 
+    def is_told(self, session: SessionId) -> bool:
+        """Whether the remote side of an open session may be told what is held here."""
+        return self._sessions[session].is_told
+
     def tell(self, session: SessionId) -> list[Effect]:
         """The remote side may be told what is held here from now on."""
         state = self._sessions.get(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_bytes
 
 import pytest
 import trio
@@ -13,11 +14,13 @@ from peersd.errors import PeersdError
 from peersd.net.channels import ChannelIsClosed, IncomingOpen, LinkHandle
 from peersd.node import joining
 from peersd.testing.processes import HANG_S
+from peersd_protocol.constants import AVATAR_BYTES_MAX
+from peersd_protocol.errors import CloseCode
 from peersd_protocol.messages import Runs, decode_message, encode_vector_parts
 from peersd_protocol.tickets import parse_ticket
 from peersd_protocol.tokens import BEACONS_BYTES, DIGEST_BYTES, AcceptPayload, decode_open
 from tests.net.link_peers import Peer, running
-from tests.node.two_nodes import group_of, open_ada, open_ben, open_two, write
+from tests.node.two_nodes import group_of, open_ada, open_ben, open_cara, open_two, until, write
 
 ATTEMPT_S = 2.0
 
@@ -71,6 +74,7 @@ class Curious(Peer):
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[bytes] = []
+        self.closed: list[CloseCode | None] = []
 
     async def serve(self, handle: LinkHandle) -> None:
         """See Links."""
@@ -82,6 +86,7 @@ class Curious(Peer):
                     await channel.send(message)
                 while True:
                     self.heard.append(await channel.receive())
+            self.closed.append(channel.closed)
 
 
 async def test_who_redeems_a_ticket_at_a_stranger_shows_who_it_is_and_nothing_that_it_holds(tmp_path: Path) -> None:
@@ -96,6 +101,21 @@ async def test_who_redeems_a_ticket_at_a_stranger_shows_who_it_is_and_nothing_th
         identity, *rest = stranger.heard
         assert isinstance(decode_message(identity), Runs)
         assert rest == []
+        await until(lambda: stranger.closed == [CloseCode.NORMAL])  # ben waits no more
+
+
+async def test_who_came_after_many_acts_lets_others_in_though_what_shows_that_it_is_a_member_comes_late(tmp_path: Path) -> None:
+    async with open_two(tmp_path) as two, open_cara(tmp_path) as cara:
+        await two.ben.group_create(user=None, name="one", description=None)
+        for _ in range(20):  # 1.3 MB, which are streamed in seven messages
+            avatar = token_bytes(AVATAR_BYTES_MAX)
+            await two.ben.group_update(user=None, group="one", name=None, description=None, avatar=avatar)
+        made = await two.ben.invite_create(user=None, group="one", role="admin", expires_in_s=3600, max_uses=1)
+        await two.ada.invite_accept(user=None, ticket=made["ticket"], timeout_s=HANG_S)
+        made = await two.ada.invite_create(user=None, group="one", role="writer", expires_in_s=3600, max_uses=1)
+        ticket = replace(parse_ticket(made["ticket"]), addresses=(two.ada.listen_urls[0],))
+        joined = await joining.accept(cara, cara.user(None), ticket.format(), HANG_S)
+        assert joined["role"] == "writer"
 
 
 async def test_who_hears_while_it_redeems_a_bad_ticket_that_it_was_let_in_before_is_in(tmp_path: Path) -> None:

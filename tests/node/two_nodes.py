@@ -98,6 +98,13 @@ async def open_ben(base: Path, *, keeping: Keeping = SOON, advertise: str = NOWH
 
 
 @asynccontextmanager
+async def open_cara(base: Path) -> AsyncGenerator[ApiNode]:
+    """A third node, which dials."""
+    async with _open(base, "cara", SOON, [], [NOWHERE]) as node:
+        yield node
+
+
+@asynccontextmanager
 async def _open(base: Path, name: str, keeping: Keeping, listen: list[str], advertise: list[str]) -> AsyncGenerator[ApiNode]:
     folder = base / name
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from peersd.testing.simulator.link_end import LinkEnd
 from peersd.testing.simulator.schedule import Schedule
-from peersd.testing.simulator.sharing import Proof
+from peersd.testing.simulator.sharing import Proof, Sharing
 from peersd_protocol.constants import HANDSHAKE_TIMEOUT_MS
+from peersd_protocol.lane_effects import LaneId
 from peersd_protocol.messages import encode_runs
 from peersd_protocol.tickets import Ticket, make_redemption
 
@@ -42,6 +43,7 @@ class Joining:
         self._tries = 0
         self._looks = 0
         self._is_open = False
+        self._lane: tuple[Sharing, LaneId] | None = None
 
     def begin(self) -> None:
         """Begins."""
@@ -65,7 +67,15 @@ class Joining:
             return
         self._looks += 1
         now = self._tries, self._looks
-        self._process.later(HANDSHAKE_TIMEOUT_MS, lambda: self._try_next() if (self._tries, self._looks) == now else None)
+        self._process.later(HANDSHAKE_TIMEOUT_MS, lambda: self._give_up() if (self._tries, self._looks) == now else None)
+
+    def _give_up(self) -> None:
+        """It was let in, and nothing that shows it has come for long."""
+        assert self._lane is not None
+        sharing, lane = self._lane
+        self._tries += 1
+        sharing.give_up(lane)
+        self._try_next()
 
     def _try_next(self) -> None:
         self._tries += 1
@@ -116,7 +126,7 @@ class Joining:
             else:
                 process.later(process.random.randint(0, 20), self._try_next)
 
-        sharing.join(group, Proof(redemption, encode_runs(identity), accepted, over))
+        self._lane = sharing, sharing.join(group, Proof(redemption, encode_runs(identity), accepted, over))
 
     def _finish(self, outcome: str | None) -> None:
         self._tries += 1

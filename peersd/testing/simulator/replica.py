@@ -234,12 +234,15 @@ class Replica:
         return self._sessions.get(number)
 
     def drop_outsiders(self) -> None:
-        """Ends the sessions with devices that are no member's: what is queued for them is not sent any more. Others are told."""
+        """Ends the sessions with devices that are no member's: what is queued for them is not sent any more.
+
+        As in peersd.sync: others are told, and who may not be told yet stays.
+        """
         for session in list(self._sessions.values()):
-            if not self.state.is_member_device(session.device):
-                session.end(CloseCode.NOT_MEMBER)
-            else:
+            if self.state.is_member_device(session.device):
                 self._perform(self._machine.tell(session.id))
+            elif self._machine.is_told(session.id):
+                session.end(CloseCode.NOT_MEMBER)
 
     def receive(self, session: Session, message: bytes) -> None:
         """A session takes a message."""

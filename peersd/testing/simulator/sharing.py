@@ -167,11 +167,16 @@ class Sharing:
         }
         self._perform(self._machine.set_groups(standings, self._end.now_ms))
 
-    def join(self, group: GroupId, proof: Proof) -> None:
+    def join(self, group: GroupId, proof: Proof) -> LaneId:
         """Opens a lane as somebody who holds a ticket."""
         lane, effects = self._machine.join(group, self._end.now_ms)
         self._proofs[lane] = proof
         self._perform(effects)
+        return lane
+
+    def give_up(self, lane: LaneId) -> None:
+        """Ends a lane; does nothing when it is over."""
+        self._end_lane(lane, CloseCode.NORMAL)
 
     # --- What the link tells ----------------------------------------------------------------------------------------------------
 
