@@ -151,9 +151,9 @@ class Replication:
         return vector_of(self._sessions[session].durable)
 
     def is_equal(self, session: SessionId) -> bool:
-        """Whether the remote side of an open session durably holds exactly what this side holds."""
+        """Whether the remote side of an open session, a member's device, durably holds exactly what this side holds."""
         state = self._sessions[session]
-        return state.durable == self._own and not state.brought
+        return state.is_told and state.durable == self._own and not state.brought
 
     def is_eager(self, session: SessionId) -> bool:
         """Whether new entries are pushed on an open session; if not, they are only announced."""

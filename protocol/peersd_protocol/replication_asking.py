@@ -144,7 +144,8 @@ class Asking:
             if now_ms - max(session.news_ms, self._progress_ms) >= LEAVE_WAIT_MS:
                 effects += [Ingest(id_, parting.packed, is_final=True) for parting in session.unpark_partings()]
         parked = {id_: session for id_, session in self._sessions.items() if session.parked}
-        if not self._asked:
+        # What WANTs bring may be what is lacking. Once they bring nothing they may wait for that, moved from session to session.
+        if not any(session.asks and now_ms - session.progress_ms < GAP_DELAY_MS for session in self._sessions.values()):
             for id_, session in parked.items():
                 if session.may_ask(now_ms):
                     session.owes_ask = True

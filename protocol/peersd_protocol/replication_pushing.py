@@ -68,10 +68,11 @@ class Pushing:
     def took(self, id_: SessionId, outcome: Ingested, now_ms: int) -> list[Effect]:
         """A session brought a message. If all of it was here before, from elsewhere, the session's pushes are not needed.
 
-        Answers to WANTs show nothing, and the other way has to be one that goes on pushing: else this side could be cut off.
+        Answers to WANTs show nothing, and the other way has to be one that goes on pushing: else this side could be cut off. Who
+        may not be told what is held here is not told that either.
         """
         session = self._sessions[id_]
-        if outcome.new or session.asks:
+        if outcome.new or session.asks or not session.is_told:
             return []
         if not any(
             tip[0] > session.answers.get(log, 0) and self._has_other_way(id_, tip[1]) for log, tip in outcome.held.items()

@@ -99,6 +99,13 @@ def test_who_may_not_be_told_what_is_held_is_asked_and_told_nothing() -> None:
     assert machine.take_due(1) == []
 
 
+def test_who_may_not_be_told_what_is_held_is_not_told_that_what_it_brought_was_here() -> None:
+    machine = Replication({MINE: (tip(6),)})
+    machine.session_opened(1, ParkingLot(), None, 0, is_told=False)
+    machine.committed([committed(10, MINE, 7)], 0)
+    assert machine.ingested(1, Ingested({MINE: tip(7)}), 0) == []
+
+
 def test_who_may_be_told_from_now_on_is_sent_the_vector_and_pushed_to() -> None:
     machine = Replication({MINE: (tip(6),)})
     machine.session_opened(1, ParkingLot(), None, 0, is_told=False)

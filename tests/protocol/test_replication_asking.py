@@ -436,10 +436,17 @@ def test_a_channel_that_takes_nothing_is_owed_one_ask_however_long_that_lasts() 
     assert machine.take_due(1) == [encode_ask([b"z" * 32])]
 
 
-def test_while_a_want_is_under_way_nothing_parked_is_asked_for() -> None:
+def test_while_a_want_brings_anything_what_parked_runs_lack_is_not_asked_for() -> None:
     machine = asked_of_the_first()
-    machine.ingested(1, Ingested({}, (parked(10, b"z" * 32),)), 0)
-    assert said(machine, machine.timer_expired("gaps", 200)) == []
+    machine.ingested(1, Ingested({}, (parked(10, b"z" * 32),), new=frozenset({THEIRS})), 100)
+    assert said(machine, machine.timer_expired("gaps", 299)) == []
+
+
+def test_what_parked_runs_lack_is_asked_for_though_a_want_is_always_under_way() -> None:
+    """What it brings may wait for that itself, here and at the next session that it is moved to, and so for good."""
+    machine = asked_of_the_first()
+    machine.ingested(1, Ingested({}, (parked(10, b"z" * 32),), new=frozenset({THEIRS})), 100)
+    assert said(machine, machine.timer_expired("gaps", 300)) == [(1, Ask((b"z" * 32,)))]
 
 
 def test_an_ask_is_looked_up_and_answered_by_have_or_not_at_all() -> None:
