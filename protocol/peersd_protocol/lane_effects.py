@@ -24,7 +24,7 @@ class Standing(enum.Enum):
     LEAVING: this device's user is no member, by its own leave or as far as it has heard yet, and the remote device is one's, or
         may be: this side asks and tells, and answers nothing.
     OUT: this device's user is no member and has nothing to ask, and the remote device is one's. If this side has just heard of
-        it, it shows once what it knows that others may not.
+        it, or of something since, it shows once what it knows that others may not.
     NONE: anything else.
     """
 

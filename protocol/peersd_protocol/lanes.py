@@ -153,9 +153,10 @@ class _Dispute:
 
     Attributes:
         has_asked_why: the remote side closed a lane with NOT_MEMBER, and was asked for its farewell.
-        has_told: the remote side was told that it is held for a former member's device, or has opened as a member's would.
+        has_told: the remote side was told that it is held for a former member's device, or has opened as a member's would; or was
+            shown what this device knows, which is no member's.
         is_on: what the remote side did is not what it would do if it knew what this side knows; or may not be, if this device is
-            no member's any more.
+            no member's any more, or has heard of something since.
         pleas: how often this side has pleaded.
     """
 
@@ -273,6 +274,8 @@ class Lanes:
         place = self._places.get(group)
         if place is not None:
             place.dispute.pleas = 0
+            if place.standing is Standing.OUT:  # what it has heard of since may have been told to it alone
+                place.dispute.is_on, place.dispute.has_told = True, False
 
     def join(self, group: GroupId, now_ms: int) -> tuple[LaneId, list[Effect]]:
         """Opens a lane with a proof, after ending the one that there is; several joins of one group follow each other.

@@ -661,19 +661,43 @@ def test_who_hears_that_it_is_a_member_no_more_shows_once_what_it_knows() -> Non
     assert machine.timer_expired(at_ms) == [Tell(lane + 1, G, pleads=True, is_last=True)]
     assert machine.set_groups({G: OUT}, at_ms) == []
     assert machine.refused(lane + 1, at_ms) == []
-    machine.members_changed(G)
     assert machine.timer_expired(at_ms + 10**9) == []
 
 
-@pytest.mark.parametrize("before", [FORMER, LEAVING, NONE])
-def test_who_was_no_member_with_the_other_before_shows_nothing(before: Standing) -> None:
-    machine = lanes()
+def out_since(machine: Lanes, before: Standing) -> None:
+    """This device is no member's, and the remote one is one's; before it stood otherwise."""
     machine.set_groups({G: before}, NOW)
     [*ends] = machine.set_groups({G: OUT}, NOW)
     for effect in ends:
         assert isinstance(effect, End)
         machine.ended(effect.lane, None, NOW)
+
+
+@pytest.mark.parametrize("before", [FORMER, LEAVING, NONE])
+def test_who_was_no_member_with_the_other_before_shows_nothing(before: Standing) -> None:
+    machine = lanes()
+    out_since(machine, before)
     assert machine.timer_expired(NOW + 10**9) == []
+
+
+@pytest.mark.parametrize("before", [MEMBER, FORMER, LEAVING, NONE])
+def test_who_is_no_member_shows_what_it_has_heard_since(before: Standing) -> None:
+    """It left, say, and was told so; and then one pleads with it that had left as well, and reaches nobody else."""
+    machine = lanes()
+    out_since(machine, before)
+    assert not any(isinstance(effect, Tell) for effect in machine.timer_expired(NOW))
+    at_ms = NOW + LANE_RETRY_MS
+    machine.members_changed(G)
+    [effect] = machine.set_groups({G: OUT}, at_ms)
+    assert isinstance(effect, Tell)
+    assert effect == Tell(effect.lane, G, pleads=True, is_last=True)
+    machine.members_changed(G)
+    again_ms = at_ms + LANE_RETRY_MS
+    machine.refused(effect.lane, at_ms)
+    assert machine.timer_expired(again_ms - 1) == [SetTimer(again_ms)]
+    assert machine.timer_expired(again_ms) == [Tell(effect.lane + 1, G, pleads=True, is_last=True)]
+    assert machine.refused(effect.lane + 1, again_ms) == []
+    assert machine.timer_expired(again_ms + 10**9) == []
 
 
 @pytest.mark.parametrize("standing", [MEMBER, LEAVING, OUT, NONE])
