@@ -119,8 +119,7 @@ class Session:
             return
         while self.outbox or self.is_due or self._beacons is not None:
             if self.channel.closed is not None:
-                self.end(self.channel.closed)
-                return
+                return  # what came before that is taken all the same: it may be a farewell
             if self.channel.is_full():
                 return  # Writable calls again
             if self._beacons is not None:
