@@ -20,7 +20,7 @@ from peersd_protocol.messages import encode_runs
 from peersd_protocol.roles import format_role
 from peersd_protocol.runs import Run
 from peersd_protocol.tickets import Ticket, make_redemption, parse_ticket
-from peersd_protocol.tokens import SIDE_DIALLER, SIDE_LISTENER, OpenPayload, decode_refusal, group_token
+from peersd_protocol.tokens import NO_DIGEST, SIDE_DIALLER, SIDE_LISTENER, OpenPayload, decode_refusal, group_token
 from peersd_protocol.vectors import Vector
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ async def _redeem_once(redeeming: _Redeeming, handle: LinkHandle, attempt: trio.
             )
             side = SIDE_DIALLER if handle.direction == "out" else SIDE_LISTENER
             token = group_token(group.id, handle.handshake_hash, side)
-            payload = OpenPayload(token, (await group.digest()).digest, group.copies.book.summary(), redemption)
+            payload = OpenPayload(token, NO_DIGEST, proof=redemption)
             lane = await sharing.open_with_proof(group, payload, [encode_runs(identity)])
             try:
                 while not opened.state.has_joined(user.id, ticket.invite_hash):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from peersd_protocol.constants import ASKED_MAX, GAP_DELAY_MS, LEAVE_WAIT_MS, WANT_TIMEOUT_MS
-from peersd_protocol.entries import LogKey
+from peersd_protocol.entries import Kind, LogKey
 from peersd_protocol.replication_effects import Committed, Compare, Comparison, Due, Effect, Ingest, Ingested, SessionId
 from peersd_protocol.replication_session import Gap, Holdings, SessionState, Timers, lacks
 from peersd_protocol.vectors import Tip, Vector
@@ -61,29 +62,37 @@ class Asking:
     def compared(self, id_: SessionId, comparison: Comparison, now_ms: int) -> list[Effect]:
         """The store has compared what a session holds: asks it for the logs that no session is being asked for.
 
-        What it holds of the others has to wait: what comes of them meanwhile would come twice.
+        What it holds of the others has to wait: what comes of them meanwhile would come twice. Who may not be told what is held
+        here is not told by what it is asked either, so it sends those logs from their beginnings.
         """
         session = self._sessions[id_]
         session.wants = session.open_wants()
         effects: list[Effect] = []
         begun: set[LogKey] = set()
         for item in comparison.wants:
-            if item.log not in self._asked and len(session.asks) < ASKED_MAX:
+            if item.log not in self._asked and len(session.asks) < ASKED_MAX and self._may_ask(session, item.log):
                 self._asked[item.log] = id_
                 session.asks[item.log] = set()
                 begun.add(item.log)
             if item.log in begun:
                 session.asks[item.log].add(item.tip)
                 session.answers[item.log] = max(session.answers.get(item.log, 0), item.tip[0])
-                session.wants.append(item)
+                session.wants.append(item if session.is_told else replace(item, have=()))
             else:
                 effects += self.note_gap(session, item.log, item.tip, now_ms)
         if begun:
             session.graft()
-            session.staged = comparison.staged
+            session.staged = comparison.staged if session.is_told else ()
             session.progress_ms = now_ms
             effects += [Due(id_), *self._timers.set(TIMER_WANTS, now_ms + WANT_TIMEOUT_MS)]
         return effects
+
+    def _may_ask(self, session: SessionState, log: LogKey) -> bool:
+        """Whether a session may be asked for a log now.
+
+        Rows that are here would all come again by one that may not be told of them, and do not say who is a member.
+        """
+        return session.is_told or log.kind is not Kind.DATA or log not in self._own
 
     def took(self, session: SessionState, outcome: Ingested, now_ms: int) -> None:
         """A session brought a message. What it was not asked for is no progress, however much it brings of it."""
@@ -166,7 +175,7 @@ class Asking:
         for id_, session in self._sessions.items():
             for log, gap in list(session.gaps.items()):
                 is_due = now_ms - gap.since_ms >= GAP_DELAY_MS or moved.get(log, id_) != id_
-                if log in self._asked or not is_due:
+                if log in self._asked or not is_due or not self._may_ask(session, log):
                     continue
                 unknown = session.unknown_tips(self._own, log)
                 if not unknown:

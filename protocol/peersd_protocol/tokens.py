@@ -63,8 +63,8 @@ class OpenPayload:
 
     Attributes:
         token: of the group, see group_token.
-        digest: of the sender's vector, see vector_digest; NO_DIGEST from who expects no session.
-        beacons: 8 bytes over all beacon counters.
+        digest: of the sender's vector, see vector_digest; NO_DIGEST from who expects no session, or redeems.
+        beacons: 8 bytes over all beacon counters; NO_BEACONS from these.
         proof: a redemption, from who is not a member yet; else None.
         pleads: whether it is followed by a plea instead.
     """
@@ -78,7 +78,7 @@ class OpenPayload:
     @property
     def expects_session(self) -> bool:
         """Whether its sender holds the receiver for a member's device, or has something to ask."""
-        return self.digest != NO_DIGEST
+        return self.digest != NO_DIGEST or self.proof is not None
 
     @property
     def may_be_asked_back(self) -> bool:

@@ -15,10 +15,12 @@ from peersd.net.channels import ChannelIsClosed, IncomingOpen, LinkHandle
 from peersd.node import joining
 from peersd.testing.processes import HANG_S
 from peersd_protocol.constants import AVATAR_BYTES_MAX
+from peersd_protocol.entries import Kind
 from peersd_protocol.errors import CloseCode
-from peersd_protocol.messages import Runs, decode_message, encode_vector_parts
+from peersd_protocol.messages import Runs, Want, WantItem, decode_message, encode_vector_parts
 from peersd_protocol.tickets import parse_ticket
-from peersd_protocol.tokens import BEACONS_BYTES, DIGEST_BYTES, AcceptPayload, decode_open
+from peersd_protocol.tokens import BEACONS_BYTES, DIGEST_BYTES, NO_BEACONS, NO_DIGEST, AcceptPayload, OpenPayload, decode_open
+from peersd_protocol.vectors import Vector
 from tests.net.link_peers import Peer, running
 from tests.node.two_nodes import group_of, open_ada, open_ben, open_cara, open_two, until, write
 
@@ -69,10 +71,12 @@ async def test_a_linked_device_that_says_nothing_is_asked_after_all_addresses_an
 
 
 class Curious(Peer):
-    """A device that lets everybody in and states that it holds nothing; it keeps what it is sent."""
+    """A device that lets everybody in and states that it holds `vector`; it keeps what it is sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, vector: Vector) -> None:
         super().__init__()
+        self._vector = vector
+        self.asked: list[OpenPayload] = []
         self.heard: list[bytes] = []
         self.closed: list[CloseCode | None] = []
 
@@ -80,9 +84,10 @@ class Curious(Peer):
         """See Links."""
         handle.serving.set()
         async for wish in handle.incoming:
-            channel = wish.accept(AcceptPayload(bytes(DIGEST_BYTES), bytes(BEACONS_BYTES)).encode(decode_open(wish.payload)))
+            self.asked.append(decode_open(wish.payload))
+            channel = wish.accept(AcceptPayload(bytes(DIGEST_BYTES), bytes(BEACONS_BYTES)).encode(self.asked[-1]))
             with suppress(ChannelIsClosed):
-                for message in encode_vector_parts({}):
+                for message in encode_vector_parts(self._vector):
                     await channel.send(message)
                 while True:
                     self.heard.append(await channel.receive())
@@ -90,18 +95,24 @@ class Curious(Peer):
 
 
 async def test_who_redeems_a_ticket_at_a_stranger_shows_who_it_is_and_nothing_that_it_holds(tmp_path: Path) -> None:
-    async with open_two(tmp_path, "one") as two, running(Curious()) as stranger:
-        assert isinstance(stranger, Curious)
+    async with open_two(tmp_path, "one") as two:
         await write(two.ben, "one", "not for strangers")
-        made = await two.ada.invite_create(user=None, group="one", role="writer", expires_in_s=3600, max_uses=1)
-        # An invite that ben has not heard of, as after a removal that it has not heard of either.
-        ticket = replace(parse_ticket(made["ticket"]), invite_hash=bytes(32), addresses=(stranger.url,))
-        with pytest.raises(PeersdError, match="answered"):
-            await joining.accept(two.ben, two.ben.user(None), ticket.format(), HANG_S, attempt_timeout_s=ATTEMPT_S)
-        identity, *rest = stranger.heard
-        assert isinstance(decode_message(identity), Runs)
-        assert rest == []
-        await until(lambda: stranger.closed == [CloseCode.NORMAL])  # ben waits no more
+        async with group_of(two.ben, "one").use() as opened:
+            # A former member knows the logs: who is asked for what follows in them would hear how far they are known.
+            vector: Vector = {log: ((1000, bytes(32)),) for log in opened.sync.vector()}
+        async with running(Curious(vector)) as stranger:
+            assert isinstance(stranger, Curious)
+            made = await two.ada.invite_create(user=None, group="one", role="writer", expires_in_s=3600, max_uses=1)
+            # An invite that ben has not heard of, as after a removal that it has not heard of either.
+            ticket = replace(parse_ticket(made["ticket"]), invite_hash=bytes(32), addresses=(stranger.url,))
+            with pytest.raises(PeersdError, match="answered"):
+                await joining.accept(two.ben, two.ben.user(None), ticket.format(), HANG_S, attempt_timeout_s=ATTEMPT_S)
+            assert [(asked.digest, asked.beacons) for asked in stranger.asked] == [(NO_DIGEST, NO_BEACONS)]
+            identity, want = map(decode_message, stranger.heard)
+            assert isinstance(identity, Runs)
+            acts = sorted(log for log in vector if log.kind is not Kind.DATA)
+            assert want == Want(tuple(WantItem(log, (1000, bytes(32)), ()) for log in acts))
+            await until(lambda: stranger.closed == [CloseCode.NORMAL])  # ben waits no more
 
 
 async def test_who_came_after_many_acts_lets_others_in_though_what_shows_that_it_is_a_member_comes_late(tmp_path: Path) -> None:

@@ -64,6 +64,19 @@ def test_what_is_missing_is_asked_of_one_session_only() -> None:
     assert said(machine, machine.compared(2, missing, 100)) == []
 
 
+def test_who_may_not_be_told_what_is_held_is_asked_for_acts_from_their_beginning_and_not_for_rows_that_are_here() -> None:
+    machine = Replication({MINE: (tip(5),), CONTROL: (tip(2),)})
+    machine.session_opened(1, ParkingLot(), None, 0, is_told=False)
+    machine.receive(1, encode_vector_parts({CONTROL: (tip(3),), MINE: (tip(9),), THEIRS: (tip(4),)})[0], 0)
+    items = [replace(want_item(log, seq), have=(tip(2),)) for log, seq in ((CONTROL, 3), (MINE, 9))]
+    effects = machine.compared(1, Comparison((*items, want_item(THEIRS, 4)), ((b"b" * 32, 2),)), 0)
+    assert said(machine, effects) == [(1, Want((want_item(CONTROL, 3), want_item(THEIRS, 4))))]
+    assert comparisons(machine.timer_expired("gaps", 200)) == []
+    assert len(said(machine, machine.tell(1))) == 1
+    assert comparisons(machine.timer_expired("gaps", 400)) == [Compare(1, {MINE: (tip(9),)})]
+    assert said(machine, machine.compared(1, lacks(items[1]), 400)) == [(1, Want((items[1],)))]
+
+
 def test_of_a_log_that_is_asked_for_a_later_tip_waits_until_that_is_here() -> None:
     machine = opened(1, 2, 3)
     for session, seq in ((1, 3), (2, 7), (3, 5)):

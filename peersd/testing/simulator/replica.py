@@ -19,7 +19,7 @@ from peersd.testing.simulator.session import Session, StoreJob
 from peersd.testing.simulator.stored import check_causes
 from peersd_protocol.constants import CREDIT_WINDOW_BYTES_MAX, MESSAGE_BYTES_MAX
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
-from peersd_protocol.messages import decode_message, is_beacon_message
+from peersd_protocol.messages import Ask, Want, decode_message, is_beacon_message
 from peersd_protocol.replication import (
     BecameEqual,
     Chunk,
@@ -352,8 +352,10 @@ class Replica:
     def check_sending(self, session: Session, message: bytes) -> None:
         """Whoever is not known to be a member's device is sent nothing but questions, and queues stay within their bounds."""
         if not self._process.known(self, session.device).may_be_told:
-            kind = "beacons" if is_beacon_message(message) else type(decode_message(message)).__name__
-            if kind not in ("Want", "Ask"):
+            said = None if is_beacon_message(message) else decode_message(message)
+            names_own = isinstance(said, Want) and bool(said.staged or any(item.have for item in said.items))
+            if names_own or not isinstance(said, Want | Ask):
+                kind = type(said).__name__ if said else "beacons"
                 text = f"{self._device} sends {kind} of {self.name} to {session.channel.remote}"
                 raise self._schedule.fail(Checker.OUTSIDERS, f"{text}, which it does not know for a member's device")
         inbox_bytes = sum(map(len, session.inbox))

@@ -219,7 +219,8 @@ class Sharing:
             return
         assert lane.asked is not None
         answer = decode_accept(payload, lane.asked)
-        self._begin(id_, lane, lane.vector if answer.digest == lane.asked.digest else None, answer.beacons)
+        is_equal = answer.digest == lane.asked.digest and lane.proof is None
+        self._begin(id_, lane, lane.vector if is_equal else None, answer.beacons)
         if lane.proof is not None:
             lane.proof.on_accepted()
 
@@ -298,8 +299,10 @@ class Sharing:
                 self._over(id_, None)
                 return
             digest, token = digest_of(lane.group, vector), group_token(lane.group, self._end.handshake_hash, self._own_side)
-            payload = OpenPayload(token, digest, replica.copies.book.summary(), proof.redemption if proof else None, bool(plea))
-            if lane.tells:
+            payload = OpenPayload(token, digest, replica.copies.book.summary(), pleads=bool(plea))
+            if proof is not None:
+                payload = OpenPayload(token, NO_DIGEST, proof=proof.redemption)
+            elif lane.tells:
                 payload = OpenPayload(token, NO_DIGEST, pleads=bool(plea))
             lane.vector, lane.asked = vector, payload
             follows = proof.identity if proof is not None else plea
