@@ -132,7 +132,7 @@ class Replication:
         if state is None or state.is_told:
             return []
         state.is_told = state.owes_vector = True
-        return [Due(session)]
+        return [Due(session), *self._check_equal(session, state)]
 
     def session_closed(self, session: SessionId, now_ms: int) -> list[Effect]:
         """A channel closed, for whatever reason. What was asked of it is asked of others."""

@@ -115,6 +115,14 @@ def test_who_may_be_told_from_now_on_is_sent_the_vector_and_pushed_to() -> None:
     assert sent(machine.committed([committed(10, MINE, 7)], 0, message=b"run")) == [(1, b"run")]
 
 
+def test_who_may_be_told_from_now_on_counts_as_equal_at_once_where_it_holds_the_same() -> None:
+    machine = Replication({MINE: (tip(6),)})
+    machine.session_opened(1, ParkingLot(), None, 0, is_told=False)
+    assert BecameEqual(1) not in machine.receive(1, encode_vector_parts({MINE: (tip(6),)})[0], 0)
+    assert not machine.is_equal(1)
+    assert machine.tell(1) == [Due(1), BecameEqual(1)]
+
+
 def test_a_session_number_is_used_once() -> None:
     with pytest.raises(LocalProtocolError):
         opened(1).session_opened(1, ParkingLot(), None, 0)
