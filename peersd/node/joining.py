@@ -226,16 +226,21 @@ async def _redeem(redeeming: _Redeeming, handle: LinkHandle) -> None:
         _NotHere: another link may do.
         PeersdError: a member's device has refused, and said why.
     """
-    with trio.move_on_after(redeeming.attempt_timeout_s) as attempt:
-        try:
-            await _redeem_once(redeeming, handle, attempt)
-        except _NotHere as error:
-            if error.was_refused or handle.is_down:
-                raise
-            # A member was let in again and then told that it had left, which nobody had heard of: that ended the channel.
-            await _redeem_once(redeeming, handle, attempt)
-        return
-    raise _NotHere(trio.TooSlowError("no answer in time"), was_refused=False)
+    try:
+        with trio.move_on_after(redeeming.attempt_timeout_s) as attempt:
+            try:
+                await _redeem_once(redeeming, handle, attempt)
+            except _NotHere as error:
+                if error.was_refused or handle.is_down:
+                    raise
+                # A member was let in again and then told that it had left, which nobody had heard of: that ended the channel.
+                await _redeem_once(redeeming, handle, attempt)
+            return
+        raise _NotHere(trio.TooSlowError("no answer in time"), was_refused=False)
+    except _NotHere:
+        # Others may have shown meanwhile that the user is in.
+        if not await _has_joined(redeeming.group, redeeming.user, redeeming.ticket):
+            raise
 
 
 async def _redeem_once(redeeming: _Redeeming, handle: LinkHandle, attempt: trio.CancelScope) -> None:
@@ -258,10 +263,13 @@ async def _redeem_once(redeeming: _Redeeming, handle: LinkHandle, attempt: trio.
             payload = OpenPayload(token, NO_DIGEST, proof=redemption)
             lane = await sharing.open_with_proof(group, payload, [encode_runs(identity)])
             try:
-                while not opened.state.has_joined(user.id, ticket.invite_hash):
+                # Before the acts show the remote device for a member's nothing is told there, and nobody else would end that.
+                while not (
+                    (is_in := opened.state.has_joined(user.id, ticket.invite_hash)) and group.may_be_told(handle.remote_device)
+                ):
                     if handle.is_down or group.id not in sharing.channels():
                         raise ChannelIsClosed(handle.down_code or CloseCode.GOING_AWAY)
-                    if held != (held := opened.sync.vector()):
+                    if not is_in and held != (held := opened.sync.vector()):
                         attempt.deadline = trio.current_time() + redeeming.attempt_timeout_s
                     with trio.move_on_after(1.0):
                         await opened.sync.wait_progress()

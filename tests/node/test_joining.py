@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from secrets import token_bytes
 
@@ -113,6 +114,20 @@ async def test_who_redeems_a_ticket_at_a_stranger_shows_who_it_is_and_nothing_th
             acts = sorted(log for log in vector if log.kind is not Kind.DATA)
             assert want == Want(tuple(WantItem(log, (1000, bytes(32)), ()) for log in acts))
             await until(lambda: stranger.closed == [CloseCode.NORMAL])  # ben waits no more
+
+
+async def test_who_hears_from_others_that_it_is_in_leaves_a_stranger_that_let_it_in(tmp_path: Path) -> None:
+    async with open_two(tmp_path, "one") as two, running(Curious({})) as stranger, trio.open_nursery() as nursery:
+        assert isinstance(stranger, Curious)
+        await two.ben.link_disconnect(user=None, device="ada-laptop")
+        made = await two.ada.invite_create(user=None, group="one", role="writer", expires_in_s=3600, max_uses=1)
+        ticket = replace(parse_ticket(made["ticket"]), addresses=(stranger.url,))
+        accept = partial(joining.accept, attempt_timeout_s=ATTEMPT_S)
+        nursery.start_soon(accept, two.ben, two.ben.user(None), ticket.format(), HANG_S)
+        await until(lambda: bool(stranger.heard))
+        await two.ben.link_connect(user=None, url=two.ada.listen_urls[0], device_id=None, timeout_s=HANG_S)
+        await until(lambda: stranger.closed == [CloseCode.NORMAL])
+        await until(lambda: group_of(two.ben, "one").opened is None)
 
 
 async def test_who_came_after_many_acts_lets_others_in_though_what_shows_that_it_is_a_member_comes_late(tmp_path: Path) -> None:

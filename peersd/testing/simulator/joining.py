@@ -43,6 +43,7 @@ class Joining:
         self._tries = 0
         self._looks = 0
         self._is_open = False
+        self._remote = b""
         self._lane: tuple[Sharing, LaneId] | None = None
 
     def begin(self) -> None:
@@ -62,7 +63,7 @@ class Joining:
         replica = self._process.replicas.get(self._ticket.group_id)
         if not self._is_open or replica is None:
             return
-        if replica.state.has_joined(self._process.user, self._ticket.invite_hash):
+        if self._has_joined() and self._process.known(replica, self._remote).may_be_told:
             self._finish(JOINED)
             return
         self._looks += 1
@@ -70,12 +71,23 @@ class Joining:
         self._process.later(HANDSHAKE_TIMEOUT_MS, lambda: self._give_up() if (self._tries, self._looks) == now else None)
 
     def _give_up(self) -> None:
-        """It was let in, and nothing that shows it has come for long."""
+        """It was let in, and nothing that shows it, or by whom, has come for long."""
         assert self._lane is not None
         sharing, lane = self._lane
         self._tries += 1
         sharing.give_up(lane)
-        self._try_next()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Nothing comes of this attempt; but others may have shown meanwhile that the user is in."""
+        if self._done is not None and self._has_joined():
+            self._finish(JOINED)
+        else:
+            self._try_next()
+
+    def _has_joined(self) -> bool:
+        replica = self._process.replicas.get(self._ticket.group_id)
+        return replica is not None and replica.state.has_joined(self._process.user, self._ticket.invite_hash)
 
     def _try_next(self) -> None:
         self._tries += 1
@@ -102,6 +114,7 @@ class Joining:
         if sharing is None or end.is_over:
             self._try_next()
             return
+        self._remote = end.remote_device
         identity = process.device.person.identity_runs
         redemption = make_redemption(
             self._ticket,
@@ -124,7 +137,7 @@ class Joining:
             if reason is not None:
                 self._finish(reason)
             else:
-                process.later(process.random.randint(0, 20), self._try_next)
+                process.later(process.random.randint(0, 20), self._go_on)
 
         self._lane = sharing, sharing.join(group, Proof(redemption, encode_runs(identity), accepted, over))
 
