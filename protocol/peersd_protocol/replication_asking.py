@@ -150,7 +150,7 @@ class Asking:
         """Asks for the gaps that have been open for GAP_DELAY_MS, and after what parked runs lack."""
         effects = self._ask_for_gaps(now_ms, {})
         for id_, session in self._sessions.items():
-            if now_ms - max(session.news_ms, self._progress_ms) >= LEAVE_WAIT_MS:
+            if self._parts_ms(session) <= now_ms:
                 effects += [Ingest(id_, parting.packed, is_final=True) for parting in session.unpark_partings()]
         parked = {id_: session for id_, session in self._sessions.items() if session.parked}
         # What WANTs bring may be what is lacking. Once they bring nothing they may wait for that, moved from session to session.
@@ -160,9 +160,14 @@ class Asking:
                     session.owes_ask = True
                     effects.append(Due(id_))
         if parked:
-            at_ms = min(session.asks_from_ms for session in parked.values())
-            effects += self._timers.set(TIMER_GAPS, max(at_ms, now_ms + GAP_DELAY_MS))
+            due_ms = [session.asks_from_ms for session in parked.values()]
+            due_ms += [self._parts_ms(session) for session in parked.values() if session.has_partings]
+            effects += self._timers.set(TIMER_GAPS, max(min(due_ms), now_ms + GAP_DELAY_MS))
         return effects
+
+    def _parts_ms(self, session: SessionState) -> int:
+        """When the partings that a session brought have waited for long enough."""
+        return max(session.news_ms, self._progress_ms) + LEAVE_WAIT_MS
 
     def _ask_for_gaps(self, now_ms: int, moved: Mapping[LogKey, SessionId]) -> list[Effect]:
         """Has the store compare what sessions hold of the logs whose gaps are due.

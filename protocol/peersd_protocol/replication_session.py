@@ -246,6 +246,11 @@ class SessionState:
         """Takes out what waits for one of these entries, or everything."""
         return self._take_out([parked for parked in self.parked if hashes is None or parked.missing & hashes])
 
+    @property
+    def has_partings(self) -> bool:
+        """Whether it brought a parting that waits."""
+        return any(parked.is_parting for parked in self.parked)
+
     def unpark_partings(self) -> list[Parked]:
         """Takes out the partings."""
         return self._take_out([parked for parked in self.parked if parked.is_parting])

@@ -139,13 +139,14 @@ class Network:
         node.perform(node.machine.receive(sender, data, self.now_ms))
 
     def run(self, ms: int = 20_000) -> None:
-        """Carries messages, and lets time pass until then nothing more is to happen."""
+        """Carries messages, and lets time pass."""
         end_ms = self.now_ms + ms
         while True:
             while self.messages:
                 self.carry(self.messages.popleft())
             due = min(((at_ms, node.number, timer) for node in self.nodes for timer, at_ms in node.timers.items()), default=None)
             if due is None or due[0] > end_ms:
+                self.now_ms = end_ms
                 return
             self.now_ms, number, timer = max(self.now_ms, due[0]), due[1], due[2]
             node = self.nodes[number]
