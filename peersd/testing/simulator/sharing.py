@@ -460,8 +460,8 @@ class Sharing:
         parked_bytes = self._lot.bytes_parked
         return None if 0 <= parked_bytes <= PARKED_BYTES_MAX else f"{parked_bytes} bytes are parked"
 
-    def check_channels(self) -> str | None:
-        """What is wrong with the lanes when nothing is under way, in words."""
+    def outliving_channel(self) -> str | None:
+        """A lane that is open though the two are not both members' devices, in words."""
         for group in self._machine.groups:
             replica = self._process.replicas.get(group)
             is_open = self._machine.state_of(group) is LaneState.OPEN
