@@ -191,7 +191,7 @@ class Group:
         """The group's state may have changed. Whoever is no member any more gets nothing from here on."""
         before = self.summary
         self.summary = summarise(opened.state, before.digest)
-        opened.sync.drop_outsiders(lambda device: device in self.summary.member_devices)
+        opened.sync.drop_outsiders(self.may_be_told)
         self.copies.set_members(self.summary.member_devices)
         if self.summary != before:
             self._host.summary_changed(self, before)

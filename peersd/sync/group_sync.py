@@ -252,17 +252,17 @@ class GroupSync:
             session.is_suspended = True
             session.cancel_scope.cancel()
 
-    def drop_outsiders(self, is_member: Callable[[bytes], bool]) -> None:
-        """Ends the sessions with devices of which `is_member` is false: they are sent nothing more, not even what is queued.
+    def drop_outsiders(self, may_be_told: Callable[[bytes], bool]) -> None:
+        """Ends the sessions with devices of which `may_be_told` is false: they are sent nothing more, not even what is queued.
 
-        Others may be told what is held here from now on. A session with a device that may not be told yet goes on: this side
+        Others are told what is held here from now on. A session with a device that may not be told yet goes on: this side
         redeems a ticket there, and what shows who admits it may still be on its way.
 
         All is done when this returns, so it may be called as soon as a commit shows a removal, from within the store's callbacks
         too: what that commit had pushed to them has not left yet.
         """
         for session in list(self._sessions.values()):
-            if is_member(session.device):
+            if may_be_told(session.device):
                 self._perform(self._machine.tell(session.id))
             elif self._machine.is_told(session.id):
                 session.is_suspended = False

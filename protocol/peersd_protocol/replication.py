@@ -98,7 +98,7 @@ class Replication:
     # --- Sessions ---------------------------------------------------------------------------------------------------------------
 
     def session_opened(
-        self, session: SessionId, lot: ParkingLot, equal_at: Vector | None, now_ms: int, *, is_told: bool = True
+        self, session: SessionId, lot: ParkingLot, equal_at: Vector | None, now_ms: int, *, is_told: bool
     ) -> list[Effect]:
         """A channel was accepted.
 

@@ -71,7 +71,9 @@ class Script:
 
     def open(self, session: int, *, equal: bool) -> Script:
         at = self.own if equal else None
-        return self.step("open", lambda: self.machine.session_opened(session, ParkingLot(), at, 0), session=session, equal=equal)
+        return self.step(
+            "open", lambda: self.machine.session_opened(session, ParkingLot(), at, 0, is_told=True), session=session, equal=equal
+        )
 
     def receive(self, session: int, message: bytes) -> Script:
         return self.step("receive", lambda: self.machine.receive(session, message, 10), session=session, message=message.hex())
@@ -193,7 +195,7 @@ def invalid() -> list[dict[str, Any]]:
     found = []
     for what, message in cases.items():
         machine = Replication({})
-        machine.session_opened(1, ParkingLot(), {}, 0)
+        machine.session_opened(1, ParkingLot(), {}, 0, is_told=True)
         try:
             machine.receive(1, message, 10)
         except RemoteProtocolError as error:

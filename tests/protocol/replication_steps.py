@@ -68,6 +68,6 @@ def opened(*sessions: int, at: Vector | None = START, own: Vector | None = None)
     """A machine with sessions whose other sides hold the same."""
     machine = Replication(START if own is None else own)
     for session in sessions:
-        machine.session_opened(session, ParkingLot(), at, 0)
+        machine.session_opened(session, ParkingLot(), at, 0, is_told=True)
         machine.take_due(session)
     return machine

@@ -66,12 +66,12 @@ from tests.protocol.replication_steps import (
 
 
 def test_with_equal_digests_nothing_is_sent_and_nothing_asked() -> None:
-    assert Replication(START).session_opened(1, ParkingLot(), START, 0) == [BecameEqual(1)]
+    assert Replication(START).session_opened(1, ParkingLot(), START, 0, is_told=True) == [BecameEqual(1)]
 
 
 def test_with_different_digests_the_vector_is_sent() -> None:
     machine = Replication(START)
-    assert machine.session_opened(1, ParkingLot(), None, 0) == [Due(1)]
+    assert machine.session_opened(1, ParkingLot(), None, 0, is_told=True) == [Due(1)]
     assert machine.take_due(1) == encode_vector_parts(START)
     assert machine.take_due(1) == []
     assert not machine.is_equal(1)
@@ -79,12 +79,12 @@ def test_with_different_digests_the_vector_is_sent() -> None:
 
 def test_an_empty_replica_sends_an_empty_vector() -> None:
     machine = Replication({})
-    assert said(machine, machine.session_opened(1, ParkingLot(), None, 0)) == [(1, VectorPart({}, more=False))]
+    assert said(machine, machine.session_opened(1, ParkingLot(), None, 0, is_told=True)) == [(1, VectorPart({}, more=False))]
 
 
 def test_what_was_committed_between_digest_and_accept_is_announced() -> None:
     machine = Replication({MINE: (tip(6),)})
-    assert said(machine, machine.session_opened(1, ParkingLot(), START, 0)) == [(1, Have({MINE: (tip(6),)}))]
+    assert said(machine, machine.session_opened(1, ParkingLot(), START, 0, is_told=True)) == [(1, Have({MINE: (tip(6),)}))]
 
 
 def test_who_may_not_be_told_what_is_held_is_asked_and_told_nothing() -> None:
@@ -125,7 +125,7 @@ def test_who_may_be_told_from_now_on_counts_as_equal_at_once_where_it_holds_the_
 
 def test_a_session_number_is_used_once() -> None:
     with pytest.raises(LocalProtocolError):
-        opened(1).session_opened(1, ParkingLot(), None, 0)
+        opened(1).session_opened(1, ParkingLot(), None, 0, is_told=True)
 
 
 def test_a_vector_in_parts_is_compared_once_it_is_whole() -> None:
@@ -267,7 +267,7 @@ FORKED: Vector = {MINE: (tip(4, "b"), tip(5))}
 
 def test_two_branches_never_look_equal_to_one() -> None:
     machine = Replication(FORKED)
-    machine.session_opened(1, ParkingLot(), None, 0)
+    machine.session_opened(1, ParkingLot(), None, 0, is_told=True)
     (part,) = encode_vector_parts(START)
     assert machine.receive(1, part, 0) == [Compare(1, START)]
     assert not machine.is_equal(1)
@@ -284,8 +284,8 @@ def test_of_a_forked_log_all_tips_are_announced_even_to_whom_an_entry_was_pushed
 
 def test_two_machines_exchange_their_branches() -> None:
     one, other = Replication({MINE: (tip(5),)}), Replication({MINE: (tip(4, "b"),)})
-    one.session_opened(1, ParkingLot(), None, 0)
-    other.session_opened(1, ParkingLot(), None, 0)
+    one.session_opened(1, ParkingLot(), None, 0, is_told=True)
+    other.session_opened(1, ParkingLot(), None, 0, is_told=True)
     (hello,), (answer,) = one.take_due(1), other.take_due(1)
     assert other.receive(1, hello, 0) == [Compare(1, {MINE: (tip(5),)})]
     assert one.receive(1, answer, 0) == [Compare(1, {MINE: (tip(4, "b"),)})]

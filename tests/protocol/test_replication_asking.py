@@ -472,7 +472,7 @@ def test_an_ask_is_looked_up_and_answered_by_have_or_not_at_all() -> None:
 def test_so_many_runs_are_parked_and_no_more() -> None:
     lot = ParkingLot()
     machine = Replication(START)
-    machine.session_opened(1, lot, START, 0)
+    machine.session_opened(1, lot, START, 0, is_told=True)
     machine.ingested(1, Ingested({}, tuple(parked(size, b"z" * 32) for size in range(PARKED_RUNS_MAX + 5))), 0)
     assert lot.bytes_parked == sum(size + 2 * PARKED_HASH_BYTES for size in range(PARKED_RUNS_MAX))
 
@@ -480,8 +480,8 @@ def test_so_many_runs_are_parked_and_no_more() -> None:
 def test_all_sessions_of_a_link_park_so_many_bytes_and_no_more() -> None:
     lot = ParkingLot()
     one, other = Replication(START), Replication(START)
-    one.session_opened(1, lot, START, 0)
-    other.session_opened(2, lot, START, 0)
+    one.session_opened(1, lot, START, 0, is_told=True)
+    other.session_opened(2, lot, START, 0, is_told=True)
     beside = 2 * PARKED_HASH_BYTES  # the run, and what it lacks
     one.ingested(1, Ingested({}, (parked(PARKED_BYTES_MAX - 2 * beside - 10, b"z" * 32),)), 0)
     other.ingested(2, Ingested({}, (parked(11, b"z" * 32),)), 0)

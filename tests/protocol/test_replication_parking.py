@@ -77,7 +77,7 @@ def test_who_states_its_tips_anew_has_not_what_it_brought_before() -> None:
 def test_what_its_sender_does_not_hold_is_parked_no_more_once_both_hold_the_same() -> None:
     """It is void there, and what it waits for may be void as well, and told of by nobody."""
     machine, lot = Replication(START), ParkingLot()
-    machine.session_opened(1, lot, START, 0)
+    machine.session_opened(1, lot, START, 0, is_told=True)
     machine.ingested(1, Ingested({}, (parked(10, DEP, brings=(MINE, tip(7))),)), 10)
     machine.receive(1, have(THEIRS, tip(1)), 20)
     machine.receive(1, have(MINE, tip(5)), 30)
@@ -122,7 +122,7 @@ def test_what_ends_a_parked_run_is_not_asked_after() -> None:
 
 def test_the_same_run_is_parked_once() -> None:
     machine, lot = Replication(START), ParkingLot()
-    machine.session_opened(1, lot, START, 0)
+    machine.session_opened(1, lot, START, 0, is_told=True)
     for now_ms in range(3):
         machine.ingested(1, Ingested({}, (parked(10, DEP, brings=(THEIRS, tip(3))),)), now_ms)
     assert lot.bytes_parked == 10 + 2 * PARKED_HASH_BYTES
@@ -131,7 +131,7 @@ def test_the_same_run_is_parked_once() -> None:
 def test_a_run_that_lacks_much_takes_room_for_it() -> None:
     """What it names is kept too: bounded by the bytes of payloads alone it would be forty times as much."""
     machine, lot = Replication(START), ParkingLot()
-    machine.session_opened(1, lot, START, 0)
+    machine.session_opened(1, lot, START, 0, is_told=True)
     names = [number.to_bytes(32, "big") for number in range(2 * ASK_HASHES_MAX)]
     machine.ingested(1, Ingested({}, (parked(10, *names),)), 0)
     assert lot.bytes_parked == 10 + (1 + len(names)) * PARKED_HASH_BYTES

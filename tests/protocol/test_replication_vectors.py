@@ -48,7 +48,7 @@ def take(machine: Replication, own: Vector, step: Any) -> list[Effect]:
     session = step.get("session", 0)
     match step["do"]:
         case "open":
-            return machine.session_opened(session, ParkingLot(), own if step["equal"] else None, 0)
+            return machine.session_opened(session, ParkingLot(), own if step["equal"] else None, 0, is_told=True)
         case "receive":
             return machine.receive(session, bytes.fromhex(step["message"]), 10)
         case "compared":
@@ -89,7 +89,7 @@ def test_every_step_has_the_effects_and_messages_that_are_written_down(case: Any
 @pytest.mark.parametrize("case", VECTORS["invalid"], ids=lambda case: case["what"])
 def test_a_message_that_breaks_a_rule_ends_the_session_with_its_code(case: Any) -> None:
     machine = Replication({})
-    machine.session_opened(1, ParkingLot(), {}, 0)
+    machine.session_opened(1, ParkingLot(), {}, 0, is_told=True)
     with pytest.raises(RemoteProtocolError) as refused:
         machine.receive(1, bytes.fromhex(case["message"]), 10)
     assert refused.value.close_code.name == case["error"]

@@ -106,7 +106,7 @@ class Network:
         self._joined.add(frozenset((one, other)))
         for number, remote in ((one, other), (other, one)):
             node = self.nodes[number]
-            node.perform(node.machine.session_opened(remote, ParkingLot(), None, self.now_ms))
+            node.perform(node.machine.session_opened(remote, ParkingLot(), None, self.now_ms, is_told=True))
 
     def release_bulk(self) -> None:
         """The channels have room for bulk again."""

@@ -224,7 +224,7 @@ class Victim:
         self._sessions[session.number] = session
         self.store.listeners = 2
         self._perform_beacons(self.book.session_opened(session.number, session.device, remote_beacons, self.now_ms))
-        self._perform(self._replication.session_opened(session.number, lot, equal_at, self.now_ms))
+        self._perform(self._replication.session_opened(session.number, lot, equal_at, self.now_ms, is_told=True))
 
     def close_session(self, session: Session) -> None:
         """A session is over."""

@@ -273,7 +273,7 @@ class Network:
             return
         end.is_open = True
         end.node.ends[end.id] = end
-        end.node.perform(end.node.machine.session_opened(end.id, ParkingLot(), equal_at, self.now_ms))
+        end.node.perform(end.node.machine.session_opened(end.id, ParkingLot(), equal_at, self.now_ms, is_told=True))
         end.take()
 
     def cut(self, one: Node, other: Node) -> None:

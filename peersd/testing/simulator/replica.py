@@ -215,7 +215,7 @@ class Replica:
         self.store.listeners = len(self._sessions)
         state = "equal" if equal_at is not None else "different"
         self._schedule.note(self._device, f"{self.name} session {session.id} with {channel.remote}: {state}")
-        is_told = self._process.known(self, session.device).may_be_told
+        is_told = self._may_be_told(session)
         self._perform(self._machine.session_opened(session.id, lot, equal_at, self._schedule.now_ms, is_told=is_told))
         self.copies.session_opened(session, remote_beacons)
         return session
@@ -233,13 +233,16 @@ class Replica:
         """A session that runs."""
         return self._sessions.get(number)
 
+    def _may_be_told(self, session: Session) -> bool:
+        return self._process.known(self, session.device).may_be_told
+
     def drop_outsiders(self) -> None:
-        """Ends the sessions with devices that are no member's: what is queued for them is not sent any more.
+        """Ends the sessions with devices that may not be told any more: what is queued for them is not sent.
 
         As in peersd.sync: others are told, and who may not be told yet stays.
         """
         for session in list(self._sessions.values()):
-            if self.state.is_member_device(session.device):
+            if self._may_be_told(session):
                 self._perform(self._machine.tell(session.id))
             elif self._machine.is_told(session.id):
                 session.end(CloseCode.NOT_MEMBER)
@@ -351,7 +354,7 @@ class Replica:
 
     def check_sending(self, session: Session, message: bytes) -> None:
         """Whoever is not known to be a member's device is sent nothing but questions, and queues stay within their bounds."""
-        if not self._process.known(self, session.device).may_be_told:
+        if not self._may_be_told(session):
             said = None if is_beacon_message(message) else decode_message(message)
             names_own = isinstance(said, Want) and bool(said.staged or any(item.have for item in said.items))
             if names_own or not isinstance(said, Want | Ask):
