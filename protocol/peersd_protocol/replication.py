@@ -264,8 +264,8 @@ class Replication:
         not_held = dict((*outcome.void_tips, *outcome.blocked_tips))
         state.not_held.update(not_held)
         state.note_held(self._own, not_held.keys())
-        shown = [Committed(0, log, *tip) for log, tip in (*outcome.held.items(), *outcome.void_tips)]
-        effects += self._asking.arrived(shown, now_ms)
+        for are_held, tips in ((True, outcome.held.items()), (False, outcome.void_tips)):
+            effects += self._asking.arrived([Committed(0, log, *tip) for log, tip in tips], now_ms, are_held=are_held)
         if outcome.void:
             effects += self._retry_parked(outcome.void, now_ms)
         for log in outcome.new & state.blockless:
@@ -320,7 +320,7 @@ class Replication:
                 # Whoever is not sent an entry is told of it, even if it has it: it does not know that this side has it too.
                 effects += self._announce(state, {entry.log for entry in unsent} | restated, now_ms)
             state.equal = False  # until it is looked at again
-        effects += self._asking.arrived(entries, now_ms)
+        effects += self._asking.arrived(entries, now_ms, are_held=True)
         # What was here and void, and so not asked for, may count by the acts that came, and lack its body (SPEC: E-29).
         for state in self._sessions.values() if vector is not None else ():
             effects += self._asking.note_named(state, list(state.durable), now_ms)

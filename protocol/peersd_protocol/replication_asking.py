@@ -101,8 +101,8 @@ class Asking:
         if not outcome.new.isdisjoint(session.asks):
             session.progress_ms = self._progress_ms = now_ms
 
-    def arrived(self, entries: Iterable[Committed], now_ms: int) -> list[Effect]:
-        """These entries are here, held or void."""
+    def arrived(self, entries: Iterable[Committed], now_ms: int, *, are_held: bool) -> list[Effect]:
+        """These entries are here, all held or all void."""
         effects: list[Effect] = []
         for entry in entries:
             log = entry.log
@@ -112,7 +112,7 @@ class Asking:
                 if not asks[log]:
                     del asks[log], self._asked[log]
             for session in self._sessions.values():
-                session.note_arrived(entry)
+                session.note_arrived(entry, is_held=are_held)
                 gap = session.gaps.get(log)
                 if gap is not None and entry.has(gap.tip):
                     del session.gaps[log]

@@ -107,7 +107,7 @@ class SessionState:
         parked: what it brought too early.
         blockless: logs with a detached body among that, whose blocks came too early as well and were dropped.
         ask_wait_ms, asks_from_ms: how long after the last ASK the next may be said, and when.
-        brought: per log, the end of the last run that it brought and that could not be taken in. Whether the remote side holds
+        brought: per log, the greatest end of a run that it brought and that could not be taken in. Whether the remote side holds
             it is not known: runs end at entries that are void at their sender, too.
         not_held: per log, the end of the last run that it brought and that is here, though not held: it is void, or lacks a body
             before it. Until the sender names its tips of that log.
@@ -176,16 +176,23 @@ class SessionState:
         self.raise_view(log, seq)
 
     def note_brought(self, log: LogKey, tip: Tip) -> None:
-        """The remote side sent a run that ends here, and it could not be taken in yet; in at most ASKED_MAX logs."""
-        if log in self.brought or len(self.brought) < ASKED_MAX:
-            self.brought[log] = tip
+        """The remote side sent a run that ends here, and it could not be taken in yet; in at most ASKED_MAX logs.
+
+        It may have waited before, and others of the log may have come after it.
+        """
+        known = self.brought.get(log)
+        if known is not None or len(self.brought) < ASKED_MAX:
+            if known is None or tip[0] >= known[0]:
+                self.brought[log] = tip
             self.raise_view(log, tip[0])
 
-    def note_arrived(self, entry: Committed) -> None:
-        """This entry is here, held or void."""
+    def note_arrived(self, entry: Committed, *, is_held: bool) -> None:
+        """This entry is here, held or void, by whomever: who brought it too does not say again that it holds it."""
         tip = self.brought.get(entry.log)
         if tip is not None and entry.has(tip):
             del self.brought[entry.log]
+            if is_held:
+                self.prove_durable(entry.log, tip)
 
     def note_held(self, own: Holdings, restated: Set[LogKey]) -> None:
         """What this side holds of these logs has changed otherwise than by more entries.

@@ -65,6 +65,33 @@ def test_while_a_run_is_parked_the_sides_are_not_equal() -> None:
     assert THEIRS not in machine.durable_vector(1)
 
 
+def test_a_run_that_waits_anew_does_not_hide_one_that_goes_on_behind_it() -> None:
+    """Or both count as equal once the first is here, and the other is dropped, which its sender does not say again."""
+    machine = opened(1)
+    first, second = parked(100, DEP, brings=(MINE, tip(6))), parked(100, tip(6)[1], brings=(MINE, tip(7)))
+    machine.ingested(1, Ingested({}, (first, second)), 10)
+    assert ingests(machine.committed([replace(committed(8, THEIRS, 1), hash=DEP)], 20, origin=1)) == [Ingest(1, first.packed)]
+    machine.ingested(1, Ingested({THEIRS: (1, DEP)}, new=frozenset({THEIRS})), 20)
+    machine.ingested(1, Ingested({}, (parked(100, b"e" * 32, brings=(MINE, tip(6))),)), 21)
+    effects = machine.committed([committed(9, MINE, 6)], 30, origin=1)
+    assert Ingest(1, second.packed) in effects
+    machine.ingested(1, Ingested({MINE: tip(6)}, new=frozenset({MINE})), 30)
+    assert not machine.is_equal(1)
+
+
+def test_who_brought_what_another_session_brings_first_holds_it() -> None:
+    """It does not say again that it holds what it sent, here a run whose body came too early: its end is here, and not held."""
+    machine = opened(1, 2)
+    run = parked(100, DEP, brings=(MINE, tip(6)))
+    machine.ingested(1, Ingested({}, (run,)), 10)
+    assert ingests(machine.committed([replace(committed(8, THEIRS, 1), hash=DEP)], 20, origin=1)) == [Ingest(1, run.packed)]
+    machine.ingested(1, Ingested({THEIRS: (1, DEP)}, new=frozenset({THEIRS})), 20)
+    machine.ingested(1, Ingested({}, new=frozenset({MINE})), 21)
+    machine.committed([committed(9, MINE, 6)], 30, origin=2)
+    assert machine.durable_vector(1)[MINE] == (tip(6),)
+    assert machine.is_equal(1)
+
+
 def test_who_states_its_tips_anew_has_not_what_it_brought_before() -> None:
     machine = opened(1)
     machine.ingested(1, Ingested({}, (parked(PARKED_BYTES_MAX, DEP, brings=(MINE, tip(7))),)), 10)

@@ -194,3 +194,11 @@ def test_a_leave_that_only_who_had_left_before_has_heard_is_told_by_it() -> None
     """Who leaves pleads with those it knows, and the only one had left as well: that one took the leave in and said nothing, and
     a member that was linked to it kept a member for good that it does not know how to reach (tests/protocol/test_lanes.py)."""
     assert " equal: " in run_seed(60183).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_a_run_that_waits_anew_does_not_hide_one_behind_it_which_another_device_brings_first() -> None:
+    """A run that waited again took the place of a later one in what its sender was known to have brought: both sides counted as
+    equal too early, and the later one was dropped. And who had sent what another device brought first was not taken to hold it,
+    which it never said (tests/protocol/test_replication_parking.py)."""
+    assert " equal: " in run_seed(64942).trace.lines[-1]
