@@ -202,3 +202,10 @@ def test_a_run_that_waits_anew_does_not_hide_one_behind_it_which_another_device_
     equal too early, and the later one was dropped. And who had sent what another device brought first was not taken to hold it,
     which it never said (tests/protocol/test_replication_parking.py)."""
     assert " equal: " in run_seed(64942).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_who_was_removed_by_one_that_left_then_is_told_so_by_it() -> None:
+    """A device dropped all that it was linked to, and left, before anybody heard: it answered none of them, so they went on, and
+    pleaded in vain; who would have been told of the leave had no reason to dial it (tests/protocol/test_link_standings.py)."""
+    assert " equal: " in run_seed(65362).trace.lines[-1]
