@@ -117,9 +117,10 @@ class Replication:
         if equal_at is None:
             state.owes_vector = True
             return [Due(session)]
-        # What was committed between the digest and now is announced; the remote side asks for it.
+        # What has changed between the digest and now is announced; the remote side asks for it.
         state.state_durable(equal_at)
-        state.announce = {log for log, tips in self._own.items() if state.durable.get(log) != tips}
+        both = state.durable.keys() | self._own.keys()
+        state.announce = {log for log in both if state.durable.get(log) != self._own.get(log)}
         return [Due(session)] if state.announce else self._check_equal(session, state)
 
     def is_told(self, session: SessionId) -> bool:

@@ -87,6 +87,13 @@ def test_what_was_committed_between_digest_and_accept_is_announced() -> None:
     assert said(machine, machine.session_opened(1, ParkingLot(), START, 0, is_told=True)) == [(1, Have({MINE: (tip(6),)}))]
 
 
+def test_a_log_of_which_nothing_is_left_since_the_digest_was_made_is_announced_by_the_whole_vector() -> None:
+    machine = Replication({**START, THEIRS: (tip(1),)})
+    machine.committed([committed(1, CONTROL, 1)], 0, vector={**START, CONTROL: (tip(1),)})
+    due = machine.session_opened(1, ParkingLot(), {**START, THEIRS: (tip(1),)}, 0, is_told=True)
+    assert said(machine, due) == [(1, VectorPart({**START, CONTROL: (tip(1),)}, more=False))]
+
+
 def test_who_may_not_be_told_what_is_held_is_asked_and_told_nothing() -> None:
     machine = Replication({MINE: (tip(6),)})
     assert machine.session_opened(1, ParkingLot(), START, 0, is_told=False) == []

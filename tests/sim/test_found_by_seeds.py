@@ -209,3 +209,10 @@ def test_who_was_removed_by_one_that_left_then_is_told_so_by_it() -> None:
     """A device dropped all that it was linked to, and left, before anybody heard: it answered none of them, so they went on, and
     pleaded in vain; who would have been told of the leave had no reason to dial it (tests/protocol/test_link_standings.py)."""
     assert " equal: " in run_seed(65362).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_what_became_void_between_the_digests_and_the_session_is_told_as_held_no_more() -> None:
+    """Only logs of which something was left were announced then: the other side took for good to be held what was not
+    (tests/protocol/test_replication.py)."""
+    assert " equal: " in run_seed(66245).trace.lines[-1]
