@@ -5,6 +5,7 @@ All methods run in the one thread of trio, and the machine underneath never wait
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -13,6 +14,8 @@ import trio
 from peersd.errors import PeersdError
 from peersd_protocol.errors import CloseCode, LocalProtocolError
 from peersd_protocol.link import Effect, Link
+
+_numbers = itertools.count(1)
 
 
 class OpenRefused(Exception):
@@ -305,6 +308,7 @@ class LinkHandle:
     """A link that is up, as the layer above sees it.
 
     Attributes:
+        number: of its own in this process; one whose connection began later has a greater one.
         remote_device: the remote device's public key, 32 bytes.
         remote_boot_id: 16 bytes.
         remote_replaces: handshake hash of the link that the remote side, having dialled, closed for this one, or empty.
@@ -325,6 +329,7 @@ class LinkHandle:
     def __init__(
         self, link: Link, perform: Callable[[Sequence[Effect]], None], now_ms: Callable[[], int], *, direction: str, url: str
     ) -> None:
+        self.number = next(_numbers)
         self.link = link
         self.perform = perform
         self.now_ms = now_ms

@@ -5,7 +5,6 @@ Which links are wanted is decided elsewhere (`meshing`); here they are made and 
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -103,7 +102,6 @@ class Links:
         self._dialer = Dialer(self._start_dial, changed, patience, environment.draw)
         self._handles: dict[int, LinkHandle] = {}
         self._up_ms: dict[LinkHandle, int] = {}
-        self._ids = itertools.count(1)
         self._denied: frozenset[bytes] = frozenset()
         self._parted: set[bytes] = set()
         self._pinned: dict[bytes, tuple[str, ...]] = {}
@@ -207,7 +205,7 @@ class Links:
             if target is not None:
                 self._dialer.dial_ended(target, is_refused=handle.down_code is CloseCode.REFUSED)
             return
-        link_id = next(self._ids)
+        link_id = handle.number
         self._handles[link_id], self._up_ms[handle] = handle, monotonic_ms()
         stays = False
         try:

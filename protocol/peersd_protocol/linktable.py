@@ -22,7 +22,7 @@ class Link:
     """A link whose handshake is done at this side.
 
     Attributes:
-        link_id: this side's own number for it, never used twice.
+        link_id: this side's own number for it, never used twice: one whose connection began later has a greater one.
         remote_device: 32 bytes.
         is_dialled_by_us: which side dialled.
         remote_boot_id: 16 bytes.
@@ -71,11 +71,13 @@ class _Remote:
     Attributes:
         current: the link that stays, if there is one.
         boot_id: of the newest process met.
+        boot_link_id: of the link that brought it.
         past_boot_ids: of the processes before it, oldest first.
         last_link_from_remote: handshake hash of the last link that the remote side dialled and that stayed here.
     """
 
     boot_id: bytes
+    boot_link_id: int
     current: Link | None = None
     past_boot_ids: list[bytes] = field(default_factory=list[bytes])
     last_link_from_remote: bytes = b""
@@ -127,6 +129,8 @@ class LinkTable:
         remote = self._remember(link)
         effects: list[Effect] = []
         if link.remote_boot_id != remote.boot_id:
+            if link.link_id < remote.boot_link_id:
+                return [Close(link.link_id, CloseCode.REPLACED)]  # the end of its handshake was long under way
             if link.remote_boot_id in remote.past_boot_ids:
                 effects.append(Alarm(ALARM_CLONED, link.remote_device))
                 if remote.current:
@@ -134,7 +138,7 @@ class LinkTable:
                     return [*effects, Close(link.link_id, CloseCode.REPLACED)]
                 remote.past_boot_ids.remove(link.remote_boot_id)
             remote.past_boot_ids = [*remote.past_boot_ids, remote.boot_id][-PAST_BOOT_IDS_MAX:]
-            remote.boot_id = link.remote_boot_id
+            remote.boot_id, remote.boot_link_id = link.remote_boot_id, link.link_id
             remote.last_link_from_remote = b""
         if old := remote.current:
             if not self._takes_over(link, old):
@@ -168,7 +172,7 @@ class LinkTable:
 
     def _remember(self, link: Link) -> _Remote:
         """The record of the link's device, made if there is none; the longest unused without a link give way."""
-        remote = self._remotes.setdefault(link.remote_device, _Remote(link.remote_boot_id))
+        remote = self._remotes.setdefault(link.remote_device, _Remote(link.remote_boot_id, link.link_id))
         self._remotes.move_to_end(link.remote_device)
         if len(self._remotes) > DEVICES_REMEMBERED_MAX + len(self._links) + 1:
             idle = next(device for device, remote in self._remotes.items() if not remote.current and device != link.remote_device)

@@ -68,6 +68,10 @@ SEQUENCES: dict[str, list[dict[str, Any]]] = {
         down(2),
         up(3, HIGHER, "remote", 1),
     ],
+    "the handshake of a process that ended is done when its successor is linked": [
+        up(2, HIGHER, "remote", 2),
+        up(1, HIGHER, "remote", 1),
+    ],
     "the replaced link's end changes nothing": [
         up(1, LOWER, "remote", 1),
         up(2, LOWER, "remote", 1),

@@ -115,6 +115,17 @@ def test_a_boot_id_that_returns_when_no_link_lives_is_alarming_and_stays() -> No
     assert table.link_up(link(4, boot=2)) == [CLONED, Close(4, CloseCode.REPLACED)]
 
 
+@pytest.mark.parametrize("late", [1, 2], ids=["a boot id met before", "a new one"])
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_a_link_that_began_before_its_devices_newest_process_did_is_closed_and_not_alarming(late: int, is_linked: bool) -> None:
+    """Its process ended with the handshake under way; kept, it would throw out the newer one's, which then looks like a clone."""
+    table = table_with(link(1, boot=1), link(3, boot=3))
+    if not is_linked:
+        table.link_down(3)
+    assert table.link_up(link(2, boot=late)) == [Close(2, CloseCode.REPLACED)]
+    assert table.link_up(link(4, boot=3))[-1] == Keep(4)
+
+
 def test_restarts_and_reconnections_raise_no_alarm() -> None:
     table = LinkTable(MIDDLE)
     link_id = 0

@@ -216,3 +216,10 @@ def test_what_became_void_between_the_digests_and_the_session_is_told_as_held_no
     """Only logs of which something was left were announced then: the other side took for good to be held what was not
     (tests/protocol/test_replication.py)."""
     assert " equal: " in run_seed(66245).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_a_handshake_that_ends_after_its_process_did_does_not_look_like_a_copied_key() -> None:
+    """The last message of a handshake came when its sender had died and its successor was linked: that raised an alarm
+    (tests/protocol/test_linktable.py)."""
+    assert " equal: " in run_seed(67727).trace.lines[-1]

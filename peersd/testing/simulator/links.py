@@ -38,7 +38,7 @@ class _Attempt:
     Attributes:
         target: what the dial was for that made it, if the dialing machine asked for one.
         found: who waits for it.
-        link_id: its number in the table, once it is up; 0 if it never was.
+        link_id: its number, once the connection has begun.
         stays: whether the table kept it.
     """
 
@@ -133,6 +133,7 @@ class Links:
         self.dial(url, None, found)
 
     def _run(self, remote: SimulatedDevice, role: Role, wire: WireEnd, attempt: _Attempt, expected: bytes | None) -> None:
+        attempt.link_id = next(self._link_ids)
         is_asked_for = attempt.found is not None
         is_dialler, process, frames = role is Role.DIALLER, self._process, self._network.frames
         handshake = Handshake(
@@ -176,10 +177,9 @@ class Links:
         if is_chosen and not self._mesh.admits(self.view(), up.remote_device, now_ms, is_guest=up.is_alone):
             end.close(CloseCode.REFUSED)
             return
-        link_id = attempt.link_id = next(self._link_ids)
-        self._carried[link_id] = end
+        self._carried[attempt.link_id] = end
         link = TableLink(
-            link_id,
+            attempt.link_id,
             up.remote_device,
             end.role is Role.DIALLER,
             up.remote_boot_id,
@@ -216,8 +216,7 @@ class Links:
         if sharing is not None:
             sharing.link_down()
         now_ms, jitter = self._schedule.now_ms, self._process.random.random()
-        if attempt.link_id:
-            del self._carried[attempt.link_id]
+        if self._carried.pop(attempt.link_id, None) is not None:
             self._table.link_down(attempt.link_id)
         if attempt.stays:
             self._network.note_link(self._process.name, end.remote, -1)
