@@ -27,10 +27,12 @@ class Shared:
     Attributes:
         own_users: the users of this device.
         groups: per group that one of them is in, personal ones included, the live devices of each member.
+        unannounced: devices of which no beacon is here in some of these groups.
     """
 
     own_users: Collection[bytes]
     groups: Mapping[bytes, Mapping[bytes, Collection[bytes]]]
+    unannounced: Collection[bytes]
 
 
 class Meshing:
@@ -88,6 +90,7 @@ class Meshing:
             groups=shared.groups,
             links=links.views(),
             reachable={device for device in members if self._addresses(device)}.union(links.pinned),
+            unannounced=shared.unannounced,
             reached={device for device in members if self._was_reached(device)},
             failing=links.failing,
             refused=links.refused,

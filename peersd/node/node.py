@@ -168,12 +168,14 @@ class Node:
         """What this device shares with others: the groups that one of its users is in, or has to tell of a leave."""
         users = frozenset(self.users)
         groups: dict[bytes, Mapping[bytes, Collection[bytes]]] = {}
+        unannounced: set[bytes] = set()
         for group in self.groups.values():
             # Who has to tell of a leave needs a link like a member until then.
             leaving = {user: (self.own_device(),) for user, one in self.users.items() if group.id in one.untold}
             if leaving or any(map(group.summary.role_of, users)):
                 groups[group.id] = {**group.summary.devices_by_user, **leaving}
-        return Shared(users, groups)
+                unannounced |= group.summary.member_devices.keys() - group.copies.book.devices
+        return Shared(users, groups, unannounced)
 
     def _wake_mesh(self) -> None:
         if self._mesh is not None:

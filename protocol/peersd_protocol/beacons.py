@@ -6,7 +6,7 @@ as messages, and one message is under way at a time: a side that reads slowly ge
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -128,6 +128,11 @@ class BeaconBook:
     def summary(self) -> bytes:
         """The 8 bytes over the members' beacons for OPEN and ACCEPT; zero bytes without any."""
         return counters_summary(self._group_id, self._counters())
+
+    @property
+    def devices(self) -> Set[bytes]:
+        """The devices that have a beacon."""
+        return self._latest.keys()
 
     def latest(self, device: bytes) -> Beacon | None:
         """A device's latest beacon, if there is one."""

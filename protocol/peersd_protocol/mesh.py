@@ -2,7 +2,8 @@
 
 Every device decides alone, from its own view. What keeps a group in one piece is the ring (rings.py); what brings all changes to
 an end is that links are compared only by what both sides see alike (see `_worth`). A device that has no link at all in some
-group, or of which it is not known where it is, is let in as a guest all the same, for a while, and displaces nobody.
+group, or of which it is not known in all of them where it is, is let in as a guest all the same, for a while, and displaces
+nobody.
 """
 
 from __future__ import annotations
@@ -122,9 +123,10 @@ class Mesh:
 
         There is room for it, or it is worth more than another one that may give way; which of them does, `decide` says then.
         Else it may be a guest's (SPEC: L-34), of which there are a few beyond the limit, for one of three reasons: its dialler is
-        alone in a group; its device has no address here, so that nobody dials it and the ring does not count it before it has
-        told where it is; or it has a place for a better reason than that it shares a group, and the link that is to give way to
-        it is too young now. Without a place it ends as others without one do.
+        alone in a group; its device has no address here, or no beacon in some group, so that nobody dials it, or others of that
+        group do not, and rings do not count it, before it has told where it is; or it has a place for a better reason than that
+        it shares a group, and the link that is to give way to it is too young now. Without a place it ends as others without one
+        do.
 
         Args:
             view: what is known, without the link.
@@ -146,7 +148,8 @@ class Mesh:
         if device in order.slots and excess - leaving <= len(losers):
             return True
         is_near = device in order.slots and judged.present[device].rank < Rank.USER
-        return (is_guest or is_near or device not in view.reachable) and excess <= GUEST_LINKS_MAX
+        is_unheard = device not in view.reachable or device in view.unannounced
+        return (is_guest or is_near or is_unheard) and excess <= GUEST_LINKS_MAX
 
     def _order(self, view: MeshView, judged: Judgement) -> _Order:
         ordered = self._sorted(judged.present)

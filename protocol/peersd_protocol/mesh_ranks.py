@@ -36,6 +36,7 @@ class MeshView:
         groups: per group in which one of them has a role, the live devices of each member, own ones included.
         links: the links there are.
         reachable: devices with a known address.
+        unannounced: devices of which no beacon is here in some group that is shared with them.
         reached: devices that were linked or answered a dial before.
         failing: devices that did not answer the last round of dials.
         refused: devices that ended the last link because they want none.
@@ -48,6 +49,7 @@ class MeshView:
     groups: Mapping[bytes, Mapping[bytes, Collection[bytes]]]
     links: Mapping[bytes, LinkView] = field(default_factory=dict[bytes, LinkView])
     reachable: Collection[bytes] = frozenset()
+    unannounced: Collection[bytes] = frozenset()
     reached: Collection[bytes] = frozenset()
     failing: Collection[bytes] = frozenset()
     refused: Collection[bytes] = frozenset()

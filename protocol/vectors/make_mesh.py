@@ -70,7 +70,7 @@ def case(
         "links_max": view.links_max,
         "now_ms": now_ms,
     }
-    for key in ("reachable", "reached", "failing", "refused", "pinned", "denied"):
+    for key in ("reachable", "unannounced", "reached", "failing", "refused", "pinned", "denied"):
         made[key] = sorted(each.hex() for each in getattr(view, key))
     mesh = Mesh(ME)
     if admits is not None:
@@ -142,6 +142,7 @@ def make() -> dict[str, Any]:
         case("a stranger", ten, links=full, links_max=3, admits=stranger),
         case("full of young links, and a guest", ten, links=full, links_max=3, admits=rest[4], is_guest=True),
         case("full, and nobody knows where it is", ten, links=full, links_max=3, admits=rest[4], reachable={before, after}),
+        case("full, and some may not know where it is", ten, links=full, links_max=3, admits=rest[4], unannounced={rest[4]}),
         case("a neighbour, beside a young guest", ten, links=hosting, links_max=3, admits=after, now_ms=LINK_AGE_MIN_MS),
     ]
     invalid = [

@@ -34,7 +34,9 @@ class Member(Peer):
 
     def shared(self) -> Shared:
         groups = {GROUP: list(self.everybody)} if self.groups is None else self.groups
-        return Shared({user(self.device)}, {group: {user(each): (each,) for each in listed} for group, listed in groups.items()})
+        return Shared(
+            {user(self.device)}, {group: {user(each): (each,) for each in listed} for group, listed in groups.items()}, ()
+        )
 
     def addresses(self, device: bytes) -> list[str]:
         return [self.everybody[device].url] if device in self.everybody else [NOBODY_URL]

@@ -21,7 +21,8 @@ def members(listed: dict[str, list[str]]) -> dict[bytes, tuple[bytes, ...]]:
 
 def view(case: dict[str, Any]) -> MeshView:
     known = {
-        key: tuple(map(bytes.fromhex, case[key])) for key in ("reachable", "reached", "failing", "refused", "pinned", "denied")
+        key: tuple(map(bytes.fromhex, case[key]))
+        for key in ("reachable", "unannounced", "reached", "failing", "refused", "pinned", "denied")
     }
     return MeshView(
         own_users=tuple(map(bytes.fromhex, case["own_users"])),

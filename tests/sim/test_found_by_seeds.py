@@ -223,3 +223,10 @@ def test_a_handshake_that_ends_after_its_process_did_does_not_look_like_a_copied
     """The last message of a handshake came when its sender had died and its successor was linked: that raised an alarm
     (tests/protocol/test_linktable.py)."""
     assert " equal: " in run_seed(67727).trace.lines[-1]
+
+
+@pytest.mark.sim
+def test_who_is_not_alone_and_was_told_of_in_no_beacon_is_let_in_where_all_links_are_taken() -> None:
+    """A device knew where one of the others was, and was linked to a fourth that knew nobody else. The one it knew had no link to
+    spare, and took it for somebody whom its neighbours on the ring would dial; but nobody had told these where it was (L-34)."""
+    assert " equal: " in run_seed(68409).trace.lines[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -256,6 +256,10 @@ class Process:
             if self.user in members:
                 found[group] = members
         return found
+
+    def unannounced(self) -> Set[bytes]:
+        """The devices of which no beacon is here in some group."""
+        return {device for one in self.replicas.values() for device in one.state.member_devices - one.copies.book.devices}
 
     def addresses_learned(self, device: bytes, urls: Sequence[str]) -> None:
         """A beacon stated where a device can be reached."""

@@ -292,6 +292,7 @@ class Links:
             groups=process.members_by_group(),
             links=links,
             reachable=process.notes.addresses.keys(),
+            unannounced=process.unannounced(),
             reached=process.notes.reached,
             failing=self._dialing.failing,
             refused=self._dialing.refused,
