@@ -460,14 +460,16 @@ class Sharing:
         parked_bytes = self._lot.bytes_parked
         return None if 0 <= parked_bytes <= PARKED_BYTES_MAX else f"{parked_bytes} bytes are parked"
 
-    def outliving_channel(self) -> str | None:
-        """A lane that is open though the two are not both members' devices, in words."""
+    def channels_without_membership(self) -> Iterable[tuple[str, bool]]:
+        """The open lanes of which the two are not both members' devices: in words, and whether this side asks back on it."""
         for group in self._machine.groups:
             replica = self._process.replicas.get(group)
-            is_open = self._machine.state_of(group) is LaneState.OPEN
-            if is_open and replica and self._process.known(replica, self._end.remote_device).standing is not Standing.MEMBER:
-                return f"a channel of {replica.name} with {self._end.remote} outlives the membership"
-        return None
+            if replica is None or self._machine.state_of(group) is not LaneState.OPEN:
+                continue
+            standing = self._process.known(replica, self._end.remote_device, has_asked=group in self._asked).standing
+            if standing is not Standing.MEMBER:
+                text = f"a channel of {replica.name} with {self._end.remote} outlives the membership"
+                yield text, group in self._asked and standing is Standing.LEAVING
 
     @property
     def bytes_parked(self) -> int:
