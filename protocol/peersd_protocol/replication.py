@@ -324,7 +324,7 @@ class Replication:
         effects += self._asking.arrived(entries, now_ms, are_held=True)
         # What was here and void, and so not asked for, may count by the acts that came, and lack its body (SPEC: E-29).
         for state in self._sessions.values() if vector is not None else ():
-            effects += self._asking.note_named(state, list(state.durable), now_ms)
+            effects += self._asking.note_named(state, [*{**state.durable, **state.not_held}], now_ms)
         return effects + self._retry_parked((name for entry in entries for name in entry.hashes), now_ms)
 
     def _hold(self, entries: Sequence[Committed], vector: Mapping[LogKey, tuple[Tip, ...]] | None) -> Set[LogKey]:

@@ -115,7 +115,7 @@ class SessionState:
 
     lot: ParkingLot
     progress_ms: int
-    is_told: bool = True
+    is_told: bool
     durable: Holdings = field(default_factory=dict)
     proved: dict[LogKey, Tip] = field(default_factory=dict)
     view: dict[LogKey, int] = field(default_factory=dict)
@@ -193,6 +193,8 @@ class SessionState:
             del self.brought[entry.log]
             if is_held:
                 self.prove_durable(entry.log, tip)
+            else:
+                self.not_held[entry.log] = tip
 
     def note_held(self, own: Holdings, restated: Set[LogKey]) -> None:
         """What this side holds of these logs has changed otherwise than by more entries.
@@ -223,8 +225,7 @@ class SessionState:
         """What the remote side holds of a log, or has brought of it, and is no tip here; ascending."""
         known = own.get(log, {})
         named = {(seq, tip) for tip, seq in self.durable.get(log, {}).items()}
-        if log in self.brought:
-            named.add(self.brought[log])
+        named.update(tips[log] for tips in (self.brought, self.not_held) if log in tips)
         return sorted(tip for tip in named if tip[1] not in known)
 
     def open_wants(self) -> list[WantItem]:

@@ -80,7 +80,7 @@ def test_a_run_that_waits_anew_does_not_hide_one_that_goes_on_behind_it() -> Non
 
 
 def test_who_brought_what_another_session_brings_first_holds_it() -> None:
-    """It does not say again that it holds what it sent, here a run whose body came too early: its end is here, and not held."""
+    """It does not say again that it holds what it sent, here a run whose body came too early, and which is not whole yet."""
     machine = opened(1, 2)
     run = parked(100, DEP, brings=(MINE, tip(6)))
     machine.ingested(1, Ingested({}, (run,)), 10)
@@ -90,6 +90,15 @@ def test_who_brought_what_another_session_brings_first_holds_it() -> None:
     machine.committed([committed(9, MINE, 6)], 30, origin=2)
     assert machine.durable_vector(1)[MINE] == (tip(6),)
     assert machine.is_equal(1)
+
+
+def test_who_brought_what_came_void_by_another_session_holds_it_once_it_is_held() -> None:
+    machine = opened(1, 2)
+    machine.ingested(1, Ingested({}, (parked(PARKED_BYTES_MAX, DEP, brings=(MINE, tip(6))),)), 10)  # there is no room for it
+    void = Ingested({}, void=(tip(6)[1],), void_tips=((MINE, tip(6)),), new=frozenset({MINE}))
+    machine.ingested(2, void, 20)
+    machine.committed([committed(9, CONTROL, 1)], 30, origin=2, vector={MINE: (tip(6),), CONTROL: (tip(1),)})
+    assert machine.durable_vector(1)[MINE] == machine.durable_vector(2)[MINE] == (tip(6),)
 
 
 def test_who_states_its_tips_anew_has_not_what_it_brought_before() -> None:

@@ -13,7 +13,7 @@ from peersd.store.client_sql import Statement
 from peersd.store.log import State
 from peersd.store.store import Write
 from peersd_protocol import hlc
-from peersd_protocol.acts import Remove, encode_body
+from peersd_protocol.acts import Remove, SetRole, encode_body
 from peersd_protocol.blocks import split_body
 from peersd_protocol.changesets import Changeset, TableChangeset, encode
 from peersd_protocol.constants import MIB
@@ -472,6 +472,49 @@ def test_a_session_brings_the_bodies_once_the_act_comes_by_another(name: str, re
 
 
 # --- Any order ------------------------------------------------------------------------------------------------------------------
+
+
+def new_acts(of: Replica, to: Replica) -> list[Run]:
+    """The runs of acts that one store has and the other one lacks."""
+    known = {entry.header.hash for run in runs_of(to.store) for entry in run.entries}
+    return [run for run in runs_of(of.store) if run.last.hash not in known]
+
+
+def come(network: Network, number: int, runs: list[Run]) -> None:
+    """Somebody else brings these to a node."""
+    node = network.nodes[number]
+    _, commit = node.store.take(packed(*runs))
+    node.tell(commit, 99)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_the_body_of_what_came_void_is_asked_of_who_only_sent_it(tmp_path: Path, goes_on: bool) -> None:
+    """To its writer the act that ended it came together with what ended that act, so it has nothing to say of its log."""
+    cast = begun(tmp_path)
+    network = Network(cast.writer, cast.other, drops_outsiders=True)
+    network.join(0, 1)
+    network.run()
+    cast.admin.store.take_right(
+        cast.admin.user, lambda cuts: encode_body(SetRole(cast.writer.user, Role.READER, cuts(cast.writer.user, None)))
+    )
+    ends = new_acts(cast.admin, cast.writer)
+    remove(cast.founder, cast.admin)
+    falls = new_acts(cast.founder, cast.writer)
+    come(network, 1, ends)
+    slow = list(network.messages)
+    network.messages.clear()
+    network.nodes[0].tell(cast.writer.note("2", "two"))
+    while network.messages:
+        network.carry(network.messages.popleft())
+    assert seqs(cast.other.store, cast.log.epoch, [State.VOID]) == [2]
+    come(network, 0, ends + falls)
+    network.messages.extend(slow)
+    network.run(600_000)
+    if goes_on:
+        network.nodes[0].tell(cast.writer.note("3", "three"))
+        network.run(600_000)
+    assert titles(cast.other) == titles(cast.writer)
+    assert all(node.machine.is_equal(1 - node.number) for node in network.nodes)
 
 
 @pytest.mark.parametrize(("name", "disputed_runs"), [("fallen", 5), ("cut_inside", 3)])
