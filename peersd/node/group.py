@@ -188,7 +188,7 @@ class Group:
     # --- What changed -----------------------------------------------------------------------------------------------------------
 
     def _acts_changed(self, opened: Opened) -> None:
-        """The group's state may have changed. Whoever is no member any more gets nothing from here on."""
+        """The group's state may have changed. Whoever may not be told any more gets nothing from here on."""
         before = self.summary
         self.summary = summarise(opened.state, before.digest)
         opened.sync.drop_outsiders(self.may_be_told)

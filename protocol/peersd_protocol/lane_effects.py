@@ -25,8 +25,6 @@ class Standing(enum.Enum):
         may be: this side asks and tells, and answers nothing.
     OUT: this device's user is no member and has nothing to ask, and the remote device is one's. If this side has just heard of
         it, or of something since, it shows once what it knows that others may not.
-    PARTED: this device's user has left, of which nobody has heard, and the remote device was a member's and is no more: it is
-        told why if it opens, and gets nothing else. This side may be the only one to know of its removal.
     NONE: anything else.
     """
 
@@ -34,7 +32,6 @@ class Standing(enum.Enum):
     FORMER = "former"
     LEAVING = "leaving"
     OUT = "out"
-    PARTED = "parted"
     NONE = "none"
 
 

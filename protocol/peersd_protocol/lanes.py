@@ -67,7 +67,7 @@ __all__ = [
 _OPENS: Final = (Standing.MEMBER, Standing.LEAVING)
 """In which this side opens, and a lane may stay."""
 
-_APART: Final = (Standing.OUT, Standing.PARTED, Standing.NONE)
+_APART: Final = (Standing.OUT, Standing.NONE)
 """In which no lane stays but one that shows or proves something."""
 
 
@@ -506,7 +506,7 @@ class Lanes:
     def _may_answer(self, place: _Place, now_ms: int) -> bool:
         if place.blame.not_before_ms > now_ms:
             return False
-        if place.standing in (Standing.FORMER, Standing.PARTED):
+        if place.standing is Standing.FORMER:
             return place.patience.not_before_ms <= now_ms
         return place.standing is Standing.MEMBER
 

@@ -39,8 +39,7 @@ class Known:
         """For the lanes.
 
         Who is no member, and is asked for the group by one who takes it for a member, asks back: the other may have heard of an
-        admission, or not of the removal. Members are asked, and the user's other devices; who knows nothing yet asks anybody. And
-        whose leave nobody has heard of still says farewell: it may be the only one to know that it removed others before.
+        admission, or not of the removal. Members are asked, and the user's other devices; who knows nothing yet asks anybody.
         """
         if self.is_own:
             return Standing.MEMBER if self.is_remote else Standing.FORMER if self.was_remote else Standing.NONE
@@ -49,6 +48,4 @@ class Known:
         asks = self.has_asked and (self.is_empty or self.is_same_user or self.is_remote)
         if asks:
             return Standing.LEAVING
-        if self.is_untold and self.was_remote:
-            return Standing.PARTED
         return Standing.OUT if self.is_remote else Standing.NONE

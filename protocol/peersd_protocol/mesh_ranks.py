@@ -239,20 +239,19 @@ class _Picks:
 
 
 def _pick_users(picks: _Picks, plan: Plan) -> None:
-    """GROUP_LINKS_MAX users of a group by one device each, then further devices of theirs; absent ones where users are missing.
+    """GROUP_LINKS_MAX users of a group by one device each, then further devices of theirs; absent ones where some are missing.
 
     Where no device of a group is linked, as many more are tried at once as failed: those that live are found in few rounds.
     """
     at_hand: dict[bytes, list[bytes]] = {}
-    absent: dict[bytes, bytes] = {}
+    absent: dict[bytes, list[bytes]] = {}
     for device in picks.by_standing(plan.others):
-        user = plan.others[device]
-        if device in picks.at_hand:
-            at_hand.setdefault(user, []).append(device)
-        else:
-            absent.setdefault(user, device)
+        (at_hand if device in picks.at_hand else absent).setdefault(plan.others[device], []).append(device)
     wanted_max = GROUP_LINKS_MAX if any(device in picks.linked for device in plan.ring) else GROUP_LINKS_MAX + len(absent)
     rows = zip_longest(*at_hand.values())  # the first device of each user, the second of each, …
-    picks.add(islice((device for row in rows for device in row if device is not None), wanted_max), Rank.USER)
-    tried = (device for user, device in absent.items() if user not in at_hand)
-    picks.add(islice(tried, max(0, wanted_max - len(at_hand))), Rank.USER)
+    present = [device for row in rows for device in row if device is not None][:wanted_max]
+    picks.add(present, Rank.USER)
+    missing = [devices[0] for user, devices in absent.items() if user not in at_hand][: max(0, wanted_max - len(at_hand))]
+    picks.add(missing, Rank.USER)
+    further = (device for devices in absent.values() for device in devices if device not in missing)
+    picks.add(islice(further, max(0, wanted_max - len(present) - len(missing))), Rank.USER)

@@ -143,7 +143,7 @@ class Side:
             return
         self.outbox.append(("ACCEPT", wish, None, CloseCode.NORMAL))
         if is_farewell:
-            assert self.standings[group] in (Standing.FORMER, Standing.PARTED)
+            assert self.standings[group] is Standing.FORMER
             self.farewells += 1
             self.outbox.append(("CLOSE", run.channel, None, CloseCode.NOT_MEMBER))
             self._over(lane, CloseCode.NOT_MEMBER)

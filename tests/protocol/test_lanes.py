@@ -43,7 +43,7 @@ from tests.protocol.lanes_pair import Pair, Side
 G, H, J = (bytes([number]) * 32 for number in (1, 2, 3))
 NOW: Final = 10_000
 WISH: Final = 77
-MEMBER, FORMER, LEAVING, OUT, PARTED, NONE = Standing
+MEMBER, FORMER, LEAVING, OUT, NONE = Standing
 
 
 def lanes(*, is_dialler: bool = True) -> Lanes:
@@ -166,7 +166,6 @@ COMMANDS: Final[dict[str, Callable[[Lanes, int], list[Effect]]]] = {
     "leaving": stand(LEAVING),
     "stranger": stand(NONE),
     "outside": stand(OUT),
-    "parted": stand(PARTED),
     "dropped": lambda machine, _: machine.set_groups({}, NOW),
 }
 
@@ -191,7 +190,6 @@ member        .              .            .           .           .           . 
 former        .              out:ending   out:ending  out:ending  out:ending  out:ending   .           .           .
 leaving       open:opening   .            .           .           .           .            end:ending  end:ending  .
 stranger      .              out:ending   .           .           .           out:ending   .           end:ending  .
-parted        .              out:ending   .           .           .           out:ending   .           end:ending  .
 outside       .              end:ending   .           .           .           end:ending   .           .           .
 dropped       .              end:ending   end:ending  end:ending  end:ending  end:ending   end:ending  end:ending  .
 """
@@ -290,8 +288,8 @@ def test_the_dialler_opens_all_that_is_shared_in_one_burst() -> None:
         Open(1, b"\0" * 32),
         SetTimer(5 + LANE_RETRY_MS),  # to tell a former member so
         Open(2, b"\2" * 32),
-        Open(3, b"\6" * 32),
-        Open(4, b"\x08" * 32),
+        Open(3, b"\5" * 32),
+        Open(4, b"\7" * 32),
     ]
 
 
@@ -507,10 +505,9 @@ def test_a_lane_that_is_told_to_end_may_still_be_accepted_or_refused() -> None:
 # --- Farewells ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("standing", [FORMER, PARTED])
-def test_a_former_member_gets_one_farewell_in_each_wait(standing: Standing) -> None:
+def test_a_former_member_gets_one_farewell_in_each_wait() -> None:
     machine = lanes()
-    machine.set_groups({G: standing}, NOW)
+    machine.set_groups({G: FORMER}, NOW)
     given: list[int] = []
     for at_ms in range(0, 130_000, 250):
         [effect] = machine.requested(at_ms, G, NOW + at_ms, proof=False)

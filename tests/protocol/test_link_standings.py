@@ -28,17 +28,8 @@ def test_a_member_shares_with_members_tells_former_ones_and_knows_nobody_else(
 def test_who_has_left_tells_members_until_one_has_heard_it() -> None:
     left = replace(NOTHING, is_untold=True)
     assert replace(left, is_remote=True).standing is Standing.LEAVING
-    assert left.standing is Standing.NONE
+    assert replace(left, was_remote=True).standing is Standing.NONE
     assert replace(NOTHING, is_remote=True).standing is Standing.OUT
-
-
-def test_who_has_left_answers_former_members_until_its_leave_is_heard_of() -> None:
-    """It may have removed them, and nobody else knows."""
-    left = replace(NOTHING, is_untold=True, was_remote=True)
-    assert left.standing is Standing.PARTED
-    assert replace(left, has_asked=True).standing is Standing.PARTED
-    assert replace(left, is_same_user=True, has_asked=True).standing is Standing.LEAVING
-    assert replace(left, is_untold=False).standing is Standing.NONE
 
 
 @pytest.mark.parametrize("known", [{"is_remote": True}, {"is_same_user": True}, {"is_empty": True}])

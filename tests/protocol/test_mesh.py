@@ -130,6 +130,14 @@ def test_where_a_group_has_fewer_users_further_devices_of_theirs_are_wanted() ->
     assert set(decide(view(members(3, 2))).wanted) == {device_id(number) for number in (2, 101, 102, 201, 202)}
 
 
+def test_further_devices_that_did_not_answer_are_tried_too() -> None:
+    """Their user may be at hand by another device: they may know of a group what that one does not."""
+    group = members(3, 2)
+    wanted = decide(view(group, failing={device_id(102), device_id(201), device_id(202)}, links=links(device_id(101)))).wanted
+    assert set(wanted) == {device_id(number) for number in (2, 101, 102, 201, 202)}
+    assert wanted[0] == device_id(101)
+
+
 def test_a_device_that_answered_before_goes_before_a_user_s_others() -> None:
     group = members(30, 4)
     ring = make_ring(A, group)

@@ -205,9 +205,9 @@ def test_a_run_that_waits_anew_does_not_hide_one_behind_it_which_another_device_
 
 
 @pytest.mark.sim
-def test_who_was_removed_by_one_that_left_then_is_told_so_by_it() -> None:
-    """A device dropped all that it was linked to, and left, before anybody heard: it answered none of them, so they went on, and
-    pleaded in vain; who would have been told of the leave had no reason to dial it (tests/protocol/test_link_standings.py)."""
+def test_a_device_that_did_not_answer_is_tried_again_though_its_user_is_at_hand_by_another() -> None:
+    """It had dropped all that it was linked to, and left, which only the one that did not dial it again had to be told
+    (tests/protocol/test_mesh.py)."""
     assert " equal: " in run_seed(65362).trace.lines[-1]
 
 
