@@ -318,10 +318,12 @@ class Ending:
         return any(not theirs.state.standing | theirs.state.void <= known for _, theirs in tellers)
 
     def _may_ask(self, device: SimulatedDevice, other: SimulatedDevice) -> bool:
-        """Whether a device has a link to another one, or could have."""
+        """Whether a device has a link to another one, or could have: who has as many as it may may refuse who is no member."""
         links = running(device).links
-        has_room = not self._network.is_mesh or len(links.linked()) < self._network.links_max
-        return links.to_device(other.device_id) is not None or (has_room and other.device_id in device.notes.addresses)
+        have_room = not self._network.is_mesh or all(
+            len(running(one).links.linked()) < self._network.links_max for one in (device, other)
+        )
+        return links.to_device(other.device_id) is not None or (have_room and other.device_id in device.notes.addresses)
 
     def _await(self, checker: Checker, find_wrong: Callable[[], list[str]]) -> None:
         """Waits until nothing is wrong any more that time mends."""
