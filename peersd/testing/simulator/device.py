@@ -258,8 +258,9 @@ class Process:
         return found
 
     def unannounced(self) -> Set[bytes]:
-        """The devices of which no beacon is here in some group."""
-        return {device for one in self.replicas.values() for device in one.state.member_devices - one.copies.book.devices}
+        """The devices of which no beacon is here in some group that this device wants links for."""
+        shared = [self.replicas[group] for group in self.members_by_group()]
+        return {device for replica in shared for device in replica.state.member_devices - replica.copies.book.devices}
 
     def addresses_learned(self, device: bytes, urls: Sequence[str]) -> None:
         """A beacon stated where a device can be reached."""

@@ -97,7 +97,6 @@ class Ending:
             Checker.BEACONS: self._wrong_beacons,
             Checker.ONE_LINK: self._wrong_links,
             Checker.CHANNELS: self._asking_channels,
-            Checker.QUEUE_BOUNDS: self._parked_for_good,
         }
         for _ in range(ROUNDS_MAX):
             self._await_equal(converge_ms)
@@ -105,7 +104,7 @@ class Ending:
                 self._await(checker, find_wrong)
             if not self._waiting() and not any(find_wrong() for find_wrong in awaited.values()):
                 break
-        self._check_channels()
+        self._check_lanes()
         rows = sum(self._judge(group) for group in self._acknowledged)
         entries = sum(map(len, self._acknowledged.values()))
         marked = self._network.frames.marked
@@ -361,21 +360,18 @@ class Ending:
         """The channels on which who is no member asks one that has opened the group to it (SPEC: O-6)."""
         return [text for text, is_asking in self._channels_without_membership() if is_asking]
 
-    def _check_channels(self) -> None:
+    def _check_lanes(self) -> None:
+        """No channel outlives a membership, and nothing waits for what will never come."""
         for text, _ in self._channels_without_membership():
             raise self._schedule.fail(Checker.CHANNELS, text)
+        for device in self._devices:
+            for end, sharing in running(device).links.sharings.items():
+                if sharing.bytes_parked:
+                    text = f"{sharing.bytes_parked} bytes from {end.remote} are parked for good"
+                    raise self._schedule.fail(Checker.QUEUE_BOUNDS, f"{device.name}: {text}")
 
     def _channels_without_membership(self) -> Iterable[tuple[str, bool]]:
         for device in self._devices:
             for sharing in running(device).links.sharings.values():
                 for text, is_asking in sharing.channels_without_membership():
                     yield f"{device.name}: {text}", is_asking
-
-    def _parked_for_good(self) -> list[str]:
-        """What waits for entries that never come."""
-        return [
-            f"{device.name}: {sharing.bytes_parked} bytes from {end.remote} are parked for good"
-            for device in self._devices
-            for end, sharing in running(device).links.sharings.items()
-            if sharing.bytes_parked
-        ]
