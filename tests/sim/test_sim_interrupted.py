@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -76,14 +76,20 @@ def test_a_run_in_the_background_of_a_shell_that_has_it_ignore_ctrl_c_is_ended_b
     assert "interrupted: " in interrupt(command, signal.SIGTERM, 1, "peersd-sim-*/*/*", tmp_path / "t")
 
 
+def start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Starts a command that SIGINT interrupts, whatever who runs the tests ignores, such as a shell in the background."""
+    pipe = subprocess.PIPE
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, process_group=0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def interrupt(command: list[str], number: signal.Signals, processes: int, begun: str, folder: Path) -> str:
     """Interrupts a command once it has begun; returns what it said."""
     folder.mkdir()
-    environment = {**os.environ, "TMPDIR": str(folder), FOLDER_VARIABLE: str(folder)}
-    pipe = subprocess.PIPE
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever who runs the tests has it ignore, the command inherits
-    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, process_group=0)
-    signal.signal(signal.SIGINT, before)
+    child = start(command, {**os.environ, "TMPDIR": str(folder), FOLDER_VARIABLE: str(folder)})
     try:
         wait_for(lambda: len(processes_of(folder)) >= processes and any(folder.glob(begun)))
         child.send_signal(number)
@@ -101,7 +107,7 @@ def interrupt(command: list[str], number: signal.Signals, processes: int, begun:
 @pytest.mark.sim
 def test_seeds_that_failed_are_told_though_they_are_not_shortened() -> None:
     command = [sys.executable, "-m", "scripts.sim", *"--devices 3 --groups 2 --converge-ms -1 --seeds 0-9 --jobs 2".split()]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, process_group=0) as child:
+    with start(command, os.environ) as child:
         assert child.stdout is not None
         assert any(line.startswith("to be shortened; ") for line in child.stdout)
         child.send_signal(signal.SIGINT)
