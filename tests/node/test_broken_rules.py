@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from peersd.net.channels import Channel
 from peersd.node.api_node import ApiNode
 from peersd.node.sharing import Sharing
 from peersd_protocol.constants import LANE_RETRY_MS
@@ -17,6 +18,12 @@ def sharing_of(node: ApiNode) -> Sharing:
     return next(iter(node.sharings.values()))
 
 
+def open_channels(node: ApiNode, group_id: bytes) -> list[Channel]:
+    sharing = sharing_of(node)
+    lanes = [lane for lane, place in sharing._machine._lanes.items() if place.group == group_id]
+    return [sharing._channels[lane] for lane in lanes if lane in sharing._channels]
+
+
 def refuses_for_ms(node: ApiNode, group_id: bytes) -> int:
     return sharing_of(node)._machine._places[group_id].blame.wait_ms
 
@@ -24,10 +31,10 @@ def refuses_for_ms(node: ApiNode, group_id: bytes) -> int:
 async def test_only_the_side_that_found_a_rule_broken_refuses_the_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with open_two(tmp_path, "shared", "other") as two:
         group = group_of(two.ben, "shared")
-        await until(lambda: len(sharing_of(two.ben)._channels) >= 2)
-        (lane,) = [number for number, place in sharing_of(two.ben)._machine._lanes.items() if place.group == group.id]
+        await until(lambda: len(open_channels(two.ben, group.id)) == 1)
+        (channel,) = open_channels(two.ben, group.id)
         with caplog.at_level(logging.WARNING):
-            await sharing_of(two.ben)._channels[lane].send(b"\xff")
+            await channel.send(b"\xff")
             await until(lambda: refuses_for_ms(two.ada, group.id) == LANE_RETRY_MS)
         assert refuses_for_ms(two.ben, group.id) == 0
         assert refuses_for_ms(two.ada, group_of(two.ada, "other").id) == 0
