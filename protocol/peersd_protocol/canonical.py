@@ -7,7 +7,7 @@ lengths take their shortest form. Bytes that decode but would encode otherwise a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import msgpack
 
@@ -44,8 +44,38 @@ def make_encoder() -> Callable[[Value], bytes]:
 
 
 def _refuse(*_: object) -> None:
-    """For maps and extensions: the bounds of 0 alone would let empty ones through."""
     raise ValueError("a map or an extension")
+
+
+def unpack(data: bytes, *, list_hook: Callable[[list[Any]], object] | None = None, array_max: int | None = None) -> Any:
+    """Unpacks one msgpack value of the subset, canonical or not.
+
+    An array is made as long as it says before its elements are looked at. So it is looked first, without making anything, whether
+    they all are there: else a thousand within each other, which say much and hold nothing, take 80 MB.
+
+    Args:
+        data: of the value.
+        list_hook: gets each array when it is complete, and returns what takes its place.
+        array_max: bound on the elements of one array; None for none but that of the bytes.
+
+    Raises:
+        Exception: it does not unpack, there is more, it nests deeper than msgpack's own bound, or holds a map or an extension:
+            ValueError, msgpack's own classes and, on surrogates, UnicodeError; and whatever `list_hook` raises.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    unpacker.skip()
+    # The bounds of 0 alone would let empty maps and extensions through.
+    return msgpack.unpackb(
+        data,
+        raw=False,
+        list_hook=list_hook,
+        object_hook=_refuse,
+        ext_hook=_refuse,
+        max_map_len=0,
+        max_ext_len=0,
+        max_array_len=len(data) if array_max is None else min(len(data), array_max),
+    )
 
 
 def decode(data: bytes, *, bytes_max: int, arrays_max: int | None = None) -> list[Value]:
@@ -75,13 +105,11 @@ def decode(data: bytes, *, bytes_max: int, arrays_max: int | None = None) -> lis
     is_few = arrays_max is None or len(data) <= arrays_max or len(data.translate(None, _NO_ARRAY_STARTS)) <= arrays_max
     hook = None if is_few else count
     try:
-        value = msgpack.unpackb(
-            data, raw=False, list_hook=hook, object_hook=_refuse, ext_hook=_refuse, max_map_len=0, max_ext_len=0
-        )
+        value = unpack(data, list_hook=hook)
         canonical = msgpack.packb(value, use_bin_type=True) == data
     except RemoteProtocolError:
         raise
-    except Exception as error:  # msgpack raises ValueError, its own classes and, on surrogates, UnicodeError
+    except Exception as error:
         raise RemoteProtocolError(CloseCode.MALFORMED, f"msgpack: {type(error).__name__}") from error
     if not isinstance(value, list):
         raise RemoteProtocolError(CloseCode.MALFORMED, "not an array")

@@ -231,9 +231,7 @@ def _unpack_all(packed: Sequence[bytes], pack: Callable[[Any], bytes]) -> list[A
     """Unpacks canonical values in one go; what each packs to again shows that it is canonical and where it ends."""
     joined = b"\xdd" + len(packed).to_bytes(4, "big") + b"".join(packed)
     try:
-        fields: list[Any] = msgpack.unpackb(
-            joined, raw=False, object_hook=_refuse, ext_hook=_refuse, max_map_len=0, max_ext_len=0
-        )
+        fields: list[Any] = canonical.unpack(joined)
         is_canonical = list(map(pack, fields)) == list(packed)
     except Exception as error:
         raise malformed(f"msgpack: {type(error).__name__}") from error
@@ -269,17 +267,7 @@ def _unpack(body: bytes, room: _Room) -> Sequence[Any]:
     # Fewer bytes than CHANGESET_ARRAYS_MAX cannot hold too much; then the count, a call for each array, is left out.
     is_small = len(body) <= CHANGESET_ARRAYS_MAX
     try:
-        fields = msgpack.unpackb(
-            body,
-            raw=False,
-            list_hook=None if is_small else room.take_array,
-            # A length of 0 still admits empty maps and extensions.
-            object_hook=_refuse,
-            ext_hook=_refuse,
-            max_map_len=0,
-            max_ext_len=0,
-            max_array_len=min(len(body), CHANGESET_CELLS_MAX),
-        )
+        fields = canonical.unpack(body, list_hook=None if is_small else room.take_array, array_max=CHANGESET_CELLS_MAX)
         is_canonical = msgpack.packb(fields, use_bin_type=True) == body
     except RemoteProtocolError:
         raise
@@ -290,10 +278,6 @@ def _unpack(body: bytes, room: _Room) -> Sequence[Any]:
     if not is_canonical:
         raise malformed("not canonical")
     return fields
-
-
-def _refuse(*_: Any) -> None:
-    raise ValueError("a map or an extension")
 
 
 def _decode_table(value: Any, acts: Sequence[bytes], unknown: set[int], room: _Room) -> TableChangeset:

@@ -1,4 +1,7 @@
-"""What a small message may become in memory: as many arrays as MESSAGE_ARRAYS_MAX, and runs that can be passed on as they are."""
+"""What a small message may become in memory: as many arrays as MESSAGE_ARRAYS_MAX, and runs that can be passed on as they are.
+
+Nothing is made of what an array says that it holds, and does not.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from peersd_protocol import blocks, canonical
+from peersd_protocol import blocks, canonical, changesets
 from peersd_protocol.beacon_messages import decode_beacon_message
 from peersd_protocol.canonical import Value
+from peersd_protocol.changesets import Changeset, TableChangeset
 from peersd_protocol.constants import MESSAGE_ARRAYS_MAX, MESSAGE_BYTES_MAX, MIB, RUN_BYTES_MAX, RUN_ENTRIES_MAX
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.messages import MessageType, Runs, decode_message, decode_runs
@@ -88,3 +92,35 @@ def test_a_run_of_more_bytes_than_can_be_passed_on_behind_others_is_refused() ->
     with pytest.raises(RemoteProtocolError) as refused:
         decoded(RUN_BYTES_MAX // 5 + 100)
     assert refused.value.close_code is CloseCode.TOO_LARGE
+
+
+SAID_BYTES = 60_000
+
+
+def within_each_other() -> bytes:
+    """As many arrays within each other as msgpack takes, each of which says that it has as many elements as there are bytes."""
+    return (b"\xdd" + SAID_BYTES.to_bytes(4, "big")) * 1_000 + bytes(SAID_BYTES - 5_000)
+
+
+def as_one_of_two_inserts(inserts: bytes) -> object:
+    good = changesets.encode(Changeset((TableChangeset((b"a" * 16, 0), (), [[1], ["x"]]),)))
+    start = changesets.encode(Changeset((TableChangeset((b"a" * 16, 0), ()),)))[:-3]
+    return changesets.decode_inserts([good, start + inserts + good[-2:]])
+
+
+@pytest.mark.parametrize(
+    ("decode", "code"),
+    [
+        (lambda data: canonical.decode(data, bytes_max=SAID_BYTES), CloseCode.MALFORMED),
+        (decode_message, CloseCode.MALFORMED),
+        (changesets.decode, CloseCode.MALFORMED),
+        (as_one_of_two_inserts, None),
+    ],
+    ids=["canonical", "message", "changeset", "inserts"],
+)
+def test_what_arrays_say_that_they_hold_takes_no_memory(decode: Callable[[bytes], object], code: CloseCode | None) -> None:
+    """Ten kilobytes took 70 MiB."""
+    data = within_each_other()
+    found, peak = code_and_peak(lambda: decode(data))
+    assert found is code
+    assert peak < MIB

@@ -81,6 +81,11 @@ def empty_arrays(random: Random, world: World) -> list[bytes]:
     return [b"\xdd" + (MESSAGE_BYTES_MAX - 5).to_bytes(4, "big") + b"\x90" * (MESSAGE_BYTES_MAX - 5)]
 
 
+def arrays_that_say_much(random: Random, world: World) -> list[bytes]:
+    """Arrays within each other that say they are long, and hold nothing."""
+    return [(b"\xdd" + (10_000).to_bytes(4, "big")) * 1_000 + bytes(10_000)]
+
+
 def nested_fields(random: Random, world: World) -> list[bytes]:
     """A field of a later version that is all arrays."""
     many: Value = [[]] * 60_000
@@ -95,6 +100,6 @@ def branches_wanted(random: Random, world: World) -> list[bytes]:
 
 GREEDY: Final[tuple[Callable[[Random, World], list[bytes]], ...]] = (
     *(vector_of_logs, vector_of_tips, announced_logs, parked_bodies, parked_hashes),
-    *(least_entries, empty_arrays, nested_fields, branches_wanted),
+    *(least_entries, empty_arrays, arrays_that_say_much, nested_fields, branches_wanted),
 )
 """Each by itself."""
