@@ -13,17 +13,26 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run_each(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Generator[R]:
+def run_each(function: Callable[[T], R], tasks: Iterable[T], jobs: int, *, tasks_per_process: int | None = None) -> Generator[R]:
     """Calls a function with each task; each is told of when it has ended.
 
     Args:
         function: can be pickled, as what it returns and the tasks can, where there is more than one process.
         tasks: as many as one likes; no more than twice `jobs` are taken in advance.
-        jobs: processes at once; with 1 it is this one.
+        jobs: processes at once; with 1 it is this one, unless `tasks_per_process` says that it is not to be.
+        tasks_per_process: after so many a process ends and another takes its place; None for never.
     """
-    if jobs == 1:
+    if tasks_per_process:
+        left = iter(tasks)
+        while part := list(islice(left, jobs * tasks_per_process)):
+            yield from _run_in_pool(function, part, jobs)
+    elif jobs == 1:
         yield from map(function, tasks)
-        return
+    else:
+        yield from _run_in_pool(function, tasks, jobs)
+
+
+def _run_in_pool(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Generator[R]:
     left = iter(tasks)
     with ProcessPoolExecutor(jobs, initializer=ignore_interrupts) as pool:
         running: set[Future[R]] = set()
