@@ -3,6 +3,7 @@
 
 set -euo pipefail
 unset PYTHONPATH  # what is run and tested is this checkout
+unset PYTHONDONTWRITEBYTECODE  # else each of the hundreds of processes that the tests start would compile it anew
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 PY=$ROOT/.venv/bin/python
