@@ -53,6 +53,11 @@ def test_frames_of_a_hostile_member_end_their_link_or_channel_and_nothing_else(f
     assert 0 < tally.growth_bytes.value < GROWTH_BYTES_MAX == 32 * MIB
 
 
+def test_a_good_message_is_not_blamed_for_what_an_earlier_one_brought_and_it_lets_go_on(folder: Path) -> None:
+    tally = send(folder, Campaign(seed=20261123), EPISODE_FRAMES, first=733)
+    assert tally.rows["RUNS relayed"].refused["channel BAD_CHAIN"] == 1
+
+
 def test_the_same_seed_sends_the_same(folder: Path) -> None:
     tallies: list[Tally] = []
     for name in ("one", "two"):

@@ -178,7 +178,7 @@ class Episode:
         is_good, change = self._send(kind)
         took_s = victim.busy_s - began_s
         refusals = [f"{one.scope} {one.code.name}" for one in victim.refusals]
-        if is_good and refusals:
+        if is_good and not all(one.is_late for one in victim.refusals):
             raise self._failure(f"frame {index} ({kind}): a good one is refused: {victim.refusals}")
         if change in REFUSED and not refusals:
             raise self._failure(f"frame {index} ({kind}): what is {change} is not refused")
@@ -206,7 +206,7 @@ class Episode:
             self._void.append(said.void)
         for message in said.messages:
             self._hostile.send(message)
-        if said.run is not None and not self._victim.refusals:
+        if said.run is not None and all(one.is_late for one in self._victim.refusals):
             self._author.note_taken(said.run)
         if self._victim.refusals:
             draw = self._random.random()

@@ -31,11 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the device closed for a fault of the hostile one: "link", "channel" or "open"."""
+    """What the device closed for a fault of the hostile one: "link", "channel" or "open".
+
+    Attributes:
+        is_late: whether the fault was in what an earlier message brought and had to wait.
+    """
 
     scope: str
     code: CloseCode
     detail: str
+    is_late: bool = False
 
 
 @dataclass
@@ -89,14 +94,14 @@ class Sharing:
         """The time of the lanes' timer has come."""
         self._perform(self._lanes.timer_expired(self._victim.now_ms))
 
-    def fail(self, session: Session, error: RemoteProtocolError) -> None:
-        """A session's other side broke a rule."""
-        self._note("channel", error)
+    def fail(self, session: Session, error: RemoteProtocolError, *, is_late: bool = False) -> None:
+        """A session's other side broke a rule; see Refusal."""
+        self._note("channel", error, is_late=is_late)
         if session.channel is not None:
             self._close(session.channel, error.close_code, is_remote_fault=True)
 
-    def _note(self, scope: str, error: RemoteProtocolError) -> None:
-        self._victim.refusals.append(Refusal(scope, error.close_code, error.detail))
+    def _note(self, scope: str, error: RemoteProtocolError, *, is_late: bool = False) -> None:
+        self._victim.refusals.append(Refusal(scope, error.close_code, error.detail, is_late))
 
     # --- What the link tells ----------------------------------------------------------------------------------------------------
 

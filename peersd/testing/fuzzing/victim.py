@@ -100,6 +100,7 @@ class Victim:
         self.sharing: Sharing | None = None
         self.link: Link | None = None
         self._replication = Replication(store.vector())
+        self._brought: list[rep.Effect] = []
         self.book = BeaconBook(world.group, world.victim.keys.device)
         self._perform_beacons(self.book.set_members(store.state.member_devices, self.now_ms))
         self.bystander = Session(BYSTANDER, world.bystander.keys.device, None)
@@ -241,7 +242,8 @@ class Victim:
         if is_beacon_message(message):
             self._perform_beacons(self.book.receive(session.number, message, self.now_ms))
         else:
-            self._perform(self._replication.receive(session.number, message, self.now_ms))
+            self._brought = self._replication.receive(session.number, message, self.now_ms)
+            self._perform(self._brought)
         assert 0 <= self.lot.bytes_parked <= PARKED_BYTES_MAX
 
     def state_held(self) -> Stated:
@@ -320,7 +322,7 @@ class Victim:
             if session.number == BYSTANDER:
                 raise BystanderHurt(f"what the bystander brought is refused: {error}") from error
             if self.sharing is not None:
-                self.sharing.fail(session, error)
+                self.sharing.fail(session, error, is_late=not any(job is brought for brought in self._brought))
             return
         self.tell(commit, session.number)
         self._perform(self._replication.ingested(session.number, ingested, self.now_ms))
