@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from scripts import sim
 
 
-def run_sim(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scripts.sim", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def status_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """What scripts/sim exits with by its command line alone."""
+    monkeypatch.setattr(sys, "argv", ["scripts/sim", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        sim.main()
+    return ended.value.code
 
 
 @pytest.mark.sim
@@ -45,15 +46,21 @@ def run_sim(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("--scale --devices 1", "argument --devices: one device has nobody; valid are 2 or more, or 0 to leave that run out"),
     ],
 )
-def test_what_cannot_be_run_is_refused_with_what_is_valid(arguments: str, said: str) -> None:
-    done = run_sim(*arguments.split())
-    assert (done.returncode, done.stdout) == (2, "")
-    assert f"error: {said}" in done.stderr
+def test_what_cannot_be_run_is_refused_with_what_is_valid(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, said: str
+) -> None:
+    assert status_of(monkeypatch, *arguments.split()) == 2
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert f"error: {said}" in errors
 
 
 @pytest.mark.sim
-def test_the_help_says_what_each_number_of_a_plan_means() -> None:
-    told = " ".join(run_sim("--help").stdout.split())
+def test_the_help_says_what_each_number_of_a_plan_means(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(monkeypatch, "--help") == 0
+    told = " ".join(capsys.readouterr().out.split())
     assert "--devices N devices in all, of one user each but for the first" in told
     assert "(default: the seed draws 3 to 12)" in told
     assert "--fault-every-ms N mean time between two faults, in virtual ms (default: 300)" in told
