@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import cache, partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +32,8 @@ CHUNK_EPISODES: Final = 16
 """What a process is given at once: a few seconds of work."""
 
 PROCESS_CHUNKS: Final = 32
-"""What a process is given in all. Of each episode that is measured, tracemalloc keeps up to 400 KB for good; what a process grows
-by is to be for what it was sent."""
+"""What a process is given in all, on average. Of each episode that is measured, tracemalloc keeps up to 400 KB for good; what a
+process grows by is to be for what it was sent."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,6 +99,7 @@ def run_chunk(episodes: range, campaign: Campaign) -> tuple[Tally, str]:
 def _own_world() -> tuple[Path, World]:
     """This process's folder, in memory where there is any, and the group that all its episodes begin with."""
     folder = Path(tempfile.mkdtemp(prefix="frames-", dir=os.environ[FOLDER_VARIABLE]))
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=0)  # atexit is not heeded in a process of a pool
     world = make_world(folder)
     gc.freeze()  # what all episodes have in common is no garbage, and is not looked through again and again
     return folder, world

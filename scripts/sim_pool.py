@@ -18,9 +18,9 @@ def run_each(function: Callable[[T], R], tasks: Iterable[T], jobs: int, *, tasks
 
     Args:
         function: can be pickled, as what it returns and the tasks can, where there is more than one process.
-        tasks: as many as one likes; no more than twice `jobs` are taken in advance.
+        tasks: as many as one likes; no more than twice `jobs` are taken in advance, or what as many processes are given in all.
         jobs: processes at once; with 1 it is this one, unless `tasks_per_process` says that it is not to be.
-        tasks_per_process: after so many a process ends and another takes its place; None for never.
+        tasks_per_process: after so many on average all processes end and others take their place; None for never.
     """
     if tasks_per_process:
         left = iter(tasks)
@@ -44,6 +44,6 @@ def _run_in_pool(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> G
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
-        finally:
-            if running:  # nobody waits for these
-                end_processes()
+        except BaseException:  # nobody waits for what runs; and an interrupt may come while they are started
+            end_processes()
+            raise

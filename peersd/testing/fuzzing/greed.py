@@ -82,7 +82,7 @@ def empty_arrays(random: Random, world: World) -> list[bytes]:
 
 
 def arrays_that_say_much(random: Random, world: World) -> list[bytes]:
-    """Arrays within each other that say they are long, and hold nothing."""
+    """Arrays within each other that say they have as many elements as msgpack makes room for; only the innermost has them."""
     return [(b"\xdd" + (10_000).to_bytes(4, "big")) * 1_000 + bytes(10_000)]
 
 

@@ -12,6 +12,7 @@ from peersd_protocol import link_effects as le
 from peersd_protocol.admission import NotAdmitted, Presented, find_admitting
 from peersd_protocol.errors import CloseCode, RemoteProtocolError
 from peersd_protocol.lane_effects import Standing
+from peersd_protocol.messages import Block, Runs
 from peersd_protocol.tokens import (
     SIDE_DIALLER,
     SIDE_LISTENER,
@@ -34,13 +35,13 @@ class Refusal:
     """What the device closed for a fault of the hostile one: "link", "channel" or "open".
 
     Attributes:
-        is_late: whether the fault was in what an earlier message brought and had to wait.
+        late: what the fault was in, where an earlier message had brought it and it had to wait.
     """
 
     scope: str
     code: CloseCode
     detail: str
-    is_late: bool = False
+    late: Runs | Block | None = None
 
 
 @dataclass
@@ -94,14 +95,14 @@ class Sharing:
         """The time of the lanes' timer has come."""
         self._perform(self._lanes.timer_expired(self._victim.now_ms))
 
-    def fail(self, session: Session, error: RemoteProtocolError, *, is_late: bool = False) -> None:
+    def fail(self, session: Session, error: RemoteProtocolError, late: Runs | Block | None = None) -> None:
         """A session's other side broke a rule; see Refusal."""
-        self._note("channel", error, is_late=is_late)
+        self._note("channel", error, late)
         if session.channel is not None:
             self._close(session.channel, error.close_code, is_remote_fault=True)
 
-    def _note(self, scope: str, error: RemoteProtocolError, *, is_late: bool = False) -> None:
-        self._victim.refusals.append(Refusal(scope, error.close_code, error.detail, is_late))
+    def _note(self, scope: str, error: RemoteProtocolError, late: Runs | Block | None = None) -> None:
+        self._victim.refusals.append(Refusal(scope, error.close_code, error.detail, late))
 
     # --- What the link tells ----------------------------------------------------------------------------------------------------
 

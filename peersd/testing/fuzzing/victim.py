@@ -244,6 +244,7 @@ class Victim:
         else:
             self._brought = self._replication.receive(session.number, message, self.now_ms)
             self._perform(self._brought)
+            self._brought = []
         assert 0 <= self.lot.bytes_parked <= PARKED_BYTES_MAX
 
     def state_held(self) -> Stated:
@@ -322,7 +323,7 @@ class Victim:
             if session.number == BYSTANDER:
                 raise BystanderHurt(f"what the bystander brought is refused: {error}") from error
             if self.sharing is not None:
-                self.sharing.fail(session, error, is_late=not any(job is brought for brought in self._brought))
+                self.sharing.fail(session, error, None if job in self._brought else job.packed)
             return
         self.tell(commit, session.number)
         self._perform(self._replication.ingested(session.number, ingested, self.now_ms))
